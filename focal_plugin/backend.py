@@ -1,0 +1,117 @@
+"""Which kernel computes: 'triton', 'native', 'torch', or 'auto'."""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger('focal_plugin')
+
+BACKENDS = ('auto', 'triton', 'native', 'torch')
+DTYPES = {
+    'triton': (torch.float32, torch.float16, torch.bfloat16),
+    'native': (torch.float32, torch.float16, torch.bfloat16),
+}
+
+
+def _checked(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f'unknown backend {name!r}: choose one of {", ".join(map(repr, BACKENDS))}')
+    return name
+
+
+_forced = _checked(os.environ.get('FOCAL_PLUGIN_BACKEND') or 'auto')
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Forces a backend inside a ``with`` block, for this process.
+
+    Args:
+        name: 'triton' (GPU tensors; CPU tensors too with TRITON_INTERPRET=1), 'native' (CPU; float32, bfloat16,
+            float16), 'torch' (any device and dtype), or 'auto': by device and dtype, the default. The environment
+            variable FOCAL_PLUGIN_BACKEND sets it for the whole process.
+
+    Raises:
+        ValueError: an unknown name. A loss called inside raises ValueError for a tensor that the backend can't take.
+    """
+    global _forced
+    previous, _forced = _forced, _checked(name)
+    try:
+        yield
+    finally:
+        _forced = previous
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec('triton') is not None
+
+
+@functools.cache
+def has_native() -> bool:
+    from focal_plugin.kernels.native import loader
+
+    return loader.library() is not None
+
+
+def interpreting() -> bool:
+    return os.environ.get('TRITON_INTERPRET') == '1'
+
+
+@functools.cache
+def _warn_slow(device: str) -> None:
+    logger.warning(
+        'focal_plugin: Triton is not installed, so the slower torch backend serves on %s: pip install triton', device
+    )
+
+
+def _why_not(name: str, pred: Tensor) -> str | None:
+    """Why a backend can't take these logits, or None."""
+    on_cpu = pred.device.type == 'cpu'
+    if name in DTYPES and pred.dtype not in DTYPES[name]:
+        return f'logits of {pred.dtype}: it takes {", ".join(str(d) for d in DTYPES[name])}'
+    if name == 'native':
+        if not on_cpu:
+            return f'logits on {pred.device}: it takes CPU tensors'
+        if not has_native():
+            return 'anything here: focal_plugin was installed without a C++ compiler'
+    if name == 'triton':
+        if not has_triton():
+            return 'anything here: Triton is not installed (pip install triton)'
+        if on_cpu and not interpreting():
+            return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
+    return None
+
+
+def choose(pred: Tensor, differentiates_more: bool = False) -> str:
+    """The backend for these logits.
+
+    Args:
+        pred: the logits.
+        differentiates_more: target, weight or avg_factor requires a gradient: only the torch backend gives one.
+
+    Raises:
+        ValueError: a forced backend can't take them.
+    """
+    name = _forced
+    if name == 'auto':
+        if differentiates_more:
+            return 'torch'
+        name = 'native' if pred.device.type == 'cpu' else 'triton'
+        if _why_not(name, pred) is None:
+            return name
+        if name == 'triton' and pred.dtype in DTYPES['triton']:
+            _warn_slow(pred.device.type)
+        return 'torch'
+    if differentiates_more and name != 'torch':
+        raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
+    reason = _why_not(name, pred)
+    if reason is not None:
+        raise ValueError(f"backend {name!r} can't take {reason}; use 'auto' or 'torch'")
+    return name

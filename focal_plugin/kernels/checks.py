@@ -1,0 +1,37 @@
+"""Checks that look at values. They run on the CPU only: on a GPU looking would synchronise."""
+
+import torch
+
+from focal_plugin.kernels.problem import Problem
+
+
+def check_labels(problem: Problem) -> None:
+    """Raises ValueError for a label outside [0, C] that is not ignored."""
+    if not problem.has_labels or problem.target.device.type != 'cpu':
+        return
+    bad = (problem.target < 0) | (problem.target > problem.pred.size(-1))
+    if problem.ignore_index is not None:
+        bad &= problem.target != problem.ignore_index
+    if bad.any():
+        raise bad_label(int(problem.target[bad][0]), problem)
+
+
+def bad_label(label: int, problem: Problem) -> ValueError:
+    classes = problem.pred.size(-1)
+    return ValueError(
+        f'label {label} is outside [0, {classes}]: logits of {classes} classes (C) take labels 0 to {classes - 1} and '
+        f'{classes} for the background. Does num_classes match the annotations? To leave such rows out: '
+        f'ignore_index={label}'
+    )
+
+
+def check_probabilities(problem: Problem) -> None:
+    """Raises ValueError for a probability outside [0, 1]."""
+    if not problem.activated or problem.pred.device.type != 'cpu' or problem.pred.numel() == 0:
+        return
+    low, high = (float(v) for v in torch.aminmax(problem.pred.detach()))
+    if low < 0 or high > 1:
+        raise ValueError(
+            f'activated=True takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write '
+            f'activated=False'
+        )

@@ -1,0 +1,138 @@
+"""The torch backend: closed forms in plain PyTorch, any device and dtype, a chunk at a time."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels.checks import check_labels
+from focal_plugin.kernels.problem import Problem
+
+# Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
+CHUNK = {'cpu': 2**16}
+GPU_CHUNK = 2**24
+EPS = torch.finfo(torch.float32).eps
+
+
+class _Terms(torch.autograd.Function):
+    """x, p, q = 1 - p, log p, log q of a logit or a probability, with exact derivatives where the formulas saturate.
+
+    Autograd through abs() or max() gives half or no gradient at a logit of 0; these derivatives hold everywhere. For a
+    probability they follow torch's binary_cross_entropy: logarithms stop at -100, p (1 - p) at 1e-12.
+    """
+
+    @staticmethod
+    def forward(ctx, pred: Tensor, activated: bool) -> tuple[Tensor, ...]:
+        if activated:
+            p, q = pred.clone(), 1 - pred
+            log_p, log_q = p.log().clamp(min=-100), torch.log1p(-p).clamp(min=-100)
+            x = log_p - log_q
+        else:
+            x, p, q = pred.clone(), torch.sigmoid(pred), torch.sigmoid(-pred)
+            log_p, log_q = torch.nn.functional.logsigmoid(pred), torch.nn.functional.logsigmoid(-pred)
+        ctx.activated = activated
+        ctx.save_for_backward(p, q)
+        return x, p, q, log_p, log_q
+
+    @staticmethod
+    def backward(ctx, gx, gp, gq, glog_p, glog_q):
+        p, q = ctx.saved_tensors
+        variance = p * q
+        grad = gx + (gp - gq) * variance + glog_p * q - glog_q * p
+        return (grad / variance.clamp(min=1e-12) if ctx.activated else grad), None
+
+
+def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None) -> Tensor:
+    """The weighted loss of each element, differentiable in pred, target, score and weight."""
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    ignored = None
+    if problem.has_labels:
+        classes = pred.size(-1)
+        label = target.unsqueeze(-1)
+        ignored = None if problem.ignore_index is None else label == problem.ignore_index
+        is_positive = label == torch.arange(classes, device=pred.device)
+        y = is_positive.to(dtype) if score is None else is_positive * score.unsqueeze(-1).to(dtype)
+        # Only a GPU gets here with a wrong label (check_labels): it must not go unnoticed.
+        y = torch.where((label < 0) | (label > classes), float('nan'), y)
+    else:
+        y = target.to(dtype)
+        is_positive = y > 0
+    parameters = problem.parameters if problem.table is None else problem.table.to(dtype).unbind()
+    value = problem.spec.value(*_Terms.apply(pred.to(dtype), problem.activated), y, is_positive, *parameters)
+    if weight is not None:
+        value = value * weight.to(dtype)
+    return value if ignored is None else torch.where(ignored, 0.0, value)
+
+
+def _chunks(shape: torch.Size, limit: int):
+    """Indices that cut a shape into pieces of at most `limit` elements."""
+    if math.prod(shape) <= limit:
+        yield ()
+        return
+    inner = math.prod(shape[1:])
+    step = max(1, limit // inner)
+    for start in range(0, shape[0], step):
+        piece = slice(start, start + step)
+        for rest in _chunks(shape[1:], limit) if inner > limit else [()]:
+            yield piece, *rest
+
+
+def _pieces(problem: Problem, *tensors: Tensor | None):
+    """(pred, target, score, weight, *tensors), a chunk at a time."""
+    rows = problem.pred.dim() - 1
+    limit = CHUNK.get(problem.pred.device.type, GPU_CHUNK)
+    # Labels must stay whole rows: is_positive compares them with every class.
+    shape = problem.pred.shape[:-1] if problem.has_labels or problem.table is not None else problem.pred.shape
+    limit = max(1, limit // max(1, problem.pred.size(-1))) if len(shape) == rows else limit
+    for index in _chunks(shape, limit):
+        yield tuple(
+            None if t is None else t[index]
+            for t in (problem.pred, problem.target, problem.score, problem.weight, *tensors)
+        )
+
+
+def scale_of(problem: Problem) -> Tensor | float:
+    if problem.avg_factor is None:
+        return problem.scale
+    return problem.scale / (problem.avg_factor.to(torch.promote_types(problem.pred.dtype, torch.float32)) + EPS)
+
+
+def forward(problem: Problem) -> Tensor:
+    check_labels(problem)
+    pred, scale = problem.pred, scale_of(problem)
+    if problem.reduce:
+        total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
+        for piece in _pieces(problem):
+            total += point(problem, *piece).sum()
+        return total * scale
+    out = torch.empty_like(pred)
+    for *piece, to in _pieces(problem, out):
+        to.copy_(point(problem, *piece) * scale)
+    return out
+
+
+def backward(problem: Problem, upstream: Tensor) -> Tensor:
+    scale = scale_of(problem)
+    out = torch.empty_like(problem.pred)
+    if problem.reduce:
+        scale, upstream = upstream * scale, None
+    # Far beyond where every derivative is constant; an infinite logit would meet a 0.
+    finite = torch.finfo(problem.pred.dtype).max
+    largest = min(1e30, finite)
+    for pred, *piece, to, grad in _pieces(problem, out, upstream):
+        with torch.enable_grad():
+            leaf = pred.detach() if problem.activated else pred.detach().clamp(-largest, largest)
+            leaf = leaf.to(torch.promote_types(pred.dtype, torch.float32)).requires_grad_()
+            (derivative,) = torch.autograd.grad(point(problem, leaf, *piece).sum(), leaf)
+        derivative = derivative * (scale if grad is None else grad * scale)
+        # The derivative by a probability reaches 1e12 at the ends.
+        to.copy_(derivative.clamp(-finite, finite) if problem.activated else derivative)
+    return out
+
+
+def compose(problem: Problem) -> Tensor:
+    """The loss as plain autograd operations: differentiable in target, weight and avg_factor too, and twice."""
+    check_labels(problem)
+    values = point(problem, problem.pred, problem.target, problem.score, problem.weight)
+    scaled = (values.sum() if problem.reduce else values) * scale_of(problem)
+    return scaled if problem.reduce else scaled.to(problem.pred.dtype)

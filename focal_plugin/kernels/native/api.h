@@ -1,0 +1,34 @@
+// The plain C interface: loader.py mirrors these structures.
+#pragma once
+#include <cstdint>
+
+namespace focal_plugin {
+
+constexpr int kMaxDims = 8;
+
+enum Type : int64_t { kFloat, kBFloat16, kHalf, kByte, kInt64 };
+
+// Strides are in elements; a broadcast dimension has stride 0. data is null where the operand is absent.
+struct Operand {
+  void *data;
+  int64_t type;
+  int64_t stride[kMaxDims];
+};
+
+struct Call {
+  int64_t dims;
+  int64_t size[kMaxDims];  // the logits' shape; the last dimension holds the classes
+  Operand input, target, score, weight, upstream, output;
+  const float *table;  // (parameters, classes), or null
+  float parameter[8];
+  int64_t exponent;  // 0, 1 or 2 where the first parameter is that number, else -1
+  int64_t labels;    // the target holds class labels: its stride of the class dimension is ignored
+  int64_t activated, derivative, has_ignore_index, ignore_index;
+  double scale;
+  int64_t threads;
+  void *gomp_parallel;  // torch's own OpenMP runtime; null: threads of our own
+  double sum;           // out: where output is absent
+  int64_t bad_row;      // out: a row whose label is outside [0, classes], or -1
+};
+
+}  // namespace focal_plugin

@@ -1,0 +1,67 @@
+"""The native backend: fills in a Call and runs it."""
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels import checks, eager
+from focal_plugin.kernels.native import loader
+from focal_plugin.kernels.problem import Problem
+
+
+def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tensor | None = None) -> loader.Call:
+    pred, target, score = problem.pred, problem.target, problem.score
+    call = loader.Call(
+        dims=pred.dim(),
+        labels=problem.has_labels,
+        activated=problem.activated,
+        derivative=upstream is not None,
+        has_ignore_index=problem.ignore_index is not None,
+        ignore_index=problem.ignore_index or 0,
+        scale=scale,
+    )
+    call.size[: pred.dim()] = pred.shape
+    call.input.set(pred, pred.stride())
+    # The class dimension of labels and scores is never walked.
+    call.target.set(target, (*target.stride(), 0) if problem.has_labels else target.stride())
+    if score is not None:
+        call.score.set(score, (*score.stride(), 0))
+    if problem.weight is not None:
+        call.weight.set(problem.weight, problem.weight.stride())
+    if output is not None:
+        call.output.set(output, output.stride())
+    if upstream is not None and not problem.reduce:
+        call.upstream.set(upstream, upstream.stride())
+    if problem.table is not None:
+        call.table = problem.table.data_ptr()
+        call.exponent = -1
+    else:
+        parameters = problem.parameters
+        call.parameter[: len(parameters)] = parameters
+        call.exponent = int(parameters[0]) if parameters[0] in (0.0, 1.0, 2.0) else -1
+    return call
+
+
+def _run(problem: Problem, call: loader.Call) -> None:
+    loader.run(call, problem.spec.name)
+    if call.bad_row >= 0:
+        label = problem.target.as_strided((), (), problem.target.storage_offset() + call.bad_row)
+        raise checks.bad_label(int(label), problem)
+
+
+def forward(problem: Problem) -> Tensor:
+    scale = eager.scale_of(problem)
+    if not problem.reduce:
+        out = torch.empty_like(problem.pred)
+        _run(problem, _call(problem, float(scale), out))
+        return out
+    call = _call(problem, float(scale), None)
+    _run(problem, call)
+    shape = () if problem.avg_factor is None else problem.avg_factor.shape
+    return torch.full(shape, call.sum, dtype=torch.float32)
+
+
+def backward(problem: Problem, upstream: Tensor) -> Tensor:
+    out = torch.empty_like(problem.pred)
+    scale = float(eager.scale_of(problem)) * (float(upstream) if problem.reduce else 1.0)
+    _run(problem, _call(problem, scale, out, upstream))
+    return out

@@ -1,0 +1,90 @@
+"""Loads the library that fits this processor and calls it (see api.h for the structures)."""
+
+import ctypes
+import functools
+import logging
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger('focal_plugin')
+
+MAX_DIMS = 8
+MAX_PARAMETERS = 8
+TYPES = {
+    torch.float32: 0,
+    torch.bfloat16: 1,
+    torch.float16: 2,
+    torch.bool: 3,
+    torch.uint8: 3,
+    torch.int64: 4,
+}
+# torch's own name for the processor, so that ATEN_CPU_CAPABILITY limits this library as it limits torch.
+_LIBRARIES = {'AVX512': 'avx512', 'AVX2': 'avx2'}
+
+_Dims = ctypes.c_int64 * MAX_DIMS
+
+
+class Operand(ctypes.Structure):
+    _fields_ = [('data', ctypes.c_void_p), ('type', ctypes.c_int64), ('stride', _Dims)]
+
+    def set(self, tensor: torch.Tensor, strides: tuple[int, ...]) -> None:
+        self.data = tensor.data_ptr()
+        self.type = TYPES[tensor.dtype]
+        self.stride[: len(strides)] = strides
+
+
+class Call(ctypes.Structure):
+    _fields_ = [
+        ('dims', ctypes.c_int64),
+        ('size', _Dims),
+        *((name, Operand) for name in ('input', 'target', 'score', 'weight', 'upstream', 'output')),
+        ('table', ctypes.c_void_p),
+        ('parameter', ctypes.c_float * MAX_PARAMETERS),
+        *((name, ctypes.c_int64) for name in ('exponent', 'labels', 'activated', 'derivative')),
+        *((name, ctypes.c_int64) for name in ('has_ignore_index', 'ignore_index')),
+        ('scale', ctypes.c_double),
+        ('threads', ctypes.c_int64),
+        ('gomp_parallel', ctypes.c_void_p),
+        ('sum', ctypes.c_double),
+        ('bad_row', ctypes.c_int64),
+    ]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library for this processor, or None where the package was installed without a compiler (logged once)."""
+    name = f'lib_{_LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), "baseline")}'
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(name + suffix)
+        if path.exists():
+            loaded = ctypes.CDLL(str(path))
+            loaded.focal_plugin_run.restype = None
+            loaded.focal_plugin_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+            return loaded
+    logger.warning(
+        'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?); the slower '
+        'torch backend serves on the CPU. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
+    )
+    return None
+
+
+@functools.cache
+def _gomp_parallel() -> int | None:
+    """The address of GOMP_parallel in the OpenMP runtime that torch has loaded: a second one would fight its threads."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except AttributeError:
+        return None
+
+
+@functools.cache
+def _variant(name: str) -> int:
+    return ctypes.addressof(ctypes.c_byte.in_dll(library(), f'focal_plugin_{name}'))
+
+
+def run(call: Call, variant: str) -> None:
+    call.threads = torch.get_num_threads()
+    call.gomp_parallel = _gomp_parallel()
+    library().focal_plugin_run(ctypes.byref(call), _variant(variant))

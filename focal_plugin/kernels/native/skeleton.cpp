@@ -1,0 +1,388 @@
+// Everything that is the same for all variants: tiles, strides, labels, weights, sums, storing.
+//
+// A call is cut into tiles of at most kTile elements, each a rectangle outer x inner, where inner is the direction in
+// which the logits lie closest together: the classes of one row, or (a permuted map) the rows of one class. A tile is
+// read into contiguous floats (not copied where it lies so already), the variant's loop runs over all of it as negatives,
+// and the few positives are gathered, computed and put in their places.
+#include <algorithm>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "api.h"
+#include "operand.h"
+#include "threads.h"
+#include "variant.h"
+
+namespace focal_plugin {
+namespace {
+
+constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in the first-level cache
+constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
+constexpr int64_t kParallelFrom = 32768;
+constexpr int64_t kSumRun = 256;  // summed in float, the runs in double
+
+enum Role { kInput, kTarget, kScore, kWeight, kUpstream, kOutput, kRoles };
+
+struct Dim {
+  int64_t size;
+  int64_t stride[kRoles];
+};
+
+struct Plan {
+  const Call &call;
+  const Variant &variant;
+  const Operand *operand[kRoles];
+  std::vector<Dim> rows;  // outermost first
+  Dim classes;
+  bool rows_inner;  // the last of `rows` is the inner direction
+  int64_t outer, inner;             // the sizes of the two directions, `outer` over all outer dimensions
+  int64_t outer_step, inner_step;   // of a tile
+  int64_t outer_tiles, inner_tiles, tiles;
+};
+
+bool mergeable(const Dim &slow, const Dim &fast) {
+  for (int role = 0; role < kRoles; ++role) {
+    if (slow.stride[role] != fast.stride[role] * fast.size) return false;
+  }
+  return true;
+}
+
+// Sorts the dimensions by the logits' strides and joins those that every operand walks through in one step.
+std::vector<Dim> coalesce(std::vector<Dim> dims) {
+  dims.erase(std::remove_if(dims.begin(), dims.end(), [](const Dim &d) { return d.size == 1; }), dims.end());
+  std::stable_sort(dims.begin(), dims.end(), [](const Dim &a, const Dim &b) { return a.stride[kInput] > b.stride[kInput]; });
+  std::vector<Dim> joined;
+  for (const Dim &dim : dims) {
+    if (!joined.empty() && mergeable(joined.back(), dim)) {
+      const int64_t size = joined.back().size * dim.size;
+      joined.back() = dim;
+      joined.back().size = size;
+    } else {
+      joined.push_back(dim);
+    }
+  }
+  return joined;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+Plan plan_of(const Call &call, const Variant &variant) {
+  Plan plan{call, variant, {&call.input, &call.target, &call.score, &call.weight, &call.upstream, &call.output}, {}, {}, false, 1, 1, 1, 1, 1, 1, 1};
+  std::vector<Dim> dims(call.dims);
+  for (int64_t d = 0; d < call.dims; ++d) {
+    dims[d].size = call.size[d];
+    for (int role = 0; role < kRoles; ++role) {
+      dims[d].stride[role] = plan.operand[role]->data != nullptr ? plan.operand[role]->stride[d] : 0;
+    }
+  }
+  const bool classes_matter = call.labels || call.table != nullptr;
+  if (classes_matter) {
+    plan.classes = dims.back();
+    dims.pop_back();
+    plan.rows = coalesce(dims);
+  } else {
+    plan.rows = coalesce(dims);
+    plan.classes = plan.rows.empty() ? Dim{1, {}} : plan.rows.back();
+    if (!plan.rows.empty()) plan.rows.pop_back();
+  }
+  plan.rows_inner = classes_matter && !plan.rows.empty() && plan.classes.size > 1 &&
+                    plan.rows.back().stride[kInput] < plan.classes.stride[kInput];
+  int64_t rows = 1;
+  for (const Dim &dim : plan.rows) rows *= dim.size;
+  if (plan.rows_inner) {
+    plan.inner = plan.rows.back().size;
+    plan.outer = plan.classes.size;
+    plan.inner_step = std::min(plan.inner, std::max(kShortestRun, kTile / plan.outer));
+    plan.outer_step = std::min(plan.outer, kTile / plan.inner_step);
+    plan.inner_tiles = ceil_div(plan.inner, plan.inner_step);
+    plan.outer_tiles = ceil_div(plan.outer, plan.outer_step);
+    plan.tiles = (rows / plan.inner) * plan.outer_tiles * plan.inner_tiles;
+  } else {
+    plan.inner = plan.classes.size;
+    plan.outer = rows;
+    plan.inner_step = std::min(plan.inner, kTile);
+    plan.outer_step = std::min(plan.outer, kTile / plan.inner_step);
+    plan.inner_tiles = ceil_div(plan.inner, plan.inner_step);
+    plan.outer_tiles = ceil_div(plan.outer, plan.outer_step);
+    plan.tiles = plan.outer_tiles * plan.inner_tiles;
+  }
+  return plan;
+}
+
+struct Worker {
+  const Plan &plan;
+  const Call &call;
+  int64_t outer = 0, inner = 0;            // this tile's sizes
+  int64_t first_class = 0, classes = 0;    // this tile's classes
+  int64_t rows = 0;                        // this tile's rows
+  int64_t inner_stride[kRoles];
+  std::vector<int64_t> offset[kRoles];     // of each outer index
+  std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
+  std::vector<int32_t> positive_at, positive_row;
+  int64_t bad_row = -1;
+
+  explicit Worker(const Plan &p) : plan(p), call(p.call), buffer(kTile), input(kTile), factor(p.outer_step) {
+    const Dim &direction = plan.rows_inner ? plan.rows.back() : plan.classes;
+    std::copy(direction.stride, direction.stride + kRoles, inner_stride);
+    for (auto &offsets : offset) offsets.resize(plan.outer_step);
+    if (!call.labels) y.resize(kTile);
+    for (auto &values : compact) values.resize(call.labels ? kTile : 0);
+    if (call.table != nullptr) {
+      table.resize(kTile * plan.variant.parameters);
+      compact_table.resize(kTile * plan.variant.parameters);
+    }
+  }
+
+  // Adds the offsets of a row, given by its index over the outermost `count` dimensions.
+  void add_row(int64_t row, size_t count, int64_t *offsets) const {
+    for (size_t d = count; d-- > 0;) {
+      const int64_t index = row % plan.rows[d].size;
+      row /= plan.rows[d].size;
+      for (int role = 0; role < kRoles; ++role) offsets[role] += index * plan.rows[d].stride[role];
+    }
+  }
+
+  void place(int64_t tile) {
+    const int64_t inner_index = tile % plan.inner_tiles * plan.inner_step;
+    const int64_t outer_index = tile / plan.inner_tiles % plan.outer_tiles * plan.outer_step;
+    inner = std::min(plan.inner_step, plan.inner - inner_index);
+    outer = std::min(plan.outer_step, plan.outer - outer_index);
+    int64_t base[kRoles] = {};
+    if (plan.rows_inner) {
+      add_row(tile / plan.inner_tiles / plan.outer_tiles, plan.rows.size() - 1, base);
+      for (int role = 0; role < kRoles; ++role) {
+        base[role] += inner_index * inner_stride[role];
+        for (int64_t o = 0; o < outer; ++o) offset[role][o] = base[role] + (outer_index + o) * plan.classes.stride[role];
+      }
+      first_class = outer_index, classes = outer, rows = inner;
+      return;
+    }
+    first_class = inner_index, classes = inner, rows = outer;
+    for (int role = 0; role < kRoles; ++role) base[role] = inner_index * inner_stride[role];
+    const int64_t last = plan.rows.empty() ? 1 : plan.rows.back().size;
+    for (int64_t o = 0; o < outer;) {
+      int64_t start[kRoles];
+      std::copy(base, base + kRoles, start);
+      add_row(outer_index + o, plan.rows.size(), start);
+      const int64_t run = std::min(outer - o, last - (outer_index + o) % last);
+      for (int role = 0; role < kRoles; ++role) {
+        const int64_t stride = plan.rows.empty() ? 0 : plan.rows.back().stride[role];
+        for (int64_t i = 0; i < run; ++i) offset[role][o + i] = start[role] + i * stride;
+      }
+      o += run;
+    }
+  }
+
+  // Whether the tile of this operand is one contiguous run.
+  bool contiguous(Role role) const {
+    bool steps = inner_stride[role] == 1 || inner == 1;
+    for (int64_t o = 1; o < outer; ++o) steps &= offset[role][o] - offset[role][o - 1] == inner;
+    return steps;
+  }
+
+  template <class Use>
+  void each_run(Role role, Use use) const {
+    if (contiguous(role)) return use(offset[role][0], int64_t{1}, outer * inner, int64_t{0});
+    for (int64_t o = 0; o < outer; ++o) use(offset[role][o], inner_stride[role], inner, o * inner);
+  }
+
+  const float *load(Role role, std::vector<float> &into) const {
+    const Operand &operand = *plan.operand[role];
+    if (operand.type == kFloat && contiguous(role)) return static_cast<const float *>(operand.data) + offset[role][0];
+    each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
+      copy_in(operand, from, stride, count, into.data() + to);
+    });
+    return into.data();
+  }
+
+  int64_t row_offset(Role role, int64_t row) const {
+    return plan.rows_inner ? offset[role][0] + row * inner_stride[role] : offset[role][row];
+  }
+  int64_t element(int64_t row, int64_t c) const { return plan.rows_inner ? c * inner + row : row * inner + c; }
+
+  // Parameters of every element of the tile, one plane a parameter.
+  void expand_table() {
+    for (int k = 0; k < plan.variant.parameters; ++k) {
+      const float *from = call.table + k * plan.classes.size + first_class;
+      float *to = table.data() + k * kTile;
+      for (int64_t o = 0; o < outer; ++o) {
+        for (int64_t i = 0; i < inner; ++i) to[o * inner + i] = from[plan.rows_inner ? o : i];
+      }
+    }
+  }
+
+  void run(Kind kind, const float *values, const float *targets, float *to, int64_t count, const std::vector<float> &planes) const {
+    Loop loop{};
+    loop.input = values, loop.y = targets, loop.output = to, loop.count = count;
+    loop.scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
+    for (int k = 0; k < plan.variant.parameters; ++k) {
+      loop.parameter[k] = call.parameter[k];
+      if (call.table != nullptr) loop.table[k] = planes.data() + k * kTile;
+    }
+    plan.variant.loop(kind, call.derivative, call.activated, static_cast<int>(call.exponent), call.table != nullptr)(loop);
+  }
+
+  void positives(const float *values, float *to) {
+    positive_at.clear();
+    positive_row.clear();
+    const int64_t *labels = static_cast<const int64_t *>(call.target.data);
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t label = labels[row_offset(kTarget, row)];
+      if (call.has_ignore_index && label == call.ignore_index) continue;
+      if (label < 0 || label > plan.classes.size) bad_row = row_offset(kTarget, row);
+      if (label < first_class || label >= first_class + classes) continue;
+      positive_at.push_back(static_cast<int32_t>(element(row, label - first_class)));
+      positive_row.push_back(static_cast<int32_t>(row));
+    }
+    const int64_t count = static_cast<int64_t>(positive_at.size());
+    if (count == 0) return;
+    const bool scored = call.score.data != nullptr;
+    for (int64_t i = 0; i < count; ++i) {
+      compact[0][i] = values[positive_at[i]];
+      if (scored) copy_in(call.score, row_offset(kScore, positive_row[i]), 1, 1, &compact[1][i]);
+      for (int k = 0; call.table != nullptr && k < plan.variant.parameters; ++k) {
+        compact_table[k * kTile + i] = table[k * kTile + positive_at[i]];
+      }
+    }
+    run(scored ? kScored : kPositive, compact[0].data(), compact[1].data(), compact[2].data(), count, compact_table);
+    for (int64_t i = 0; i < count; ++i) to[positive_at[i]] = compact[2][i];
+  }
+
+  void silence_ignored(float *values) const {
+    const int64_t *labels = static_cast<const int64_t *>(call.target.data);
+    for (int64_t row = 0; row < rows; ++row) {
+      if (labels[row_offset(kTarget, row)] != call.ignore_index) continue;
+      for (int64_t c = 0; c < classes; ++c) values[element(row, c)] = 0.f;
+    }
+  }
+
+  void multiply(Role role, float *values) {
+    const Operand &operand = *plan.operand[role];
+    if (operand.data == nullptr) return;
+    if (inner_stride[role] == 0) {
+      gather(operand, offset[role].data(), outer, factor.data());
+      for (int64_t o = 0; o < outer; ++o) {
+        for (int64_t i = 0; i < inner; ++i) values[o * inner + i] *= factor[o];
+      }
+      return;
+    }
+    each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
+      multiply_by(operand, from, stride, count, values + to);
+    });
+  }
+
+  static double sum_run(const float *values, int64_t count) {
+    double total = 0;
+    for (int64_t start = 0; start < count; start += kSumRun) {
+      const int64_t length = std::min(kSumRun, count - start);
+      float part = 0;
+#pragma omp simd reduction(+ : part)
+      for (int64_t i = 0; i < length; ++i) part += values[start + i];
+      total += part;
+    }
+    return total;
+  }
+
+  // The weighted sum; a weight that is the same along the inner direction multiplies sums, not elements.
+  double sum(float *values) {
+    if (call.weight.data == nullptr) return sum_run(values, outer * inner);
+    if (inner_stride[kWeight] != 0 || inner < 16) {
+      multiply(kWeight, values);
+      return sum_run(values, outer * inner);
+    }
+    gather(call.weight, offset[kWeight].data(), outer, factor.data());
+    double total = 0;
+    for (int64_t o = 0; o < outer; ++o) total += sum_run(values + o * inner, inner) * factor[o];
+    return total;
+  }
+
+  double process(int64_t tile) {
+    place(tile);
+    const bool stores = call.output.data != nullptr;
+    const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
+    float *to = in_place ? static_cast<float *>(call.output.data) + offset[kOutput][0] : buffer.data();
+    const float *values = load(kInput, input);
+    if (call.table != nullptr) expand_table();
+    if (call.labels) {
+      run(kNegative, values, nullptr, to, outer * inner, table);
+      positives(values, to);
+      if (call.has_ignore_index) silence_ignored(to);
+    } else {
+      run(kSoft, values, load(kTarget, y), to, outer * inner, table);
+    }
+    if (!stores) return sum(to);
+    multiply(kWeight, to);
+    multiply(kUpstream, to);
+    // The derivative by a probability reaches 1e12 at the ends.
+    if (call.activated && call.derivative) saturate(call.output, to, outer * inner);
+    if (!in_place) {
+      each_run(kOutput, [&](int64_t at, int64_t stride, int64_t count, int64_t from) {
+        copy_out(call.output, at, stride, count, to + from);
+      });
+    }
+    return 0;
+  }
+};
+
+struct Shared {
+  const Plan &plan;
+  std::vector<double> sums;  // one a tile, added in the tiles' order: the same bits for any number of threads
+  std::atomic<int64_t> next{0};
+  std::atomic<int64_t> bad_row{-1};
+};
+
+void work(void *state) {
+  Shared &shared = *static_cast<Shared *>(state);
+  Worker worker(shared.plan);
+  // A few tiles at a time, neighbours together: one thread then touches a page first and last.
+  const int64_t batch = std::max<int64_t>(1, std::min<int64_t>(64, shared.plan.tiles / (8 * shared.plan.call.threads)));
+  for (;;) {
+    const int64_t first = shared.next.fetch_add(batch);
+    if (first >= shared.plan.tiles) break;
+    for (int64_t tile = first; tile < std::min(first + batch, shared.plan.tiles); ++tile) {
+      const double sum = worker.process(tile);
+      if (!shared.sums.empty()) shared.sums[tile] = sum;
+    }
+  }
+  if (worker.bad_row >= 0) shared.bad_row = worker.bad_row;
+}
+
+// Fresh memory costs more than the arithmetic: large pages make its first touch cheap.
+void advise(const Call &call, int64_t elements) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = uintptr_t{2} << 20;
+  const int64_t bytes = elements * (call.output.type == kFloat ? 4 : 2);
+  if (call.output.data == nullptr || bytes < static_cast<int64_t>(4 * page)) return;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(call.output.data) + page - 1) & ~(page - 1);
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(call.output.data) + bytes) & ~(page - 1);
+  madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)call, (void)elements;
+#endif
+}
+
+void run_call(Call &call, const Variant &variant) {
+  int64_t elements = 1;
+  for (int64_t d = 0; d < call.dims; ++d) elements *= call.size[d];
+  call.sum = 0;
+  call.bad_row = -1;
+  if (elements == 0) return;
+  const Plan plan = plan_of(call, variant);
+  Shared shared{plan, std::vector<double>(call.output.data == nullptr ? plan.tiles : 0)};
+  advise(call, elements);
+  parallel(call.gomp_parallel, elements < kParallelFrom ? 1 : std::min(call.threads, plan.tiles), work, &shared);
+  for (const double sum : shared.sums) call.sum += sum;
+  call.sum *= call.scale;
+  call.bad_row = shared.bad_row;
+}
+
+}  // namespace
+}  // namespace focal_plugin
+
+extern "C" __attribute__((visibility("default"))) void focal_plugin_run(focal_plugin::Call *call,
+                                                                         const focal_plugin::Variant *variant) {
+  focal_plugin::run_call(*call, *variant);
+}

@@ -1,0 +1,95 @@
+// Compiled once per variant: HEADER, VARIANT and SYMBOL come from the compiler's command line.
+#include "variant.h"
+
+#include HEADER
+
+namespace focal_plugin {
+namespace {
+
+template <int KIND>
+FP_INLINE auto target_at(const float *y) {
+  if constexpr (KIND == kNegative) return Negative{};
+  if constexpr (KIND == kPositive) return Positive{};
+  if constexpr (KIND == kScored) return Soft{load(y), Mask{} - 1};
+  if constexpr (KIND == kSoft) return Soft{load(y), load(y) > 0.f};
+}
+
+template <bool TABLE>
+struct Parameters {
+  const Loop &loop;
+  int64_t start;
+  inline __attribute__((always_inline)) V operator[](int k) const {
+    return TABLE ? load(loop.table[k] + start) : all(loop.parameter[k]);
+  }
+};
+
+template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>
+FP_INLINE void vectors(const Loop &loop) {
+  for (int64_t i = 0; i < loop.count; i += kLanes) {
+    V input = load(loop.input + i);
+    // Far beyond where every derivative is constant: an infinite logit would meet a 0.
+    if (DERIVATIVE && !ACTIVATED) input = clamp(input, 1e30f);
+    const Terms terms = ACTIVATED ? terms_of_probability(input) : terms_of_logit(input);
+    const Parameters<TABLE> parameter{loop, i};
+    const Point point = VARIANT::value_and_grad<EXPONENT>(terms, target_at<KIND>(loop.y + i), parameter);
+    const V derivative = ACTIVATED ? point.derivative * outer_derivative_of_probability(terms) : point.derivative;
+    store(loop.output + i, (DERIVATIVE ? derivative : point.value) * loop.scale);
+  }
+}
+
+template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>
+void run(const Loop &shared) {
+  Loop loop = shared;  // a copy that the stores can't reach, so that its members stay in registers
+  loop.count = shared.count / kLanes * kLanes;
+  vectors<KIND, DERIVATIVE, ACTIVATED, EXPONENT, TABLE>(loop);
+  const int64_t rest = shared.count - loop.count;
+  if (rest == 0) return;
+  // The last elements, in a vector of their own: the caller's memory may end with them.
+  float input[kLanes] = {}, y[kLanes] = {}, output[kLanes], table[kMaxParameters][kLanes] = {};
+  const auto copy = [&](float *to, const float *from) { std::memcpy(to, from + loop.count, rest * sizeof(float)); };
+  copy(input, shared.input);
+  if (KIND == kScored || KIND == kSoft) copy(y, shared.y);
+  for (int k = 0; TABLE && k < VARIANT::parameters; ++k) {
+    copy(table[k], shared.table[k]);
+    loop.table[k] = table[k];
+  }
+  loop.input = input, loop.y = y, loop.output = output;
+  float *const end = shared.output + loop.count;
+  loop.count = kLanes;
+  vectors<KIND, DERIVATIVE, ACTIVATED, EXPONENT, TABLE>(loop);
+  std::memcpy(end, output, rest * sizeof(float));
+}
+
+template <int KIND, bool DERIVATIVE, bool ACTIVATED>
+LoopFunction by_exponent(int exponent, bool table) {
+  if (table) return run<KIND, DERIVATIVE, ACTIVATED, -1, true>;
+  switch (exponent) {
+    case 0: return run<KIND, DERIVATIVE, ACTIVATED, 0, false>;
+    case 1: return run<KIND, DERIVATIVE, ACTIVATED, 1, false>;
+    case 2: return run<KIND, DERIVATIVE, ACTIVATED, 2, false>;
+    default: return run<KIND, DERIVATIVE, ACTIVATED, -1, false>;
+  }
+}
+
+template <int KIND>
+LoopFunction of_kind(bool derivative, bool activated, int exponent, bool table) {
+  if (activated) {
+    return derivative ? by_exponent<KIND, true, true>(exponent, table) : by_exponent<KIND, false, true>(exponent, table);
+  }
+  return derivative ? by_exponent<KIND, true, false>(exponent, table) : by_exponent<KIND, false, false>(exponent, table);
+}
+
+LoopFunction loop_for(Kind kind, bool derivative, bool activated, int exponent, bool table) {
+  switch (kind) {
+    case kNegative: return of_kind<kNegative>(derivative, activated, exponent, table);
+    case kPositive: return of_kind<kPositive>(derivative, activated, exponent, table);
+    case kScored: return of_kind<kScored>(derivative, activated, exponent, table);
+    default: return of_kind<kSoft>(derivative, activated, exponent, table);
+  }
+}
+
+}  // namespace
+}  // namespace focal_plugin
+
+extern "C" __attribute__((visibility("default"))) const focal_plugin::Variant SYMBOL;
+const focal_plugin::Variant SYMBOL = {focal_plugin::VARIANT::parameters, focal_plugin::loop_for};

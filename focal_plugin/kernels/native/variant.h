@@ -1,0 +1,29 @@
+// What a compiled variant hands to the skeleton: one loop over contiguous floats for each kind of target.
+#pragma once
+#include <cstdint>
+
+namespace focal_plugin {
+
+constexpr int kMaxParameters = 8;
+
+enum Kind : int { kNegative, kPositive, kScored, kSoft, kKinds };  // kScored: positives with a y of their own
+
+struct Loop {
+  const float *input;                   // logits or probabilities
+  const float *y;                       // kScored and kSoft
+  float *output;                        // values or derivatives, times scale
+  int64_t count;
+  float scale;
+  float parameter[kMaxParameters];      // one number each, or ...
+  const float *table[kMaxParameters];   // ... one number an element each
+};
+
+using LoopFunction = void (*)(const Loop &);
+
+struct Variant {
+  int parameters;
+  // exponent is 0, 1 or 2 where the first parameter is that number, else -1; table: numbers an element.
+  LoopFunction (*loop)(Kind kind, bool derivative, bool activated, int exponent, bool table);
+};
+
+}  // namespace focal_plugin

@@ -1,0 +1,129 @@
+// Vectors of floats, exp, log1p and log on them, and conversions of half-precision numbers.
+//
+// The vectors are the compiler's own (GCC and Clang), as wide as the instruction set that a library is built for: what is
+// written with them is vector code by construction, where a plain loop is only as long as the optimiser likes it.
+// Coefficients: Chebyshev fits made with mpmath; each comment gives the fit's relative error.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#define FP_INLINE static inline __attribute__((always_inline))
+
+namespace focal_plugin {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float V __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t Mask __attribute__((vector_size(kLanes * sizeof(float))));  // of a comparison: 0 or -1 a lane
+typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(float))));
+
+FP_INLINE V all(float value) { return value - V{}; }
+FP_INLINE V select(Mask mask, V yes, V no) { return mask ? yes : no; }
+FP_INLINE V clamp(V v, float limit) {  // to [-limit, limit]; NaN stays NaN
+  v = select(v > limit, all(limit), v);
+  return select(v < -limit, all(-limit), v);
+}
+FP_INLINE V load(const float *from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+FP_INLINE void store(float *to, V v) { std::memcpy(to, &v, sizeof v); }
+
+template <class To, class From>
+FP_INLINE To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bits_as keeps the size");
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// e^x for x <= 0; results below the smallest normal number become 0. NaN stays NaN.
+FP_INLINE V exp_nonpositive(V x) {
+  const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
+  const V t = x * 1.44269504f + shift;
+  const V n = t - shift;
+  const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // Cody and Waite: ln 2 in two parts
+  V p = all(0.0013941108434f);                              // 1.95e-9 on [-ln(2)/2, ln(2)/2]
+  p = p * r + 0.00837512639815f;
+  p = p * r + 0.0416663528968f;
+  p = p * r + 0.166664155147f;
+  p = p * r + 0.500000004712f;
+  p = p * r + 1.00000003772f;
+  p = p * r + 1.f;
+  const V power = bits_as<V>((bits_as<Bits>(t) << 23) + 0x3f800000u);
+  return select(x < -87.3365448f, V{}, p * power);
+}
+
+// log(1 + e) for e in [0, 1], relative to the result: log1p(e) / e is fitted, so a small e keeps its digits.
+FP_INLINE V log1p_unit(V e) {
+  V p = all(-0.00317605701843f);  // 5.2e-9
+  p = p * e + 0.019542527261f;
+  p = p * e - 0.0563736128301f;
+  p = p * e + 0.105436237954f;
+  p = p * e - 0.152696670744f;
+  p = p * e + 0.196632742572f;
+  p = p * e - 0.249516162629f;
+  p = p * e + 0.333297104989f;
+  p = p * e - 0.499998926481f;
+  p = p * e + 0.999999994656f;
+  return p * e;
+}
+
+// log(x) for x >= 0: log(0) = -inf, subnormal numbers count as 0, NaN stays NaN.
+FP_INLINE V log_nonnegative(V x) {
+  // The mantissa is taken into [sqrt(1/2), sqrt(2)), so that f = m - 1 is small on both sides of 1.
+  const Bits shifted = bits_as<Bits>(x) - 0x3f3504f3u;
+  const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V);
+  const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
+  V p = all(0.0697161147145f);  // 2.9e-8 of f^3 / 3
+  p = p * f - 0.114797338466f;
+  p = p * f + 0.116854199235f;
+  p = p * f - 0.124256873315f;
+  p = p * f + 0.142490576457f;
+  p = p * f - 0.166678023195f;
+  p = p * f + 0.200007157489f;
+  p = p * f - 0.24999996958f;
+  p = p * f + 0.3333333118f;
+  const V f2 = f * f;
+  const V log = (p * f * f2 - 0.5f * f2 - n * 2.12194440e-4f) + f + n * 0.693359375f;
+  return select(x != x, x, select(x < 1.17549435e-38f, all(-__builtin_inff()), log));
+}
+
+FP_INLINE float from_bf16(uint16_t h) { return bits_as<float>(static_cast<uint32_t>(h) << 16); }
+
+FP_INLINE uint16_t to_bf16(float f) {
+  const uint32_t u = bits_as<uint32_t>(f);
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return static_cast<uint16_t>(f != f ? (u >> 16) | 0x40u : rounded);
+}
+
+FP_INLINE float from_half(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(h & 0x7fffu) << 13;
+  const float scaled = bits_as<float>(magnitude) * 5.192296858534828e33f;  // 2^112: rebias the exponent
+  const uint32_t finite = bits_as<uint32_t>(scaled);
+  const uint32_t special = magnitude | 0x7f800000u;
+  return bits_as<float>((magnitude >= 0x0f800000u ? special : finite) | sign);
+}
+
+// Round to nearest even; above 65504 + half a unit becomes inf.
+FP_INLINE uint16_t to_half(float f) {
+  const uint32_t u = bits_as<uint32_t>(f);
+  const uint32_t sign = u & 0x80000000u;
+  const uint32_t a = u ^ sign;
+  const uint32_t special = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  // Below 2^-14 the result is subnormal: adding 0.5 aligns the wanted bits at the bottom of the sum.
+  const uint32_t tiny = bits_as<uint32_t>(bits_as<float>(a) + 0.5f) - 0x3f000000u;
+  const uint32_t normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+  const uint32_t finite = a < 0x38800000u ? tiny : normal;
+  return static_cast<uint16_t>((a >= 0x47800000u ? special : finite) | (sign >> 16));
+}
+
+}  // namespace focal_plugin

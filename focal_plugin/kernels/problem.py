@@ -1,0 +1,43 @@
+"""The arguments that every backend takes."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from focal_plugin.math import Spec
+
+
+class Problem(NamedTuple):
+    """One elementwise loss, checked and in its canonical form.
+
+    Attributes:
+        pred: logits (probabilities where ``activated``), any strides; the classes are the last dimension.
+        target: int64 labels of shape pred.shape[:-1], background C; or dense values in [0, 1] of pred's shape.
+        score: y of each positive, of the labels' shape, or None: 1.
+        weight: broadcast to pred's shape, or None.
+        table: parameters that are vectors over the classes: float32 (parameters, C), or None.
+        avg_factor: what the sum is divided by, on pred's device, shape () or (1,), or None.
+        spec: the variant.
+        parameters: the packed parameters; unused where there is a table.
+        activated: pred holds probabilities.
+        ignore_index: rows with this label give no loss and no gradient, or None.
+        scale: a factor of every value.
+        reduce: the sum instead of one value an element.
+    """
+
+    pred: Tensor
+    target: Tensor
+    score: Tensor | None
+    weight: Tensor | None
+    table: Tensor | None
+    avg_factor: Tensor | None
+    spec: Spec
+    parameters: list[float]
+    activated: bool
+    ignore_index: int | None
+    scale: float
+    reduce: bool
+
+    @property
+    def has_labels(self) -> bool:
+        return self.target.dim() < self.pred.dim()

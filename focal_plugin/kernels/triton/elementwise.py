@@ -1,0 +1,303 @@
+"""The Triton backend: one forward and one backward kernel for every variant.
+
+A variant comes in as FN, its point function. Two ways to walk the logits:
+
+- tiles of rows x classes, for any strides of up to three dimensions of rows: a row's label and weight are loaded once and
+  there is no division per logit. Along whichever direction the logits lie closest together the tile is long.
+- flat (FLAT), for contiguous logits whose number of classes no tile divides: the row comes from a division by C, which
+  is a constant there.
+"""
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from focal_plugin.kernels.eager import EPS
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton import primitives as prim
+from focal_plugin.kernels.triton.layout import Layout, layout_of
+from focal_plugin.lazy import resolve
+from focal_plugin.math import SPECS
+
+_EPS = tl.constexpr(EPS)
+
+
+@triton.jit
+def _row_offset(row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
+    """Elements from an operand's start to a row, given by its index over DIMS dimensions of sizes (..., n1, n2)."""
+    if DIMS == 1:
+        return row.to(tl.int64) * s2
+    offset = (row % n2).to(tl.int64) * s2
+    rest = row // n2
+    if DIMS == 2:
+        return offset + rest.to(tl.int64) * s1
+    return offset + (rest % n1).to(tl.int64) * s1 + (rest // n1).to(tl.int64) * s0
+
+
+@triton.jit
+def _label(target_ptr, offset, mask, C, ignore_index, HAS_IGNORE: tl.constexpr):
+    """(label, NaN where it is outside [0, C] and 1 elsewhere, whether the row is kept)."""
+    label = tl.load(target_ptr + offset, mask=mask, other=0)
+    valid = (label >= 0) & (label <= C)
+    kept = valid | True
+    if HAS_IGNORE:
+        kept = label != ignore_index
+        valid = valid | (label == ignore_index)
+    return tl.where(valid, label, -1).to(tl.int32), tl.where(valid, 1.0, float('nan')), kept
+
+
+@triton.jit
+def _point(
+    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+    ACTIVATED: tl.constexpr, GRADIENT: tl.constexpr,
+):  # fmt: skip
+    """The variant's value, or its derivative by what the caller passed."""
+    # 1. terms of the logit or probability
+    if ACTIVATED:
+        x, p, q, log_p, log_q = prim.terms_of_probability(x)
+    else:
+        if GRADIENT:
+            # Far beyond where every derivative is constant: an infinite logit would meet a 0.
+            x = prim.clamp(x, 1e30)
+        x, p, q, log_p, log_q = prim.terms_of_logit(x)
+    # 2. parameters, one a class where there is a table
+    if TABLE:
+        p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
+        if PARAMETERS > 1:
+            p1 = tl.load(table_ptr + C + col, mask=mask, other=0.0)
+        if PARAMETERS > 2:
+            p2 = tl.load(table_ptr + 2 * C + col, mask=mask, other=0.0)
+        if PARAMETERS > 3:
+            p3 = tl.load(table_ptr + 3 * C + col, mask=mask, other=0.0)
+    # 3. the variant
+    if PARAMETERS == 1:
+        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, EXPONENT, HARD)
+    elif PARAMETERS == 2:
+        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, EXPONENT, HARD)
+    elif PARAMETERS == 3:
+        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, EXPONENT, HARD)
+    else:
+        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, EXPONENT, HARD)
+    # 4. the outer derivative
+    if GRADIENT:
+        if ACTIVATED:
+            return derivative * prim.outer_derivative_of_probability(p, q)
+        return derivative
+    return value
+
+
+@triton.jit
+def elementwise_kernel(
+    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
+    rows, C, n1, n2, scale, ignore_index, p0, p1, p2, p3,
+    x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
+    w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
+    WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr, DIMS: tl.constexpr, FLAT: tl.constexpr,
+    FLAT_C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr,
+):  # fmt: skip
+    """Values (summed into one partial sum a program where REDUCE) or gradients of a block.
+
+    WEIGHT is 'none', 'row' or 'element'. FLAT walks BLOCK_R * BLOCK_C elements of rows of FLAT_C classes, else the
+    program's tile is BLOCK_R rows by all classes, BLOCK_C at a time.
+    """
+    HARD: tl.constexpr = LABELS and not HAS_SCORE
+    pid = tl.program_id(0)
+
+    # 1. the factor of every element: scale, and for gradients of a sum the upstream scalar over avg_factor
+    factor = scale
+    if GRADIENT and REDUCE:
+        factor = factor * tl.load(upstream_ptr).to(tl.float32)
+        if HAS_AVG:
+            factor = factor / (tl.load(avg_ptr).to(tl.float32) + _EPS)
+
+    # 2. rows of this program
+    if FLAT:
+        BLOCK: tl.constexpr = BLOCK_R * BLOCK_C
+        start = pid.to(tl.int64) * BLOCK
+        first_row = start // FLAT_C
+        local = (start - first_row * FLAT_C).to(tl.int32) + tl.arange(0, BLOCK)
+        row = first_row + local // FLAT_C
+        flat_col = local % FLAT_C
+        row_mask = row < rows
+    else:
+        row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+        row_mask = row < rows
+
+    # 3. what is the same along a row
+    row_factor = factor
+    if LABELS:
+        offset = _row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        label, validity, kept = _label(target_ptr, offset, row_mask, C, ignore_index, HAS_IGNORE)
+        row_factor = validity * factor
+        if HAS_SCORE:
+            score = tl.load(score_ptr + _row_offset(row, n1, n2, s_s0, s_s1, s_s2, DIMS), mask=row_mask, other=0.0)
+            score = score.to(tl.float32)
+    if WEIGHT == 'row':
+        offset = _row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        row_factor = row_factor * tl.load(weight_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
+    x_row = _row_offset(row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    if not LABELS:
+        t_row = _row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+    if WEIGHT == 'element':
+        w_row = _row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+    if not REDUCE and GRADIENT:
+        u_row = _row_offset(row, n1, n2, u_s0, u_s1, u_s2, DIMS)
+    if GRADIENT or not REDUCE:
+        o_row = _row_offset(row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+    if FLAT:
+        total = tl.zeros([BLOCK_R * BLOCK_C], tl.float32)
+    else:
+        total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+
+    # 4. classes, BLOCK_C at a time (FLAT: all at once)
+    for c in range(0, 1 if FLAT else C, BLOCK_C):
+        if FLAT:
+            col = flat_col
+            mask = row_mask
+        else:
+            col = c + tl.arange(0, BLOCK_C)[None, :]
+            mask = row_mask & (col < C) if MASK_C else row_mask
+        x = tl.load(x_ptr + (x_row + col * x_sc), mask=mask, other=0.0).to(tl.float32)
+        if LABELS:
+            is_positive = col == label
+            y = is_positive.to(tl.float32)
+            if HAS_SCORE:
+                y = tl.where(is_positive, score, 0.0)
+        else:
+            y = tl.load(target_ptr + (t_row + col * t_sc), mask=mask, other=0.0).to(tl.float32)
+            is_positive = y > 0
+        result = _point(
+            x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3,
+            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, GRADIENT,
+        )  # fmt: skip
+        if WEIGHT == 'element':
+            result *= tl.load(weight_ptr + (w_row + col * w_sc), mask=mask, other=0.0).to(tl.float32)
+        if REDUCE and not GRADIENT:
+            total += tl.where(mask, result, 0.0)
+        else:
+            result *= row_factor
+            if not REDUCE and GRADIENT:
+                result *= tl.load(upstream_ptr + (u_row + col * u_sc), mask=mask, other=0.0).to(tl.float32)
+            if HAS_IGNORE:
+                result = tl.where(kept, result, 0.0)
+            if ACTIVATED and GRADIENT:
+                # The derivative by a probability reaches 1e12 at the ends.
+                result = tl.where(result > largest, largest, tl.where(result < -largest, -largest, result))
+            tl.store(out_ptr + (o_row + col * o_sc), result.to(out_ptr.dtype.element_ty), mask=mask)
+
+    # 5. this program's partial sum
+    if REDUCE and not GRADIENT:
+        total = total * row_factor
+        if HAS_IGNORE:
+            total = tl.where(kept, total, 0.0)
+        if FLAT:
+            tl.store(out_ptr + pid, tl.sum(tl.where(row_mask, total, 0.0)))
+        else:
+            tl.store(out_ptr + pid, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1)))
+
+
+@triton.jit
+def sum_kernel(partial_ptr, avg_ptr, out_ptr, count, HAS_AVG: tl.constexpr, BLOCK: tl.constexpr):
+    """Adds the partial sums in a fixed order and divides by avg_factor."""
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, count, BLOCK):
+        total += tl.load(partial_ptr + start + lane, mask=start + lane < count, other=0.0)
+    result = tl.sum(total)
+    if HAS_AVG:
+        result = result / (tl.load(avg_ptr).to(tl.float32) + _EPS)
+    tl.store(out_ptr, result)
+
+
+@functools.cache
+def point_function(name: str):
+    """The compiled point function of a variant."""
+    function = SPECS[name].value_and_grad
+    resolve(function.__globals__)
+    return triton.jit(function)
+
+
+def _exponent(problem: Problem) -> int:
+    if problem.table is not None or problem.parameters[0] not in (0.0, 1.0, 2.0):
+        return -1
+    return int(problem.parameters[0])
+
+
+def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
+    """The kernel's compile-time arguments."""
+    table = problem.table
+    return {
+        'FN': point_function(problem.spec.name),
+        'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
+        'EXPONENT': _exponent(problem),
+        'LABELS': problem.has_labels,
+        'HAS_SCORE': problem.score is not None,
+        'WEIGHT': layout.weight,
+        'HAS_AVG': problem.avg_factor is not None,
+        'TABLE': table is not None,
+        'ACTIVATED': problem.activated,
+        'HAS_IGNORE': problem.ignore_index is not None,
+        'GRADIENT': gradient,
+        'REDUCE': problem.reduce,
+        'DIMS': layout.dims,
+        'FLAT': layout.flat,
+        'FLAT_C': layout.classes if layout.flat else 0,
+        'BLOCK_R': layout.block_rows,
+        'BLOCK_C': layout.block_classes,
+        'MASK_C': layout.classes % layout.block_classes != 0,
+    }
+
+
+def _contiguous(problem: Problem) -> Problem:
+    """Copies, for the strides that layout_of refuses."""
+    operands = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
+    return problem._replace(**{name: None if t is None else t.contiguous() for name, t in operands.items()})
+
+
+def _launch(problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None) -> None:
+    parameters = [*problem.parameters, 0.0, 0.0, 0.0, 0.0][:4]
+    elementwise_kernel[(layout.programs,)](
+        problem.pred, problem.target, problem.score, problem.weight, upstream, problem.avg_factor, problem.table, out,
+        layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
+        *layout.strides, torch.finfo(problem.pred.dtype).max,
+        **constants(problem, layout, upstream is not None),
+    )  # fmt: skip
+
+
+def _elements(problem: Problem, upstream: Tensor | None = None) -> Tensor:
+    """One value, or one gradient, an element."""
+    out = torch.empty_like(problem.pred)
+    if out.numel() == 0:
+        return out
+    per_element = None if problem.reduce else upstream
+    layout = layout_of(problem, out, per_element)
+    if layout is None:
+        return _elements(_contiguous(problem), None if upstream is None else upstream.contiguous())
+    _launch(problem, layout, out, upstream)
+    return out
+
+
+def forward(problem: Problem) -> Tensor:
+    if not problem.reduce:
+        return _elements(problem)
+    pred, avg_factor = problem.pred, problem.avg_factor
+    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    if pred.numel() == 0:
+        return result.zero_()
+    layout = layout_of(problem)
+    if layout is None:
+        return forward(_contiguous(problem))
+    partial = pred.new_empty(layout.programs, dtype=torch.float32)
+    _launch(problem, layout, partial, None)
+    sum_kernel[(1,)](partial, avg_factor, result, layout.programs, avg_factor is not None, 1024)
+    return result
+
+
+def backward(problem: Problem, upstream: Tensor) -> Tensor:
+    return _elements(problem, upstream)

@@ -1,0 +1,123 @@
+"""How a kernel walks the logits: dimensions joined, tiles chosen."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from focal_plugin.kernels.problem import Problem
+
+BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
+MAX_ROW_DIMS = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and strides as elementwise_kernel takes them.
+
+    Attributes:
+        rows, classes: the logits as a matrix.
+        dims: dimensions that the row index is taken apart into; sizes: those of the two innermost.
+        strides: in the kernel's order: (rows..., classes) of pred, target, (rows...) of score, then (rows..., classes)
+            of weight, upstream and output.
+        weight: 'none', 'row' (the same for all classes of a row) or 'element'.
+        flat: walk contiguous logits in their order instead of in tiles.
+        block_rows, block_classes: the tile.
+    """
+
+    rows: int
+    classes: int
+    dims: int
+    sizes: tuple[int, int]
+    strides: tuple[int, ...]
+    weight: str
+    flat: bool
+    block_rows: int
+    block_classes: int
+
+    @property
+    def programs(self) -> int:
+        if self.flat:
+            return -(-self.rows * self.classes // (self.block_rows * self.block_classes))
+        return -(-self.rows // self.block_rows)
+
+
+def _joined(dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """(size, stride of each operand) of the dimensions, those joined that every operand walks through in one step."""
+    dims = sorted((d for d in dims if d[0] != 1), key=lambda d: -d[1])
+    joined: list[tuple[int, ...]] = []
+    for size, *strides in dims:
+        if joined and all(slow == fast * size for slow, fast in zip(joined[-1][1:], strides, strict=True)):
+            joined[-1] = (joined[-1][0] * size, *strides)
+        else:
+            joined.append((size, *strides))
+    return joined
+
+
+def _power_of_two(n: int, most: int) -> int:
+    """The largest power of two that divides n, at most `most`."""
+    return min(n & -n, most)
+
+
+def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
+    """(rows, classes) of a tile."""
+    width = _power_of_two(classes, 64 if classes_inner else 8)
+    if width < 8:
+        width = min(1 << (classes - 1).bit_length(), 64 if classes_inner else 8)
+    return BLOCK // width, width
+
+
+def layout_of(problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None) -> Layout | None:
+    """The layout of a problem, or None where more than three dimensions of rows don't join."""
+    pred, labels = problem.pred, problem.has_labels
+
+    def strides(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
+        if tensor is None:
+            return (0,) * pred.dim()
+        return (*tensor.stride(), 0) if per_row else tensor.stride()
+
+    operands = [
+        pred.stride(),
+        strides(problem.target, labels),
+        strides(problem.score, True),
+        strides(problem.weight),
+        strides(upstream),
+        strides(out),
+    ]
+    dims = list(zip(pred.shape, *operands, strict=True))
+    one = (1, *[0] * len(operands))
+    if labels or problem.table is not None:
+        classes, row_dims = dims[-1], _joined(dims[:-1])
+    else:
+        *row_dims, classes = _joined(dims) or [one]
+        if not row_dims:  # all in one line: rows of one class, so that no size becomes a constant of the kernel
+            row_dims, classes = [classes], one
+    if len(row_dims) > MAX_ROW_DIMS:
+        return None
+
+    rows = math.prod(size for size, *_ in row_dims)
+    padded = [one] * (MAX_ROW_DIMS - len(row_dims)) + row_dims
+    of_operand = [[dim[1 + k] for dim in padded] for k in range(len(operands))]
+    class_strides = classes[1:]
+    size = classes[0]
+
+    def is_flat(operand: int) -> bool:
+        return of_operand[operand][-1] in (size, 0) and (size == 1 or class_strides[operand] == 1)
+
+    flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
+    block_rows, block_classes = (BLOCK, 1) if flat else _tile(size, class_strides[0] <= of_operand[0][-1])
+    weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 else 'element'
+    ordered: list[int] = []
+    for k, of in enumerate(of_operand):
+        ordered += [*of, class_strides[k]] if k != 2 else of
+    return Layout(
+        rows=rows,
+        classes=size,
+        dims=max(1, len(row_dims)),
+        sizes=(padded[-2][0], padded[-1][0]),
+        strides=tuple(ordered),
+        weight=weight,
+        flat=flat,
+        block_rows=block_rows,
+        block_classes=block_classes,
+    )

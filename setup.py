@@ -1,0 +1,71 @@
+"""Builds the native CPU kernel, one shared library an instruction set; without a compiler the install goes on without.
+
+The libraries have a plain C interface (no Python, no torch headers): focal_plugin/kernels/native/loader.py calls them.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE = Path('focal_plugin/kernels/native')
+MATH = Path('focal_plugin/math')
+FLAGS = [
+    '-std=c++17',
+    '-O3',
+    '-g0',
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-fopenmp-simd',
+    '-fvisibility=hidden',
+    '-pthread',
+]
+INSTRUCTION_SETS = {'baseline': []}
+if platform.machine().lower() in ('x86_64', 'amd64'):
+    INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma', '-mf16c']
+    INSTRUCTION_SETS['avx512'] = [
+        *INSTRUCTION_SETS['avx2'],
+        *('-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mprefer-vector-width=512'),
+    ]
+
+
+class BuildNative(build_ext):
+    """Compiles variant.cpp once for each math/*.h, with the names on the command line."""
+
+    def get_export_symbols(self, ext):
+        return []
+
+    def build_extension(self, ext):
+        flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]]
+        folder = os.path.join(self.build_temp, ext.name)
+
+        def compiled(source, folder, macros=()):
+            return self.compiler.compile(
+                [str(NATIVE / source)],
+                output_dir=folder,
+                include_dirs=[str(NATIVE), str(MATH)],
+                macros=list(macros),
+                extra_postargs=flags,
+            )
+
+        objects = compiled('skeleton.cpp', folder)
+        for header in sorted(MATH.glob('*.h')):
+            name = header.stem
+            macros = [('HEADER', f'"{header.name}"'), ('VARIANT', name), ('SYMBOL', f'focal_plugin_{name}')]
+            objects += compiled('variant.cpp', os.path.join(folder, name), macros)
+        target = self.get_ext_fullpath(ext.name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread'], target_lang='c++')
+
+
+def extension(instruction_set):
+    sources = [str(NATIVE / 'skeleton.cpp'), str(NATIVE / 'variant.cpp')]
+    depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
+    return Extension(
+        f'focal_plugin.kernels.native.lib_{instruction_set}', sources, depends=depends, language='c++', optional=True
+    )
+
+
+setup(ext_modules=[extension(name) for name in INSTRUCTION_SETS], cmdclass={'build_ext': BuildNative})

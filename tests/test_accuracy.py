@@ -1,0 +1,90 @@
+"""Every backend against the float64 oracle: the promised numerics, value and gradient."""
+
+import numpy as np
+import pytest
+import torch
+
+from focal_plugin import functional
+
+import oracle
+
+GAMMAS = (0, 0.5, 1, 1.5, 2, 5)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def logits() -> torch.Tensor:
+    """Where formulas break: around 0, where exp and its powers run out of range, where half types end, far out."""
+    near = np.concatenate([np.linspace(-20, 20, 401), np.linspace(-130, 130, 521)])
+    far = np.geomspace(130, 1e4, 40)
+    tiny = np.geomspace(1e-30, 1e-2, 30)
+    known = [9.39, 17.0, 87.3, 88.0, 88.8, 103.9, 709.0, 745.2]  # mmcv#1488, and the ends of exp's range
+    values = np.concatenate(
+        [near, far, -far, tiny, -tiny, known, [-v for v in known], [0.0, -0.0, np.inf, -np.inf, np.nan]]
+    )
+    return torch.from_numpy(values)
+
+
+def run(backend, device, pred, target, **arguments):
+    """Values and gradients under a random upstream gradient, and that gradient."""
+    leaf = pred.detach().to(device, copy=True).requires_grad_()
+    loss = functional.sigmoid_focal_loss(leaf, target.to(device), reduction='none', **arguments)
+    upstream = torch.rand(loss.shape, generator=torch.Generator().manual_seed(1)).to(loss.dtype).add_(0.5)
+    loss.backward(upstream.to(device))
+    return loss.detach().cpu(), leaf.grad.cpu(), upstream
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('gamma', GAMMAS)
+def test_labels_at_every_logit(any_backend, device, dtype, gamma):
+    if dtype == torch.float64 and any_backend != 'torch':
+        pytest.skip('float64 is served by the torch backend')
+    pred = torch.stack([logits(), logits()], 1).to(dtype)
+    for label in (0, 2):  # each logit as a positive and as a negative, then both as background
+        target = torch.full((len(pred),), label)
+        loss, grad, upstream = run(any_backend, device, pred, target, gamma=gamma)
+        exact = oracle.sigmoid_focal_loss(pred, target, gamma=gamma, reduction='none', upstream=upstream)
+        oracle.assert_accurate(loss, exact.value)
+        oracle.assert_accurate(grad, exact.grad)
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('gamma', GAMMAS)
+def test_soft_targets(any_backend, device, dtype, gamma):
+    if dtype == torch.float64 and any_backend != 'torch':
+        pytest.skip('float64 is served by the torch backend')
+    pred = logits()[:-3].to(dtype)
+    for y in (0.0, 1e-6, 0.3, 0.5, 1.0):
+        target = torch.full(pred.shape, y, dtype=dtype)
+        loss, grad, upstream = run(any_backend, device, pred, target, gamma=gamma)
+        exact = oracle.sigmoid_focal_loss(pred, target, gamma=gamma, reduction='none', upstream=upstream)
+        oracle.assert_accurate(loss, exact.value)
+        oracle.assert_accurate(grad, exact.grad, exact.grad_terms, exact.through_p)
+
+
+@pytest.mark.parametrize('dtype', DTYPES[:3], ids=str)
+@pytest.mark.parametrize('gamma', (0, 1.5, 2))
+def test_probabilities(any_backend, device, dtype, gamma):
+    """activated=True, the ends 0 and 1 included: BCE's logarithms stop at -100, half gradients stay finite."""
+    p = np.concatenate([np.linspace(0, 1, 257), np.geomspace(1e-7, 0.1, 60), 1 - np.geomspace(1e-3, 0.1, 20)])
+    pred = torch.from_numpy(p).to(dtype)
+    for y in (0.0, 0.4, 1.0):
+        target = torch.full(pred.shape, y, dtype=dtype)
+        loss, grad, upstream = run(any_backend, device, pred, target, gamma=gamma, activated=True)
+        exact = oracle.sigmoid_focal_loss(
+            pred, target, gamma=gamma, reduction='none', upstream=upstream, activated=True
+        )
+        largest = torch.finfo(dtype).max
+        oracle.assert_accurate(loss, exact.value)
+        oracle.assert_accurate(grad, exact.grad.clip(-largest, largest), exact.grad_terms, exact.through_p)
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize('alpha', (None, -1, 0, 1, 0.9), ids=str)
+def test_alpha(any_backend, device, alpha):
+    pred = logits()[:-3].float().unsqueeze(1)
+    for label in (0, 1):
+        target = torch.full((len(pred),), label)
+        loss, grad, upstream = run(any_backend, device, pred, target, alpha=alpha)
+        exact = oracle.sigmoid_focal_loss(pred, target, alpha=alpha, reduction='none', upstream=upstream)
+        oracle.assert_accurate(loss, exact.value)
+        oracle.assert_accurate(grad, exact.grad)

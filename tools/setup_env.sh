@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Sets up .venv with torch, mmengine, mmcv, mmdet and this package (editable), once; a second call returns at once.
+#
+#   FOCAL_PLUGIN_PYTHON  the Python to use                   (default: python3.11, else python3)
+#   FOCAL_PLUGIN_TORCH   what to install as torch            (default: the line in tools/requirements.txt)
+#   FOCAL_PLUGIN_CACHE   where the built mmcv wheel is kept  (default: the user's cache folder)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${FOCAL_PLUGIN_PYTHON:-$(command -v python3.11 || command -v python3)}
+torch=${FOCAL_PLUGIN_TORCH:-$(grep '^torch==' tools/requirements.txt)}
+mmcv=$(grep '^mmcv==' tools/requirements.txt)
+cache=${FOCAL_PLUGIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/focal_plugin}
+stamp=.venv/focal_plugin.stamp
+inputs() { cat tools/setup_env.sh tools/requirements.txt setup.cfg setup.py pyproject.toml; echo "$torch"; }
+# The sources of the native kernel: an editable install has to rebuild the library when they change.
+native() { find focal_plugin -name '*.cpp' -o -name '*.h' | LC_ALL=C sort | xargs cat; }
+digest() { "$1" | sha256sum | cut -d' ' -f1; }
+wanted="$(digest inputs) $(digest native)"
+[ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && exit 0
+
+step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
+if [ "$(cut -d' ' -f1 $stamp 2>/dev/null)" != "${wanted% *}" ]; then
+  step "virtual environment: .venv ($("$python" --version))"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  rm -f $stamp
+
+  step "$torch"
+  pip install -q "$torch"
+
+  step "packages"
+  grep -vE '^(torch|mmcv|mmengine|mmdet)==' tools/requirements.txt >.venv/requirements.txt
+  # torch is named again so that no package may replace it.
+  pip install -q -r .venv/requirements.txt "$torch"
+
+  key=$(.venv/bin/python - <<'PY'
+import sys, sysconfig, torch
+print('-'.join([f'cp{sys.version_info[0]}{sys.version_info[1]}', sysconfig.get_platform(), f'torch{torch.__version__}']))
+PY
+)
+  wheels="$cache/$mmcv-$key"
+  wheels=${wheels//==/-}
+  if ! ls "$wheels"/mmcv-*.whl >/dev/null 2>&1; then
+    step "$mmcv: built from its sources, about 10 minutes on 2 cores; the wheel is kept in $wheels"
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    # mmcv's setup.py imports pkg_resources, which setuptools has dropped; the old one serves this build only.
+    pip install -q --target "$scratch/old" 'setuptools<70' wheel
+    (while sleep 30; do printf '   ... %s  building mmcv\n' "$(date +%T)"; done) & ticker=$!
+    status=0
+    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$scratch/old" \
+      .venv/bin/python -m pip --disable-pip-version-check wheel -q --no-build-isolation --no-deps --no-binary mmcv \
+      -w "$scratch/wheel" "$mmcv" >"$scratch/log" 2>&1 || status=$?
+    kill $ticker 2>/dev/null || true
+    if [ $status -ne 0 ]; then tail -n 60 "$scratch/log"; echo "mmcv did not build"; exit $status; fi
+    mkdir -p "$wheels"
+    cp "$scratch"/wheel/mmcv-*.whl "$wheels/"
+  fi
+
+  step "mmengine, mmcv, mmdet"
+  # --no-deps: mmcv and mmengine ask for opencv-python, which needs the system's libGL; requirements.txt brings
+  # opencv-python-headless and the rest of what they need.
+  pip install -q --no-deps "$wheels"/mmcv-*.whl $(grep -E '^(mmengine|mmdet)==' tools/requirements.txt)
+fi
+
+step "focal_plugin (editable)"
+pip install -q --no-deps -e .
+echo "$wanted" >$stamp

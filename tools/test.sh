@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs the tests, pytest's arguments passed on; --all adds what takes longer.
+#
+# Two processes, because Triton decides at import whether it interprets or compiles.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash tools/setup_env.sh
+
+select=(-m 'not slow')
+if [ "${1:-}" = --all ]; then
+  select=()
+  shift
+fi
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+echo '== formatter and linter'
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+echo '== tests of the Triton kernels, interpreted'
+TRITON_INTERPRET=1 .venv/bin/python -m pytest -q -m triton "$@"
+echo '== tests'
+.venv/bin/python -m pytest -q "${select[@]}" "$@"
