@@ -1,7 +1,5 @@
 """What the tests share: backends, devices, NaN-poisoned allocations."""
 
-import os
-
 import pytest
 import torch
 
@@ -12,17 +10,15 @@ torch.manual_seed(0)
 
 # Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass.
 torch.utils.deterministic.fill_uninitialized_memory = True
-if os.environ.get('FOCAL_PLUGIN_TEST_POISON', '1') == '1':
-    torch.use_deterministic_algorithms(True, warn_only=True)
+torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _available() -> list[str]:
-    names = ['torch']
-    if backend.has_native():
-        names.append('native')
+def _backends() -> list:
+    params = ['torch', *(['native'] if backend.has_native() else [])]
     if backend.interpreting() or torch.cuda.is_available():
-        names.append('triton')
-    return names
+        marks = [pytest.mark.triton, *([] if backend.interpreting() else [pytest.mark.gpu])]
+        params.append(pytest.param('triton', marks=marks))
+    return params
 
 
 def device_of(name: str) -> str:
@@ -30,7 +26,7 @@ def device_of(name: str) -> str:
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.interpreting() else 'cpu'
 
 
-@pytest.fixture(params=_available())
+@pytest.fixture(params=_backends())
 def any_backend(request):
     """Each backend that this process can run, forced."""
     with focal_plugin.use_backend(request.param):

@@ -49,11 +49,15 @@ def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, 
     if problem.has_labels:
         classes = pred.size(-1)
         label = target.unsqueeze(-1)
-        ignored = None if problem.ignore_index is None else label == problem.ignore_index
+        wrong = (label < 0) | (label > classes)
+        if problem.ignore_index is not None:
+            ignored = label == problem.ignore_index
+            wrong = wrong & ~ignored
+            pred = torch.where(ignored, 0, pred)  # a NaN there would get into the gradient
         is_positive = label == torch.arange(classes, device=pred.device)
         y = is_positive.to(dtype) if score is None else is_positive * score.unsqueeze(-1).to(dtype)
         # Only a GPU gets here with a wrong label (check_labels): it must not go unnoticed.
-        y = torch.where((label < 0) | (label > classes), float('nan'), y)
+        y = torch.where(wrong, float('nan'), y)
     else:
         y = target.to(dtype)
         is_positive = y > 0
