@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from focal_plugin.kernels.native import loader
+
 logger = logging.getLogger('focal_plugin')
 
 BACKENDS = ('auto', 'triton', 'native', 'torch')
@@ -17,6 +19,10 @@ DTYPES = {
     'triton': (torch.float32, torch.float16, torch.bfloat16),
     'native': (torch.float32, torch.float16, torch.bfloat16),
 }
+# Looked up once: torch.compile can't trace the look-ups. Triton too decides at its import whether it interprets.
+HAS_NATIVE = loader.path() is not None
+HAS_TRITON = importlib.util.find_spec('triton') is not None
+INTERPRETING = os.environ.get('TRITON_INTERPRET') == '1'
 
 
 def _checked(name: str) -> str:
@@ -49,26 +55,17 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 @functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec('triton') is not None
-
-
-@functools.cache
-def has_native() -> bool:
-    from focal_plugin.kernels.native import loader
-
-    return loader.library() is not None
-
-
-def interpreting() -> bool:
-    return os.environ.get('TRITON_INTERPRET') == '1'
-
-
-@functools.cache
-def _warn_slow(device: str) -> None:
-    logger.warning(
-        'focal_plugin: Triton is not installed, so the slower torch backend serves on %s: pip install triton', device
-    )
+def warn_if_slow(device: str, dtype: torch.dtype) -> None:
+    """Says once that the torch backend serves where a faster one was to be expected."""
+    if _forced == 'torch':
+        return
+    if device == 'cpu' and dtype in DTYPES['native'] and not HAS_NATIVE:
+        logger.warning(
+            'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?): the slower '
+            'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
+        )
+    if device != 'cpu' and dtype in DTYPES['triton'] and not HAS_TRITON:
+        logger.warning('Triton is not installed: the slower torch backend serves on %s. pip install triton', device)
 
 
 def _why_not(name: str, pred: Tensor) -> str | None:
@@ -79,12 +76,12 @@ def _why_not(name: str, pred: Tensor) -> str | None:
     if name == 'native':
         if not on_cpu:
             return f'logits on {pred.device}: it takes CPU tensors'
-        if not has_native():
+        if not HAS_NATIVE:
             return 'anything here: focal_plugin was installed without a C++ compiler'
     if name == 'triton':
-        if not has_triton():
+        if not HAS_TRITON:
             return 'anything here: Triton is not installed (pip install triton)'
-        if on_cpu and not interpreting():
+        if on_cpu and not INTERPRETING:
             return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
     return None
 
@@ -104,11 +101,7 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
         if differentiates_more:
             return 'torch'
         name = 'native' if pred.device.type == 'cpu' else 'triton'
-        if _why_not(name, pred) is None:
-            return name
-        if name == 'triton' and pred.dtype in DTYPES['triton']:
-            _warn_slow(pred.device.type)
-        return 'torch'
+        return name if _why_not(name, pred) is None else 'torch'
     if differentiates_more and name != 'torch':
         raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
     reason = _why_not(name, pred)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.checks import check_labels
+from focal_plugin.kernels.checks import check_labels, check_probabilities
 from focal_plugin.kernels.problem import Problem
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
@@ -103,6 +103,7 @@ def scale_of(problem: Problem) -> Tensor | float:
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
+    check_probabilities(problem)
     pred, scale = problem.pred, scale_of(problem)
     if problem.reduce:
         total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
@@ -136,7 +137,9 @@ def backward(problem: Problem, upstream: Tensor) -> Tensor:
 
 def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in target, weight and avg_factor too, and twice."""
-    check_labels(problem)
+    if not torch.compiler.is_compiling():  # there a wrong label or probability gives NaN, as on a GPU
+        check_labels(problem)
+        check_probabilities(problem)
     values = point(problem, problem.pred, problem.target, problem.score, problem.weight)
     scaled = (values.sum() if problem.reduce else values) * scale_of(problem)
     return scaled if problem.reduce else scaled.to(problem.pred.dtype)

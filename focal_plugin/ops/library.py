@@ -16,7 +16,6 @@ from focal_plugin.math import SPECS
 _MODULES = {
     'triton': 'focal_plugin.kernels.triton.elementwise',
     'native': 'focal_plugin.kernels.native.elementwise',
-    'torch': 'focal_plugin.kernels.eager',
 }
 _PROBLEM = (
     'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, str spec, '

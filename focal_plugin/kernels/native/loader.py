@@ -2,13 +2,10 @@
 
 import ctypes
 import functools
-import logging
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
-
-logger = logging.getLogger('focal_plugin')
 
 MAX_DIMS = 8
 MAX_PARAMETERS = 8
@@ -53,21 +50,19 @@ class Call(ctypes.Structure):
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The library for this processor, or None where the package was installed without a compiler (logged once)."""
+def path() -> Path | None:
+    """The library for this processor, or None where the package was installed without a compiler."""
     name = f'lib_{_LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), "baseline")}'
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(name + suffix)
-        if path.exists():
-            loaded = ctypes.CDLL(str(path))
-            loaded.focal_plugin_run.restype = None
-            loaded.focal_plugin_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-            return loaded
-    logger.warning(
-        'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?); the slower '
-        'torch backend serves on the CPU. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
-    )
-    return None
+    candidates = (Path(__file__).with_name(name + suffix) for suffix in EXTENSION_SUFFIXES)
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path()))
+    loaded.focal_plugin_run.restype = None
+    loaded.focal_plugin_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return loaded
 
 
 @functools.cache

@@ -179,7 +179,7 @@ def elementwise_kernel(
         if WEIGHT == 'element':
             result *= tl.load(weight_ptr + (w_row + col * w_sc), mask=mask, other=0.0).to(tl.float32)
         if REDUCE and not GRADIENT:
-            total += tl.where(mask, result, 0.0)
+            total += tl.where(mask, result, 0.0) if MASK_C else result
         else:
             result *= row_factor
             if not REDUCE and GRADIENT:

@@ -1,0 +1,145 @@
+"""The operators under PyTorch's tools: opcheck, torch.compile, TorchScript, vectors of saved state."""
+
+import pytest
+import torch
+
+import focal_plugin
+from focal_plugin import functional
+from focal_plugin.kernels.eager import EPS
+from focal_plugin.ops import library
+
+N, C = 20, 7
+
+
+def inputs(device='cpu'):
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randn(N, C, generator=generator)
+    target = torch.randint(0, C + 1, (N,), generator=generator)
+    weight = torch.rand(N, generator=generator)
+    return pred.to(device), target.to(device), weight.to(device)
+
+
+@pytest.mark.parametrize('reduce', (True, False), ids=('reduced', 'elements'))
+@pytest.mark.parametrize('dense', (True, False), ids=('dense', 'labels'))
+def test_opcheck(any_backend, device, reduce, dense):
+    if any_backend == 'torch':
+        pytest.skip('plain PyTorch operations need no operator of their own')
+    pred, target, weight = inputs(device)
+    if dense:
+        target = torch.rand_like(pred)
+    avg_factor = torch.tensor([3.0], device=device) if reduce else None
+    problem = (
+        *(pred, target, None, weight[:, None].expand(N, C), None, avg_factor),
+        *('focal', [2.0, 0.25, 0.75], False, None, 0.5, reduce, any_backend),
+    )
+    torch.library.opcheck(library.elementwise_forward, problem)
+    upstream = torch.rand((1,) if reduce else (N, C), device=device)
+    torch.library.opcheck(library.elementwise_backward, (upstream, *problem))
+
+
+@pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
+@pytest.mark.parametrize('avg_factor', (None, 3.0, torch.tensor([3.0])), ids=('none', 'number', 'tensor'))
+def test_compiles_into_one_graph(any_backend, device, avg_factor):
+    pred, target, weight = inputs(device)
+    if isinstance(avg_factor, torch.Tensor):
+        avg_factor = avg_factor.to(device)
+
+    def step(pred, target, weight, avg_factor):
+        # 2 * and .tanh() stand for the network and the rest of the losses
+        return functional.sigmoid_focal_loss(2 * pred, target, weight, avg_factor=avg_factor).sum().tanh()
+
+    compiled = torch.compile(step, fullgraph=True)
+    for function in (step, compiled):
+        leaf = pred.clone().requires_grad_()
+        loss = function(leaf, target, weight, avg_factor)
+        loss.backward()
+        if function is step:
+            eager_loss, eager_grad = loss.detach(), leaf.grad
+    torch.testing.assert_close(loss.detach(), eager_loss)
+    torch.testing.assert_close(leaf.grad, eager_grad)
+
+
+@pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
+def test_module_compiles_with_a_batch_of_another_size():
+    """mmdet#11398, #11154, #11581: the number of anchors changes from image to image."""
+    from focal_plugin.losses import FusedFocalLoss
+
+    loss = FusedFocalLoss(alpha=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    compiled = torch.compile(loss, fullgraph=True)
+    pred, target, weight = inputs()
+    for rows in (N, N - 3, N - 5):
+        ours = compiled(pred[:rows], target[:rows], weight[:rows], avg_factor=float(rows))
+        torch.testing.assert_close(ours, loss(pred[:rows], target[:rows], weight[:rows], avg_factor=float(rows)))
+
+
+def test_scripted_operator_has_a_gradient():
+    pred, _, _ = inputs()
+    target = torch.rand_like(pred)
+    results = []
+    for function in (
+        lambda x: torch.ops.focal_plugin.sigmoid_focal_loss(x, target, 1.5, -1.0, 'mean'),
+        lambda x: functional.sigmoid_focal_loss(x, target, gamma=1.5, alpha=None),
+    ):
+        leaf = pred.clone().requires_grad_()
+        loss = function(leaf)
+        loss.backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_works_below_a_dispatch_mode(any_backend, device):
+    """Profilers, FLOP counters and activation checkpointing put one around a training step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    pred, target, weight = inputs(device)
+    with FlopCounterMode(display=False):
+        functional.sigmoid_focal_loss(pred.requires_grad_(), target, weight).backward()
+    assert pred.grad.isfinite().all()
+
+
+def test_eps_is_that_of_mmdet():
+    assert torch.finfo(torch.float32).eps == EPS
+
+
+def test_no_gradient_asked_for_saves_nothing():
+    pred, target, _ = inputs()
+    with torch.no_grad():
+        assert functional.sigmoid_focal_loss(pred.requires_grad_(), target).grad_fn is None
+    assert functional.sigmoid_focal_loss(pred.detach(), target).grad_fn is None
+
+
+class _SyncCheck(torch.utils._python_dispatch.TorchDispatchMode):
+    """Fails on the operations by which a program waits for a GPU."""
+
+    WAITS = ('_local_scalar_dense', 'is_nonzero', 'equal', 'nonzero')
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITS:
+            raise RuntimeError(f'{name} waits for the GPU')
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.triton
+def test_no_operation_waits_for_the_gpu(any_backend, device):
+    """What the Triton backend does around its kernels; on a GPU CUDA itself watches (set_sync_debug_mode)."""
+    if any_backend != 'triton':
+        pytest.skip('the CPU has nothing to wait for')
+    pred, target, weight = inputs(device)
+    pred.requires_grad_()
+    avg_factor = torch.tensor(3.0, device=device)
+    if device == 'cuda':
+        torch.cuda.set_sync_debug_mode('error')
+    try:
+        with _SyncCheck():
+            loss = functional.sigmoid_focal_loss(
+                pred,
+                target,
+                weight,
+                avg_factor=avg_factor,
+                alpha=torch.full((C,), 0.3, device=device) if device == 'cuda' else 0.3,
+            )
+            loss.backward()
+    finally:
+        if device == 'cuda':
+            torch.cuda.set_sync_debug_mode('default')
