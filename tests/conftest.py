@@ -14,16 +14,16 @@ torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _backends() -> list:
-    params = ['torch', *(['native'] if backend.has_native() else [])]
-    if backend.interpreting() or torch.cuda.is_available():
-        marks = [pytest.mark.triton, *([] if backend.interpreting() else [pytest.mark.gpu])]
+    params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
+    if backend.INTERPRETING or torch.cuda.is_available():
+        marks = [pytest.mark.triton, *([] if backend.INTERPRETING else [pytest.mark.gpu])]
         params.append(pytest.param('triton', marks=marks))
     return params
 
 
 def device_of(name: str) -> str:
     """Where a backend is tested: Triton on the GPU if there is one, else interpreted on the CPU."""
-    return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.interpreting() else 'cpu'
+    return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 
 @pytest.fixture(params=_backends())

@@ -152,7 +152,7 @@ def ulp_distance(a, b, dtype: torch.dtype) -> np.ndarray:
     return np.where(a_nan & b_nan, 0, np.where(a_nan | b_nan, 2**62, steps))
 
 
-def assert_accurate(actual: torch.Tensor, exact, terms=None, through_p=None) -> None:
+def assert_accurate(actual: torch.Tensor, exact, terms=None, through_p=None, saturates=False) -> None:
     """Holds a result to the promised numerics: relative error 1e-5 in float32, one unit in the last place in halves.
 
     Args:
@@ -160,11 +160,14 @@ def assert_accurate(actual: torch.Tensor, exact, terms=None, through_p=None) -> 
         exact: the float64 oracle's.
         terms: for results in which terms cancel (soft targets, sums), what the error is relative to instead of |exact|.
         through_p: the oracle's, for the gradients of soft targets.
+        saturates: the dtype's largest number stands for anything beyond it, as in the gradients of half probabilities.
 
     Float64 is held to 1e-12. Results below the smallest normal number may be flushed to zero. NaN and inf must be met.
     """
     dtype = actual.dtype
     exact = np.asarray(exact, dtype=np.float64)
+    if saturates:
+        exact = exact.clip(-torch.finfo(dtype).max, torch.finfo(dtype).max)
     assert tuple(actual.shape) == exact.shape, f'shape {tuple(actual.shape)} where {exact.shape} is right'
     target = rounded(exact, dtype).double().numpy()
     got = _array(actual)

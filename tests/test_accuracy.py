@@ -65,7 +65,9 @@ def test_soft_targets(any_backend, device, dtype, gamma):
 @pytest.mark.parametrize('gamma', (0, 1.5, 2))
 def test_probabilities(any_backend, device, dtype, gamma):
     """activated=True, the ends 0 and 1 included: BCE's logarithms stop at -100, half gradients stay finite."""
-    p = np.concatenate([np.linspace(0, 1, 257), np.geomspace(1e-7, 0.1, 60), 1 - np.geomspace(1e-3, 0.1, 20)])
+    p = np.concatenate(
+        [[1e-40, 1e-38], np.linspace(0, 1, 257), np.geomspace(1e-7, 0.1, 60), 1 - np.geomspace(1e-3, 0.1, 20)]
+    )
     pred = torch.from_numpy(p).to(dtype)
     for y in (0.0, 0.4, 1.0):
         target = torch.full(pred.shape, y, dtype=dtype)

@@ -76,11 +76,13 @@ FP_INLINE V log1p_unit(V e) {
   return p * e;
 }
 
-// log(x) for x >= 0: log(0) = -inf, subnormal numbers count as 0, NaN stays NaN.
-FP_INLINE V log_nonnegative(V x) {
+// log(x) for x >= 0: log(0) = -inf, NaN stays NaN.
+FP_INLINE V log_nonnegative(V given) {
+  const Mask subnormal = given < 1.17549435e-38f;
+  const V x = select(subnormal, given * 16777216.f, given);  // by 2^24, taken back from n
   // The mantissa is taken into [sqrt(1/2), sqrt(2)), so that f = m - 1 is small on both sides of 1.
   const Bits shifted = bits_as<Bits>(x) - 0x3f3504f3u;
-  const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V);
+  const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - select(subnormal, all(24.f), V{});
   const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
   V p = all(0.0697161147145f);  // 2.9e-8 of f^3 / 3
   p = p * f - 0.114797338466f;
@@ -93,7 +95,7 @@ FP_INLINE V log_nonnegative(V x) {
   p = p * f + 0.3333333118f;
   const V f2 = f * f;
   const V log = (p * f * f2 - 0.5f * f2 - n * 2.12194440e-4f) + f + n * 0.693359375f;
-  return select(x != x, x, select(x < 1.17549435e-38f, all(-__builtin_inff()), log));
+  return select(x != x, x, select(x == 0.f, all(-__builtin_inff()), log));
 }
 
 FP_INLINE float from_bf16(uint16_t h) { return bits_as<float>(static_cast<uint32_t>(h) << 16); }

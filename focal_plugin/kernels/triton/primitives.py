@@ -4,33 +4,31 @@ import triton
 import triton.language as tl
 from triton.language.target_info import is_cuda
 
-from focal_plugin.backend import interpreting
-
-_INTERPRETED = tl.constexpr(interpreting())
+_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
 def exp2(x):
-    """2 ** x in one instruction; NVIDIA's flushes a result below the smallest normal number to 0."""
-    if _INTERPRETED:
+    """2 ** x in one instruction: NVIDIA's gives 0 for what is below the smallest normal number."""
+    if _INTERPRETED or not is_cuda():
         return tl.exp2(x)
-    if is_cuda():
-        return tl.inline_asm_elementwise(
-            'ex2.approx.ftz.f32 $0, $1;', '=f,f', [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return tl.exp2(x)
+    return tl.inline_asm_elementwise('ex2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def exp_negative(x):
+    """exp(-x) for x in [0, 1e30], to the error of exp2: what rounding x * log2(e) loses is put back."""
+    power_of_two = x * -1.4426950408889634
+    e = exp2(power_of_two)
+    return tl.fma(e, tl.fma(power_of_two, -0.6931471805599453, -x), e)
 
 
 @triton.jit
 def reciprocal(x):
-    """1 / x to one unit in the last place; on NVIDIA one instruction, for x that is neither tiny nor huge."""
-    if _INTERPRETED:
+    """1 / x of neither a tiny nor a huge x: one instruction on NVIDIA, to one unit in the last place."""
+    if _INTERPRETED or not is_cuda():
         return 1.0 / x
-    if is_cuda():
-        return tl.inline_asm_elementwise(
-            'rcp.approx.ftz.f32 $0, $1;', '=f,f', [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return 1.0 / x
+    return tl.inline_asm_elementwise('rcp.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -78,14 +76,15 @@ def power(base, log_base, exponent, EXPONENT: tl.constexpr):
 @triton.jit
 def terms_of_logit(x):
     """(x, p, 1 - p, log p, log(1 - p)) of a logit, each to a relative error of a few float32 units."""
-    e = exp2(tl.abs(x) * -1.4426950408889634)
+    # Without the bound an infinite logit would meet a 0.
+    e = exp_negative(tl.minimum(tl.abs(x), 1e30, propagate_nan=tl.PropagateNan.ALL))
     r = reciprocal(1.0 + e)
     er = e * r
     log1p = log1p_unit(e)
     negative = x < 0
     p = tl.where(negative, er, r)
     q = tl.where(negative, r, er)
-    return x, p, q, tl.where(negative, x, 0.0) - log1p, tl.where(negative, 0.0, -x) - log1p
+    return x, p, q, tl.minimum(x, 0.0) - log1p, tl.minimum(-x, 0.0) - log1p
 
 
 @triton.jit
@@ -110,5 +109,4 @@ def outer_derivative_of_probability(p, q):
 @triton.jit
 def clamp(x, LIMIT: tl.constexpr):
     """To [-LIMIT, LIMIT]; NaN stays NaN."""
-    x = tl.where(x > LIMIT, LIMIT, x)
-    return tl.where(x < -LIMIT, -LIMIT, x)
+    return tl.clamp(x, -LIMIT, LIMIT, propagate_nan=tl.PropagateNan.ALL)

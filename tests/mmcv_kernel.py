@@ -1,0 +1,123 @@
+"""mmcv's sigmoid focal loss kernel, out of the installed mmcv: compiled for the CPU, on a GPU mmcv's own op.
+
+mmcv installs its CUDA sources; behind the header in mmcv_shim the kernel's arithmetic runs anywhere, also on a GPU for
+which mmcv was not built. Both functions here are elementwise and unreduced, as the kernels are. Their weights hold one
+number a class and one for the background: mmcv reads weight[num_classes] there, past the end of what its users pass.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+SHIM = Path(__file__).parent / 'mmcv_shim'
+NAMES = {torch.float32: 'run_float', torch.float64: 'run_double', torch.float16: 'run_half'}
+
+
+def forward(x, labels, weight=None, gamma=2.0, alpha=0.25) -> torch.Tensor:
+    """mmcv's loss of each logit, in the dtype and on the device of x.
+
+    Args:
+        x: logits (N, C); float32, float64 or float16.
+        labels: (N,), class in [0, C), background C; int64.
+        weight: (C + 1,), one a class and one for the background, in x's dtype; or None.
+    """
+    return _run(False, x, labels, weight, gamma, alpha)
+
+
+def backward(x, labels, weight=None, gamma=2.0, alpha=0.25) -> torch.Tensor:
+    """mmcv's derivative of each loss by its logit. Arguments as in forward."""
+    return _run(True, x, labels, weight, gamma, alpha)
+
+
+def compiler(name: str) -> str:
+    """The path of a compiler; without it the test is skipped."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed: mmcv's kernel can't be compiled")
+    return path
+
+
+def _run(derivative, x, labels, weight, gamma, alpha):
+    x, labels = x.detach().contiguous(), labels.contiguous()
+    assert labels.dtype == torch.int64 and labels.shape == x.shape[:1]
+    assert weight is None or (weight.shape == (x.size(1) + 1,) and weight.dtype == x.dtype)
+    output = torch.full_like(x, float('nan'))
+    if x.is_cuda and _has_cuda_op():
+        return _cuda_op(derivative, x, labels, weight, output, gamma, alpha)
+    library = _library(_arch(x.device)) if x.is_cuda else _library(None)
+    pointers = [0 if t is None else t.data_ptr() for t in (x, labels, weight, output)]
+    if x.is_cuda:
+        torch.cuda.synchronize()  # the kernel runs on the default stream
+    error = getattr(library, NAMES[x.dtype])(derivative, x.numel(), *pointers, gamma, alpha, x.size(1))
+    assert error == 0, f'CUDA error {error}'
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return output
+
+
+def _cuda_op(derivative, x, labels, weight, output, gamma, alpha):
+    from mmcv.ops.focal_loss import ext_module
+
+    op = ext_module.sigmoid_focal_loss_backward if derivative else ext_module.sigmoid_focal_loss_forward
+    op(x, labels, x.new_empty(0) if weight is None else weight, output, gamma=gamma, alpha=alpha)
+    return output
+
+
+@functools.cache
+def _has_cuda_op() -> bool:
+    """Whether the installed mmcv was built with CUDA: a CPU build says that the device has no implementation."""
+    x = torch.zeros(1, 1, device='cuda')
+    try:
+        _cuda_op(False, x, torch.zeros(1, dtype=torch.int64, device='cuda'), None, torch.empty_like(x), 2.0, 0.25)
+    except RuntimeError as error:
+        if 'implementation for device' not in str(error):
+            raise
+        return False
+    return True
+
+
+def _arch(device) -> str:
+    return 'sm_{}{}'.format(*torch.cuda.get_device_capability(device))
+
+
+@functools.cache
+def _library(arch) -> ctypes.CDLL:
+    """The kernel for a GPU architecture, or for the host (None); built once and kept in the user's cache."""
+    mmcv = Path(importlib.util.find_spec('mmcv').origin).parent
+    kernel = mmcv / 'ops' / 'csrc' / 'common' / 'cuda'
+    includes = [SHIM, kernel, Path(torch.__file__).parent / 'include']
+    if arch is None:
+        command = [compiler('g++'), '-x', 'c++', '-O1', '-ffp-contract=off', '-fPIC']
+    else:
+        command = [compiler('nvcc'), '-O3', f'-arch={arch}', '-Xcompiler', '-fPIC']
+    command += ['-std=c++17', '-w', '-shared', *(f'-I{folder}' for folder in includes), str(SHIM / 'kernel.cu')]
+    sources = [*sorted(SHIM.iterdir()), kernel / 'sigmoid_focal_loss_cuda_kernel.cuh']
+    version = subprocess.run([command[0], '--version'], check=True, capture_output=True).stdout
+    parts = [path.read_bytes() for path in sources] + [version, ' '.join(command).encode(), torch.__version__.encode()]
+    key = hashlib.sha256(b'\0'.join(parts)).hexdigest()[:16]
+    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'focal_plugin'
+    target = folder / f'mmcv_kernel_{key}{sysconfig.get_config_var("SHLIB_SUFFIX")}'
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as building:
+            built = Path(building) / target.name
+            result = subprocess.run([*command, '-o', str(built)], capture_output=True, text=True)
+            assert result.returncode == 0, f'{" ".join(command)}\n{result.stderr}'
+            built.replace(target)
+    library = ctypes.CDLL(str(target))
+    for name in NAMES.values():
+        run = getattr(library, name)
+        pointers = [ctypes.c_void_p] * 4
+        run.argtypes = [ctypes.c_bool, ctypes.c_int, *pointers, ctypes.c_float, ctypes.c_float, ctypes.c_int]
+        run.restype = ctypes.c_int
+    return library

@@ -1,0 +1,35 @@
+// mmcv's kernels behind a plain C interface. Compiled by nvcc, the pointers are the device's.
+#include "sigmoid_focal_loss_cuda_kernel.cuh"
+
+#ifdef __CUDACC__
+#define LAUNCH(kernel, count) kernel<<<((count) + 511) / 512, 512>>>
+#else
+#define LAUNCH(kernel, count) kernel
+#endif
+
+template <typename T>
+int run(bool backward, int count, const void *input, const int64_t *target, const void *weight, void *output, float gamma,
+        float alpha, int num_classes) {
+  const T *x = static_cast<const T *>(input), *w = static_cast<const T *>(weight);
+  T *out = static_cast<T *>(output);
+  if (backward) {
+    LAUNCH(sigmoid_focal_loss_backward_cuda_kernel<T>, count)(count, x, target, w, out, T(gamma), T(alpha), num_classes);
+  } else {
+    LAUNCH(sigmoid_focal_loss_forward_cuda_kernel<T>, count)(count, x, target, w, out, T(gamma), T(alpha), num_classes);
+  }
+#ifdef __CUDACC__
+  return cudaGetLastError();
+#else
+  return 0;
+#endif
+}
+
+#define EXPORT(name, T)                                                                                                  \
+  extern "C" int name(bool backward, int count, const void *input, const int64_t *target, const void *weight,            \
+                      void *output, float gamma, float alpha, int num_classes) {                                         \
+    return run<T>(backward, count, input, target, weight, output, gamma, alpha, num_classes);                            \
+  }
+
+EXPORT(run_float, float)
+EXPORT(run_double, double)
+EXPORT(run_half, c10::Half)

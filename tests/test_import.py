@@ -1,0 +1,114 @@
+"""What importing costs and needs, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str, **environment) -> str:
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_imports_no_triton_of_its_own():
+    """Asked before mmdet comes in, which imports what it likes."""
+    code = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == 'mmdet' else find(name, *a)
+import focal_plugin, torch
+focal_plugin.functional.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2).long())
+print('triton' in sys.modules)
+"""
+    assert run(code, TRITON_INTERPRET='0') == 'False'
+
+
+def test_works_without_triton():
+    code = """
+import sys
+sys.modules['triton'] = None
+import torch, focal_plugin
+from mmdet.registry import MODELS
+loss = MODELS.build(dict(type='FusedFocalLoss'))
+print(float(loss(torch.zeros(2, 3), torch.zeros(2).long())))
+"""
+    assert float(run(code)) == pytest.approx((2 * 0.25 + 4 * 0.75) * 0.25 * 0.6931471805599453 / 6)
+
+
+def test_works_without_the_native_kernel_and_says_so_once():
+    code = """
+import logging, sys, torch
+logging.basicConfig(stream=sys.stdout, format='%(message)s')
+from focal_plugin import backend, functional
+backend.HAS_NATIVE = False
+for _ in range(2):
+    value = functional.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2).long())
+print(float(value))
+"""
+    lines = run(code).splitlines()
+    assert len([line for line in lines if 'without its native CPU kernel' in line]) == 1
+    assert float(lines[-1]) == pytest.approx((2 * 0.25 + 4 * 0.75) * 0.25 * 0.6931471805599453 / 6)
+
+
+def test_environment_variable_forces_a_backend():
+    code = """
+import torch
+from focal_plugin import functional
+try:
+    functional.sigmoid_focal_loss(torch.zeros(2, 3).double(), torch.zeros(2).long())
+except ValueError as error:
+    print(error)
+"""
+    assert "backend 'native' can't take logits of torch.float64" in run(code, FOCAL_PLUGIN_BACKEND='native')
+
+
+@pytest.mark.parametrize('capability', ('default', 'avx2'))
+def test_every_instruction_set(capability):
+    """The library for a lesser processor, chosen as torch chooses its own, on this one."""
+    code = """
+import torch
+from focal_plugin import functional
+from focal_plugin.kernels.native import loader
+torch.manual_seed(0)
+x = (torch.randn(999, 7) * 5).requires_grad_()
+target = torch.randint(0, 8, (999,))
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    leaf = x.detach().to(dtype).requires_grad_()
+    loss = functional.sigmoid_focal_loss(leaf, target, gamma=1.5)
+    exact = leaf.detach().double().requires_grad_()
+    reference = functional.sigmoid_focal_loss(exact, target, gamma=1.5)
+    loss.backward(), reference.backward()
+    torch.testing.assert_close(loss.double(), reference, rtol=1e-6, atol=0)
+    torch.testing.assert_close(leaf.grad.float(), exact.grad.float(), rtol=2 * torch.finfo(dtype).eps + 1e-6, atol=1e-7)
+print(loader.path().name.split('.')[0])
+"""
+    name = {'default': 'lib_baseline', 'avx2': 'lib_avx2'}[capability]
+    assert run(code, ATEN_CPU_CAPABILITY=capability) == name
+
+
+def test_override_resolves_names_of_mmdet():
+    code = """
+import focal_plugin.override
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+register_all_modules()
+from focal_plugin.losses import FusedFocalLoss
+from mmdet.models.losses import FocalLoss
+loss = MODELS.build(dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))
+print(type(loss) is FusedFocalLoss, isinstance(loss, FocalLoss))
+"""
+    assert run(code) == 'True True'
+
+
+def test_config_dir_holds_the_configs():
+    code = """
+from pathlib import Path
+import focal_plugin
+print((Path(focal_plugin.config_dir()) / '_base_' / 'focal_plugin.py').is_file())
+"""
+    assert run(code) == 'True'
