@@ -1,0 +1,169 @@
+"""The kernel report: what it reads off small listings, and the compiled kernels against the budget of instructions."""
+
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / 'tools/kernel_report.py'
+needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
+
+# Issue slots and MUFU a logit at C = 80: twice what a GPU can spend and stay bound by memory.
+BUDGET = {
+    ('focal_fwd', 'bf16'): (40, 5),
+    ('focal_fwd', 'fp16'): (40, 5),
+    ('focal_fwd', 'fp32'): (80, 10),
+    ('focal_bwd', 'bf16'): (80, 10),
+    ('focal_bwd', 'fp16'): (80, 10),
+    ('focal_bwd', 'fp32'): (160, 20),
+}
+
+# 2 instructions, 3 trips of 6 (4 logits, 2 MUFU each), 1 trip of 4 (2 logits, 1 MUFU), 2 at the end.
+SASS = """\
+	.section	.text.kernel,"ax",@progbits
+	//## File "somewhere/kernel.py", line 7
+        /*0000*/                   S2R R0, SR_TID.X ;
+        /*0010*/              @!P0 LDG.E R2, desc[UR6][R4.64] ;
+.L_x_1:
+	//## File "somewhere/kernel.py", line 10
+        /*0020*/              @!P1 LDG.E.128 R4, desc[UR6][R8.64] ;
+	//## File "elsewhere/primitives.py", line 10
+        /*0030*/                   MUFU.EX2 R51, R38 ;
+        /*0040*/               @P2 MUFU.RCP R8, R8 ;
+        /*0050*/                   ISETP.NE.U32.AND P5, PT, R46, R31, PT ;
+        /*0060*/              @!P5 FMUL R9, R9, 0.5 ;
+        /*0070*/               @P3 BRA `(.L_x_1) ;
+.L_x_2:
+	//## File "somewhere/kernel.py", line 11
+        /*0080*/                   LDG.E.64.CONSTANT R4, desc[UR6][R8.64] ;
+        /*0090*/                   MUFU.EX2 R51, R38 ;
+        /*00a0*/                   STG.E.64 desc[UR6][R2.64], R4 ;
+        /*00b0*/               @P3 BRA `(.L_x_2) ;
+	//## File "somewhere/kernel.py", line 12
+        /*00c0*/                   STG.E desc[UR6][R2.64], R7 ;
+        /*00d0*/                   EXIT ;
+.L_x_3:
+        /*00e0*/                   BRA `(.L_x_3);
+        /*00f0*/                   NOP;
+"""
+
+# 2 instructions, 2 trips of 5 (8 logits, 1 MUFU), 1 at the end.
+GCN = """\
+kernel:                     ; @kernel
+.Lfunc_begin0:
+	.loc	1 7 0 prologue_end             ; kernel.py:7:0
+	s_load_dwordx2 s[2:3], s[0:1], 0x0
+	buffer_load_dword v3, v1, s[24:27], 0 offen
+.LBB0_2:                                ; =>This Inner Loop Header: Depth=1
+.Ltmp3:
+	.loc	1 10 35                        ; kernel.py:10:35
+	buffer_load_dwordx4 v[2:5], v2, s[20:23], 0 offen
+	.loc	1 43 13 is_stmt 1               ; primitives.py:43:13 @[ kernel.py:10:33 ]
+	v_exp_f32_e32 v3, v3
+	s_nop 0
+	v_pk_mul_f32 v[0:1], v[2:3], v[4:5]
+	.loc	1 11 35                        ; kernel.py:11:35
+	global_store_short v1, v0, s[0:1]
+	s_cbranch_scc1 .LBB0_2
+	s_endpgm
+"""
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('kernel_report', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_counts_of_sass(tool):
+    listing = tool.parse(SASS, 'kernel.py')
+    counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=32, slots=14, logits=14)
+    assert counted == {
+        'widest access (bits)': 128,
+        'narrowest access (bits)': 64,
+        'predicted slots/logit': round((2 + 3 * 6 + 4 + 2) / 14, 1),
+        'predicted MUFU/logit': round((3 * 2 + 1) / 14, 2),
+    }
+
+
+def test_counts_of_gcn(tool):
+    listing = tool.parse(GCN, 'kernel.py')
+    counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=16, slots=16, logits=15)
+    assert counted == {
+        'widest access (bits)': 128,
+        'narrowest access (bits)': 16,
+        'predicted slots/logit': round((2 + 2 * 5 + 1) / 15, 1),
+        'predicted MUFU/logit': round(2 / 15, 2),
+    }
+
+
+def test_unknown_control_flow_is_no_count(tool):
+    listing = tool.parse(SASS, 'kernel.py')
+    with pytest.raises(ValueError, match='unknown control flow'):
+        tool.count(listing, logits_lines=range(10, 12), logit_bits=32, slots=15, logits=15)
+
+
+def checked(tmp_path, *arguments) -> list[dict[str, str]]:
+    """The rows of a run, which are held to the budget."""
+    done = subprocess.run(
+        [sys.executable, TOOL, *arguments, '--spec', 'focal', '--csv', tmp_path / 'report.csv'],
+        env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stdout.splitlines()[-1] == 'spills: 0'
+    with (tmp_path / 'report.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        assert row['narrowest access (bits)'] == row['widest access (bits)'] == '128', row
+        if row['arch'].startswith('sm_'):
+            slots, mufu = BUDGET[row['kernel'], row['dtype']]
+            assert float(row['predicted slots/logit']) <= slots, row
+            assert 0 < float(row['predicted MUFU/logit']) <= mufu, row
+    return rows
+
+
+@needs_triton
+def test_bf16_on_sm_90(tmp_path):
+    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16')
+    assert [row['kernel'] for row in rows] == ['focal_fwd', 'focal_bwd']
+
+
+@needs_triton
+@pytest.mark.slow
+def test_every_architecture_and_dtype(tmp_path, tool):
+    rows = checked(tmp_path, '--arch', *tool.ARCHS)
+    assert len(rows) == 2 * len(tool.ARCHS) * len(tool.DTYPES)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(('--arch', 'sm_12'), "invalid choice: 'sm_12'"), (('--classes', '0'), '--classes 0: at least 1')],
+)
+def test_wrong_arguments(tool, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, 'argv', ['kernel_report.py', *arguments])
+    with pytest.raises(SystemExit, match='2'):
+        tool.main()
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_compile_with(tool, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['kernel_report.py'])
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    with pytest.raises(SystemExit, match='TRITON_INTERPRET=1 interprets kernels'):
+        tool.main()
+    monkeypatch.delenv('TRITON_INTERPRET')
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    with pytest.raises(SystemExit, match='Triton is not installed'):
+        tool.main()
