@@ -103,7 +103,6 @@ def scale_of(problem: Problem) -> Tensor | float:
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
-    check_probabilities(problem)
     pred, scale = problem.pred, scale_of(problem)
     if problem.reduce:
         total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))

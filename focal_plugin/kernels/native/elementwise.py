@@ -56,8 +56,8 @@ def forward(problem: Problem) -> Tensor:
         return out
     call = _call(problem, float(scale), None)
     _run(problem, call)
-    shape = () if problem.avg_factor is None else problem.avg_factor.shape
-    return torch.full(shape, call.sum, dtype=torch.float32)
+    total = torch.scalar_tensor(call.sum, dtype=torch.float32)
+    return total if problem.avg_factor is None else total.reshape(problem.avg_factor.shape)
 
 
 def backward(problem: Problem, upstream: Tensor) -> Tensor:

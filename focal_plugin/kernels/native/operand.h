@@ -52,6 +52,27 @@ inline void gather(const Operand &operand, const int64_t *offset, int64_t count,
   }
 }
 
+// values[o][i] *= factor[o]. Few classes are common, and only a length known at compile time vectorises then.
+template <int INNER>
+inline void multiply_rows_of(const float *factor, int64_t outer, float *values) {
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int i = 0; i < INNER; ++i) values[o * INNER + i] *= factor[o];
+  }
+}
+
+inline void multiply_rows(const float *factor, int64_t outer, int64_t inner, float *values) {
+  switch (inner) {
+    case 1: return multiply_rows_of<1>(factor, outer, values);
+    case 2: return multiply_rows_of<2>(factor, outer, values);
+    case 3: return multiply_rows_of<3>(factor, outer, values);
+    case 4: return multiply_rows_of<4>(factor, outer, values);
+    default:
+      for (int64_t o = 0; o < outer; ++o) {
+        for (int64_t i = 0; i < inner; ++i) values[o * inner + i] *= factor[o];
+      }
+  }
+}
+
 inline void multiply_by(const Operand &operand, int64_t offset, int64_t stride, int64_t count, float *values) {
   read_run(operand, offset, stride, count,
            [&](float v, int64_t i) __attribute__((always_inline)) { values[i] *= v; });

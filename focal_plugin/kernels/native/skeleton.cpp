@@ -112,6 +112,29 @@ Plan plan_of(const Call &call, const Variant &variant) {
   return plan;
 }
 
+// A thread's buffers, kept from call to call: for a small loss allocating them would be most of the time.
+struct Scratch {
+  std::vector<int64_t> offset[kRoles];  // of each outer index of the tile
+  std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
+  std::vector<int32_t> positive_at, positive_row;
+
+  void reserve(const Call &call, int parameters) {
+    const auto at_least = [](auto &values, int64_t size) {
+      if (static_cast<int64_t>(values.size()) < size) values.resize(size);
+    };
+    for (auto &offsets : offset) at_least(offsets, kTile);
+    for (auto *values : {&buffer, &input, &factor}) at_least(*values, kTile);
+    if (!call.labels) at_least(y, kTile);
+    for (auto &values : compact) at_least(values, call.labels ? kTile : 0);
+    for (auto *values : {&table, &compact_table}) at_least(*values, call.table == nullptr ? 0 : kTile * parameters);
+  }
+};
+
+Scratch &scratch_of_thread() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 struct Worker {
   const Plan &plan;
   const Call &call;
@@ -119,21 +142,18 @@ struct Worker {
   int64_t first_class = 0, classes = 0;    // this tile's classes
   int64_t rows = 0;                        // this tile's rows
   int64_t inner_stride[kRoles];
-  std::vector<int64_t> offset[kRoles];     // of each outer index
-  std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
-  std::vector<int32_t> positive_at, positive_row;
+  Scratch &scratch;
+  std::vector<int64_t> (&offset)[kRoles] = scratch.offset;
+  std::vector<float> &buffer = scratch.buffer, &factor = scratch.factor, &table = scratch.table;
+  std::vector<float> (&compact)[3] = scratch.compact;
+  std::vector<float> &compact_table = scratch.compact_table;
+  std::vector<int32_t> &positive_at = scratch.positive_at, &positive_row = scratch.positive_row;
   int64_t bad_row = -1;
 
-  explicit Worker(const Plan &p) : plan(p), call(p.call), buffer(kTile), input(kTile), factor(p.outer_step) {
+  explicit Worker(const Plan &p) : plan(p), call(p.call), scratch(scratch_of_thread()) {
     const Dim &direction = plan.rows_inner ? plan.rows.back() : plan.classes;
     std::copy(direction.stride, direction.stride + kRoles, inner_stride);
-    for (auto &offsets : offset) offsets.resize(plan.outer_step);
-    if (!call.labels) y.resize(kTile);
-    for (auto &values : compact) values.resize(call.labels ? kTile : 0);
-    if (call.table != nullptr) {
-      table.resize(kTile * plan.variant.parameters);
-      compact_table.resize(kTile * plan.variant.parameters);
-    }
+    scratch.reserve(call, plan.variant.parameters);
   }
 
   // Adds the offsets of a row, given by its index over the outermost `count` dimensions.
@@ -169,6 +189,7 @@ struct Worker {
       add_row(outer_index + o, plan.rows.size(), start);
       const int64_t run = std::min(outer - o, last - (outer_index + o) % last);
       for (int role = 0; role < kRoles; ++role) {
+        if (plan.operand[role]->data == nullptr) continue;
         const int64_t stride = plan.rows.empty() ? 0 : plan.rows.back().stride[role];
         for (int64_t i = 0; i < run; ++i) offset[role][o + i] = start[role] + i * stride;
       }
@@ -178,7 +199,11 @@ struct Worker {
 
   // Whether the tile of this operand is one contiguous run.
   bool contiguous(Role role) const {
-    bool steps = inner_stride[role] == 1 || inner == 1;
+    if (inner_stride[role] != 1 && inner != 1) return false;
+    if (outer == 1) return true;
+    if (plan.rows_inner) return plan.classes.stride[role] == inner;
+    if (plan.rows.size() == 1) return plan.rows.back().stride[role] == inner;
+    bool steps = true;
     for (int64_t o = 1; o < outer; ++o) steps &= offset[role][o] - offset[role][o - 1] == inner;
     return steps;
   }
@@ -264,10 +289,7 @@ struct Worker {
     if (operand.data == nullptr) return;
     if (inner_stride[role] == 0) {
       gather(operand, offset[role].data(), outer, factor.data());
-      for (int64_t o = 0; o < outer; ++o) {
-        for (int64_t i = 0; i < inner; ++i) values[o * inner + i] *= factor[o];
-      }
-      return;
+      return multiply_rows(factor.data(), outer, inner, values);
     }
     each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
       multiply_by(operand, from, stride, count, values + to);
@@ -304,14 +326,14 @@ struct Worker {
     const bool stores = call.output.data != nullptr;
     const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
     float *to = in_place ? static_cast<float *>(call.output.data) + offset[kOutput][0] : buffer.data();
-    const float *values = load(kInput, input);
+    const float *values = load(kInput, scratch.input);
     if (call.table != nullptr) expand_table();
     if (call.labels) {
       run(kNegative, values, nullptr, to, outer * inner, table);
       positives(values, to);
       if (call.has_ignore_index) silence_ignored(to);
     } else {
-      run(kSoft, values, load(kTarget, y), to, outer * inner, table);
+      run(kSoft, values, load(kTarget, scratch.y), to, outer * inner, table);
     }
     if (!stores) return sum(to);
     multiply(kWeight, to);

@@ -26,10 +26,13 @@ _EPS = tl.constexpr(EPS)
 
 
 @triton.jit
-def _row_offset(row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
-    """Elements from an operand's start to a row, given by its index over DIMS dimensions of sizes (..., n1, n2)."""
+def _row_offset(first_row, row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
+    """Elements from an operand's start to a row, given by its index over DIMS dimensions of sizes (..., n1, n2).
+
+    The index is first_row + row; first_row is 0 unless DIMS is 1.
+    """
     if DIMS == 1:
-        return row.to(tl.int64) * s2
+        return first_row * s2 + row.to(tl.int64) * s2
     offset = (row % n2).to(tl.int64) * s2
     rest = row // n2
     if DIMS == 2:
@@ -41,7 +44,7 @@ def _row_offset(row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
 def _label(target_ptr, offset, mask, C, ignore_index, HAS_IGNORE: tl.constexpr):
     """(label, NaN where it is outside [0, C] and 1 elsewhere, whether the row is kept)."""
     label = tl.load(target_ptr + offset, mask=mask, other=0)
-    valid = (label >= 0) & (label <= C)
+    valid = label.to(tl.uint64, bitcast=True) <= C
     kept = valid | True
     if HAS_IGNORE:
         kept = label != ignore_index
@@ -120,36 +123,41 @@ def elementwise_kernel(
     if FLAT:
         BLOCK: tl.constexpr = BLOCK_R * BLOCK_C
         start = pid.to(tl.int64) * BLOCK
+        lane = tl.arange(0, BLOCK)
         first_row = start // FLAT_C
-        local = (start - first_row * FLAT_C).to(tl.int32) + tl.arange(0, BLOCK)
-        row = first_row + local // FLAT_C
+        local = (start - first_row * FLAT_C).to(tl.int32) + lane
+        row = local // FLAT_C
         flat_col = local % FLAT_C
-        row_mask = row < rows
+        row_mask = row < (rows - first_row).to(tl.int32)
+        is_full = start + BLOCK <= rows.to(tl.int64) * FLAT_C
     else:
+        first_row = 0
         row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
         row_mask = row < rows
 
     # 3. what is the same along a row
     row_factor = factor
     if LABELS:
-        offset = _row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        offset = _row_offset(first_row, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
         label, validity, kept = _label(target_ptr, offset, row_mask, C, ignore_index, HAS_IGNORE)
         row_factor = validity * factor
         if HAS_SCORE:
-            score = tl.load(score_ptr + _row_offset(row, n1, n2, s_s0, s_s1, s_s2, DIMS), mask=row_mask, other=0.0)
+            score = tl.load(
+                score_ptr + _row_offset(first_row, row, n1, n2, s_s0, s_s1, s_s2, DIMS), mask=row_mask, other=0.0
+            )
             score = score.to(tl.float32)
     if WEIGHT == 'row':
-        offset = _row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        offset = _row_offset(first_row, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
         row_factor = row_factor * tl.load(weight_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
-    x_row = _row_offset(row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    x_row = _row_offset(first_row, row, n1, n2, x_s0, x_s1, x_s2, DIMS)
     if not LABELS:
-        t_row = _row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        t_row = _row_offset(first_row, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
     if WEIGHT == 'element':
-        w_row = _row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        w_row = _row_offset(first_row, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
     if not REDUCE and GRADIENT:
-        u_row = _row_offset(row, n1, n2, u_s0, u_s1, u_s2, DIMS)
+        u_row = _row_offset(first_row, row, n1, n2, u_s0, u_s1, u_s2, DIMS)
     if GRADIENT or not REDUCE:
-        o_row = _row_offset(row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+        o_row = _row_offset(first_row, row, n1, n2, o_s0, o_s1, o_s2, DIMS)
     if FLAT:
         total = tl.zeros([BLOCK_R * BLOCK_C], tl.float32)
     else:
@@ -163,7 +171,13 @@ def elementwise_kernel(
         else:
             col = c + tl.arange(0, BLOCK_C)[None, :]
             mask = row_mask & (col < C) if MASK_C else row_mask
-        x = tl.load(x_ptr + (x_row + col * x_sc), mask=mask, other=0.0).to(tl.float32)
+        if not FLAT:
+            x = tl.load(x_ptr + (x_row + col * x_sc), mask=mask, other=0.0)
+        elif is_full:
+            x = tl.load(x_ptr + start + lane)
+        else:
+            x = tl.load(x_ptr + start + lane, mask=mask, other=0.0)
+        x = x.to(tl.float32)
         if LABELS:
             is_positive = col == label
             y = is_positive.to(tl.float32)
@@ -189,7 +203,13 @@ def elementwise_kernel(
             if ACTIVATED and GRADIENT:
                 # The derivative by a probability reaches 1e12 at the ends.
                 result = tl.where(result > largest, largest, tl.where(result < -largest, -largest, result))
-            tl.store(out_ptr + (o_row + col * o_sc), result.to(out_ptr.dtype.element_ty), mask=mask)
+            result = result.to(out_ptr.dtype.element_ty)
+            if not FLAT:
+                tl.store(out_ptr + (o_row + col * o_sc), result, mask=mask)
+            elif is_full:
+                tl.store(out_ptr + start + lane, result)
+            else:
+                tl.store(out_ptr + start + lane, result, mask=mask)
 
     # 5. this program's partial sum
     if REDUCE and not GRADIENT:
