@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 NATIVE = Path('focal_plugin/kernels/native')
@@ -68,4 +68,15 @@ def extension(instruction_set):
     )
 
 
-setup(ext_modules=[extension(name) for name in INSTRUCTION_SETS], cmdclass={'build_ext': BuildNative})
+setup(
+    # The configs live at the top, where mmdet's users look for them, and ship as data of the package.
+    packages=[*find_packages(include=['focal_plugin', 'focal_plugin.*']), 'focal_plugin.configs'],
+    package_dir={'focal_plugin.configs': 'configs'},
+    package_data={
+        'focal_plugin.configs': ['**/*.py', '**/*.md', '**/*.yml'],
+        'focal_plugin.math': ['*.h'],
+        'focal_plugin.kernels.native': ['*.h', '*.cpp'],
+    },
+    ext_modules=[extension(name) for name in INSTRUCTION_SETS],
+    cmdclass={'build_ext': BuildNative},
+)

@@ -1,0 +1,7 @@
+"""RetinaNet-R50 on COCO, 12 epochs, in fp16 with a dynamic loss scale."""
+
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_amp-1x_coco.py', '../_base_/focal_plugin.py']
+model = dict(
+    bbox_head=dict(loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))
+)
+optim_wrapper = dict(dtype='float16')

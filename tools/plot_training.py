@@ -1,0 +1,82 @@
+"""Draws a run's loss curve, and its validation AP50 below it, from the scalars that mmengine logs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+LOSSES = {'loss': ('total', '#222222'), 'loss_cls': ('class', '#D55E00'), 'loss_bbox': ('box', '#0072B2')}
+AP50 = 'coco/bbox_mAP_50'
+
+
+def newest_scalars(path: Path) -> Path:
+    """The file itself, or the newest scalars.json of a work_dir."""
+    if path.is_file():
+        return path
+    found = sorted(path.glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime)
+    if not found:
+        sys.exit(f'{path}: no */vis_data/scalars.json in it; give the work_dir of a training run, or the file itself')
+    return found[-1]
+
+
+def read(file: Path) -> tuple[list[dict], list[dict]]:
+    """The training rows and the validation rows."""
+    try:
+        rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        sys.exit(f'{file}: not one JSON object a line ({error})')
+    training = [row for row in rows if 'loss' in row]
+    if not training:
+        sys.exit(f'{file}: holds no training loss')
+    return training, [row for row in rows if AP50 in row]
+
+
+def draw(training: list[dict], validation: list[dict], title: str):
+    """A figure: losses over the iterations, and AP50 where it was measured."""
+    panels = 2 if validation else 1
+    figure = Figure(figsize=(8, 3.2 * panels + 0.6), layout='constrained')
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)
+    losses, scores = axes[0, 0], axes[-1, 0]
+    steps = [row['step'] for row in training]
+    for key, (label, colour) in LOSSES.items():
+        if all(key in row for row in training):
+            losses.plot(steps, [row[key] for row in training], color=colour, label=label, linewidth=1.8)
+    losses.set_ylabel('training loss')
+    losses.legend(frameon=False)
+    if validation:
+        # mmengine numbers a validation row by its epoch.
+        steps_per_epoch = training[-1]['step'] / training[-1]['epoch']
+        points = [(row['step'] * steps_per_epoch, row[AP50]) for row in validation]
+        scores.plot(*zip(*points, strict=True), color='#009E73', marker='o', linewidth=1.8)
+        for x, y in points:
+            scores.annotate(f'{y:.2f}', (x, y), xytext=(0, 7), textcoords='offset points', ha='center', fontsize=9)
+        scores.set_ylabel('validation AP50')
+        scores.set_ylim(0, max(0.1, 1.25 * max(y for _, y in points)))
+    for axis in axes[:, 0]:
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+        axis.spines[['top', 'right']].set_visible(False)
+    scores.set_xlim(left=0)
+    scores.xaxis.set_major_locator(MaxNLocator(integer=True))
+    scores.set_xlabel('iteration')
+    figure.suptitle(title)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('run', type=Path, help='the work_dir of a run, or its scalars.json')
+    parser.add_argument('-o', '--out', type=Path, default=Path('loss_curve.png'), help='default: %(default)s')
+    parser.add_argument('--title', default='Training', help='default: %(default)s')
+    args = parser.parse_args()
+    figure = draw(*read(newest_scalars(args.run)), args.title)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=150)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()
