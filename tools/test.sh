@@ -16,6 +16,7 @@ echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 echo '== tests of the Triton kernels, interpreted'
-TRITON_INTERPRET=1 .venv/bin/python -m pytest -q -m triton "$@"
+# Status 5: the tests that were asked for are none of the kernels'.
+TRITON_INTERPRET=1 .venv/bin/python -m pytest -q -m triton "$@" || [ $? -eq 5 ]
 echo '== tests'
 .venv/bin/python -m pytest -q "${select[@]}" "$@"
