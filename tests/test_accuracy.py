@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from focal_plugin import functional
+from focal_plugin import backend, functional
 
 import oracle
 
@@ -24,7 +24,7 @@ def logits() -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def run(backend, device, pred, target, **arguments):
+def run(name, device, pred, target, **arguments):
     """Values and gradients under a random upstream gradient, and that gradient."""
     leaf = pred.detach().to(device, copy=True).requires_grad_()
     loss = functional.sigmoid_focal_loss(leaf, target.to(device), reduction='none', **arguments)
@@ -68,6 +68,8 @@ def test_probabilities(any_backend, device, dtype, gamma):
     p = np.concatenate(
         [[1e-40, 1e-38], np.linspace(0, 1, 257), np.geomspace(1e-7, 0.1, 60), 1 - np.geomspace(1e-3, 0.1, 20)]
     )
+    if backend.INTERPRETING and any_backend == 'triton' and dtype == torch.bfloat16:
+        p = p[2:]  # Triton's interpreter reads subnormal bf16 numbers wrongly
     pred = torch.from_numpy(p).to(dtype)
     for y in (0.0, 0.4, 1.0):
         target = torch.full(pred.shape, y, dtype=dtype)

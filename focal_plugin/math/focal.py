@@ -45,9 +45,11 @@ def value_and_grad(
         slope = tl.where(between, p * q / tl.maximum(wrong, 1e-37), slope)
     cross_entropy = -prim.choose(y, is_positive, log_p, log_q, HARD)
     modulated = alpha * prim.power(wrong, log_wrong, gamma, EXPONENT)
+    if HARD:
+        signed = tl.where(is_positive, -modulated, modulated)
+        return modulated * cross_entropy, signed * (gamma * slope * cross_entropy + wrong)
     residual = prim.choose(y, is_positive, -q, p, HARD)  # p - y
-    value = modulated * cross_entropy
-    return value, modulated * (gamma * (1 - 2 * y) * slope * cross_entropy + residual)
+    return modulated * cross_entropy, modulated * (gamma * (1 - 2 * y) * slope * cross_entropy + residual)
 
 
 SPEC = Spec(

@@ -125,11 +125,12 @@ def elementwise_kernel(
         start = pid.to(tl.int64) * BLOCK
         lane = tl.arange(0, BLOCK)
         first_row = start // FLAT_C
-        local = (start - first_row * FLAT_C).to(tl.int32) + lane
-        row = local // FLAT_C
-        flat_col = local % FLAT_C
-        row_mask = row < (rows - first_row).to(tl.int32)
-        is_full = start + BLOCK <= rows.to(tl.int64) * FLAT_C
+        first_col = (start - first_row * FLAT_C).to(tl.int32)
+        row = (first_col + lane) // FLAT_C
+        flat_col = (first_col + lane) % FLAT_C
+        rows_left = rows - first_row
+        row_mask = row < tl.minimum(rows_left, BLOCK).to(tl.int32)
+        is_full = first_col + BLOCK <= rows_left * FLAT_C
     else:
         first_row = 0
         row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
@@ -142,10 +143,8 @@ def elementwise_kernel(
         label, validity, kept = _label(target_ptr, offset, row_mask, C, ignore_index, HAS_IGNORE)
         row_factor = validity * factor
         if HAS_SCORE:
-            score = tl.load(
-                score_ptr + _row_offset(first_row, row, n1, n2, s_s0, s_s1, s_s2, DIMS), mask=row_mask, other=0.0
-            )
-            score = score.to(tl.float32)
+            offset = _row_offset(first_row, row, n1, n2, s_s0, s_s1, s_s2, DIMS)
+            score = tl.load(score_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
     if WEIGHT == 'row':
         offset = _row_offset(first_row, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
         row_factor = row_factor * tl.load(weight_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
@@ -286,7 +285,7 @@ def _launch(problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | No
         problem.pred, problem.target, problem.score, problem.weight, upstream, problem.avg_factor, problem.table, out,
         layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
         *layout.strides, torch.finfo(problem.pred.dtype).max,
-        **constants(problem, layout, upstream is not None),
+        **constants(problem, layout, upstream is not None), enable_fp_fusion=True,
     )  # fmt: skip
 
 

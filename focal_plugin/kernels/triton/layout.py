@@ -102,11 +102,11 @@ def layout_of(problem: Problem, out: Tensor | None = None, upstream: Tensor | No
     size = classes[0]
 
     def is_flat(operand: int) -> bool:
-        return of_operand[operand][-1] in (size, 0) and (size == 1 or class_strides[operand] == 1)
+        return (rows == 1 or of_operand[operand][-1] == size) and (size == 1 or class_strides[operand] == 1)
 
     flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
     block_rows, block_classes = (BLOCK, 1) if flat else _tile(size, class_strides[0] <= of_operand[0][-1])
-    weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 else 'element'
+    weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 or size == 1 else 'element'
     ordered: list[int] = []
     for k, of in enumerate(of_operand):
         ordered += [*of, class_strides[k]] if k != 2 else of
