@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,9 +20,20 @@ DTYPES = {
     'triton': (torch.float32, torch.float16, torch.bfloat16),
     'native': (torch.float32, torch.float16, torch.bfloat16),
 }
+
+
+def _has_triton() -> bool:
+    """Whether a Triton is there that has what the kernels use; importing it to look would cost every user its import."""
+    spec = importlib.util.find_spec('triton')
+    if spec is None or spec.origin is None:
+        return False
+    package = Path(spec.origin).parent
+    return all((package / file).exists() for file in ('knobs.py', 'language/target_info.py'))
+
+
 # Looked up once: torch.compile can't trace the look-ups. Triton too decides at its import whether it interprets.
 HAS_NATIVE = loader.path() is not None
-HAS_TRITON = importlib.util.find_spec('triton') is not None
+HAS_TRITON = _has_triton()
 INTERPRETING = os.environ.get('TRITON_INTERPRET') == '1'
 
 
@@ -65,7 +77,9 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
     if device != 'cpu' and dtype in DTYPES['triton'] and not HAS_TRITON:
-        logger.warning('Triton is not installed: the slower torch backend serves on %s. pip install triton', device)
+        logger.warning(
+            'There is no Triton here, or one too old (3.6 will do): the slower torch backend serves on %s', device
+        )
 
 
 def _why_not(name: str, pred: Tensor) -> str | None:
@@ -80,7 +94,7 @@ def _why_not(name: str, pred: Tensor) -> str | None:
             return 'anything here: focal_plugin was installed without a C++ compiler'
     if name == 'triton':
         if not HAS_TRITON:
-            return 'anything here: Triton is not installed (pip install triton)'
+            return 'anything here: there is no Triton, or one too old (pip install "triton>=3.6")'
         if on_cpu and not INTERPRETING:
             return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
     return None
