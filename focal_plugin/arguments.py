@@ -51,7 +51,7 @@ def canonical_target(pred: Tensor, target: Tensor, ignore_index: int | None) -> 
                 f'labels must have the shape {tuple(pred.shape[:-1])} of pred {tuple(pred.shape)} without its last '
                 f'dimension (the classes), got {tuple(target.shape)}'
             )
-        return target.long()
+        return target if target.dtype is torch.int64 else target.long()
     if target.shape != pred.shape:
         raise ValueError(
             f'target must hold labels of shape {tuple(pred.shape[:-1])} or dense values of shape {tuple(pred.shape)}, '
@@ -91,8 +91,8 @@ def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
 
 def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor | None:
     """None, a number, or a tensor of shape () or (1,) on pred's device."""
-    if avg_factor is None:
-        return None
+    if avg_factor is None or type(avg_factor) is float:
+        return avg_factor
     if not isinstance(avg_factor, Tensor):
         if isinstance(avg_factor, bool) or not isinstance(avg_factor, (Real, torch.SymInt, torch.SymFloat)):
             raise TypeError(f'avg_factor must be a number or a tensor of one element, got {type(avg_factor).__name__}')

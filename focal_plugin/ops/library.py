@@ -4,6 +4,7 @@ One Library with plain ``define``/``impl`` is the cheapest registration in eager
 traceable by torch.compile. Autograd stays outside (ops/elementwise.py), so the operators take no part in it.
 """
 
+import functools
 import importlib
 
 import torch
@@ -35,6 +36,7 @@ def problem_of(pred, target, score, weight, table, avg_factor, spec, *rest) -> P
     return Problem(pred, target, score, weight, table, avg_factor, SPECS[spec], *rest)
 
 
+@functools.cache
 def _module(backend: str):
     return importlib.import_module(_MODULES[backend])
 

@@ -22,6 +22,7 @@ namespace {
 constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in the first-level cache
 constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
 constexpr int64_t kParallelFrom = 32768;
+constexpr int64_t kBlock = 32;    // labels compared at once
 constexpr int64_t kSumRun = 256;  // summed in float, the runs in double
 
 enum Role { kInput, kTarget, kScore, kWeight, kUpstream, kOutput, kRoles };
@@ -250,11 +251,24 @@ struct Worker {
     plan.variant.loop(kind, call.derivative, call.activated, static_cast<int>(call.exponent), call.table != nullptr)(loop);
   }
 
+  bool all_background(const int64_t *label) const {
+    int64_t different = 0;
+    for (int64_t i = 0; i < kBlock; ++i) different |= label[i] ^ plan.classes.size;
+    return different == 0;
+  }
+
   void positives(const float *values, float *to) {
     positive_at.clear();
     positive_row.clear();
     const int64_t *labels = static_cast<const int64_t *>(call.target.data);
+    // Nearly all rows are background: where labels lie side by side, a block of nothing else is seen in one comparison.
+    const bool adjacent = plan.rows_inner ? inner_stride[kTarget] == 1
+                                          : plan.rows.size() == 1 && plan.rows.back().stride[kTarget] == 1;
     for (int64_t row = 0; row < rows; ++row) {
+      if (adjacent && row + kBlock <= rows && all_background(labels + row_offset(kTarget, row))) {
+        row += kBlock - 1;
+        continue;
+      }
       const int64_t label = labels[row_offset(kTarget, row)];
       if (call.has_ignore_index && label == call.ignore_index) continue;
       if (label < 0 || label > plan.classes.size) bad_row = row_offset(kTarget, row);
