@@ -1,0 +1,78 @@
+"""Time and memory of one forward and backward, on the CPU and on a GPU."""
+
+import ctypes
+import gc
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def timed(device: str, *steps: Callable[[], object]) -> list[float]:
+    """Milliseconds of each step, run one after the other."""
+    if device == 'cuda':
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(len(steps) + 1)]
+        torch.cuda.synchronize()
+        events[0].record()
+        for step, event in zip(steps, events[1:], strict=True):
+            step()
+            event.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in itertools.pairwise(events)]
+    times = [time.perf_counter()]
+    for step in steps:
+        step()
+        times.append(time.perf_counter())
+    return [1e3 * (end - start) for start, end in itertools.pairwise(times)]
+
+
+def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
+    """The most memory that run() holds at once beyond what was held before; None where the system does not tell.
+
+    On the CPU: how far the resident memory of this process rises (Linux resets its high-water mark on request). Freed
+    heap is given back first, so that nothing hides in it; torch maps large tensors afresh at each allocation anyway.
+    """
+    gc.collect()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')
+    except (AttributeError, OSError):
+        return None
+    before = _resident('VmRSS')
+    run()
+    return _resident('VmHWM') - before
+
+
+class Noise:
+    """How much of the processor other processes take from the moment this is made; 0 to 1, None where unknown."""
+
+    def __init__(self) -> None:
+        self.start = self._clocks()
+
+    def share(self) -> float | None:
+        total, idle, own = (end - start for start, end in zip(self.start, self._clocks(), strict=True))
+        return max(0.0, total - idle - own) / total if total else None
+
+    @staticmethod
+    def _clocks() -> tuple[float, float, float]:
+        """Seconds of all processors, of those the idle ones, and of this process."""
+        own = sum(os.times()[:2])
+        if not Path('/proc/stat').exists():
+            return 0.0, 0.0, own
+        ticks = [int(field) / os.sysconf('SC_CLK_TCK') for field in Path('/proc/stat').read_text().split()[1:9]]
+        return sum(ticks), ticks[3] + ticks[4], own
+
+
+def _resident(name: str) -> int:
+    return 1024 * int(re.search(rf'{name}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
