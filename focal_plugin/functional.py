@@ -75,8 +75,11 @@ def _table(parameters: Sequence[float | Tensor], pred: Tensor) -> tuple[list[flo
     """Numbers as they are; with a vector among them, all as one (parameters, C) tensor."""
     if not any(isinstance(p, Tensor) for p in parameters):
         return list(parameters), None
-    dtype = torch.promote_types(pred.dtype, torch.float32)
-    planes = [torch.as_tensor(p, dtype=dtype, device=pred.device).expand(pred.size(-1)) for p in parameters]
+    dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
+    for p in parameters:
+        if isinstance(p, Tensor) and p.dim() == 1 and p.numel() not in (1, classes):
+            raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
+    planes = [torch.as_tensor(p, dtype=dtype, device=pred.device).expand(classes) for p in parameters]
     return [], torch.stack(planes)
 
 

@@ -119,6 +119,12 @@ def test_bad_arguments(arguments, message):
         FusedFocalLoss(**arguments)
 
 
+def test_a_list_of_another_length():
+    pred, target, _ = inputs()
+    with pytest.raises(ValueError, match='3 values of gamma or alpha for logits of 7 classes'):
+        FusedFocalLoss(alpha=[0.1, 0.2, 0.3])(pred, target)
+
+
 def test_bad_reduction_override():
     pred, target, _ = inputs()
     with pytest.raises(ValueError, match=r"reduction_override .*'avg'"):

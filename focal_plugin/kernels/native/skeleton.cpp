@@ -23,7 +23,7 @@ constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in t
 constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
 constexpr int64_t kParallelFrom = 32768;
 constexpr int64_t kBlock = 32;    // labels compared at once
-constexpr int64_t kSumRun = 256;  // summed in float, the runs in double
+constexpr int64_t kSumRun = 64;   // vectors added in float before the sum goes on in double
 
 enum Role { kInput, kTarget, kScore, kWeight, kUpstream, kOutput, kRoles };
 
@@ -111,6 +111,30 @@ Plan plan_of(const Call &call, const Variant &variant) {
     plan.tiles = plan.outer_tiles * plan.inner_tiles;
   }
   return plan;
+}
+
+// The sum of rows, each times its factor: in float by vector lanes, every kSumRun vectors in double.
+double sum_rows(const float *values, int64_t rows, int64_t length, const float *factor) {
+  double total = 0;
+  V part{};
+  int64_t pending = 0;
+  const auto flush = [&] {
+    for (int lane = 0; lane < kLanes; ++lane) total += part[lane];
+    part = V{};
+    pending = 0;
+  };
+  for (int64_t row = 0; row < rows; ++row) {
+    const float by = factor == nullptr ? 1.f : factor[row];
+    const float *from = values + row * length;
+    int64_t i = 0;
+    for (; i + kLanes <= length; i += kLanes) {
+      part += load(from + i) * by;
+      if (++pending == kSumRun) flush();
+    }
+    for (; i < length; ++i) total += from[i] * by;
+  }
+  flush();
+  return total;
 }
 
 // A thread's buffers, kept from call to call: for a small loss allocating them would be most of the time.
@@ -310,29 +334,15 @@ struct Worker {
     });
   }
 
-  static double sum_run(const float *values, int64_t count) {
-    double total = 0;
-    for (int64_t start = 0; start < count; start += kSumRun) {
-      const int64_t length = std::min(kSumRun, count - start);
-      float part = 0;
-#pragma omp simd reduction(+ : part)
-      for (int64_t i = 0; i < length; ++i) part += values[start + i];
-      total += part;
-    }
-    return total;
-  }
-
-  // The weighted sum; a weight that is the same along the inner direction multiplies sums, not elements.
+  // The weighted sum; a weight that is the same along the inner direction multiplies on the way.
   double sum(float *values) {
-    if (call.weight.data == nullptr) return sum_run(values, outer * inner);
-    if (inner_stride[kWeight] != 0 || inner < 16) {
-      multiply(kWeight, values);
-      return sum_run(values, outer * inner);
+    const bool by_row = call.weight.data != nullptr && inner_stride[kWeight] == 0 && inner >= kLanes;
+    if (by_row) {
+      gather(call.weight, offset[kWeight].data(), outer, factor.data());
+      return sum_rows(values, outer, inner, factor.data());
     }
-    gather(call.weight, offset[kWeight].data(), outer, factor.data());
-    double total = 0;
-    for (int64_t o = 0; o < outer; ++o) total += sum_run(values + o * inner, inner) * factor[o];
-    return total;
+    multiply(kWeight, values);
+    return sum_rows(values, 1, outer * inner, nullptr);
   }
 
   double process(int64_t tile) {
