@@ -9,7 +9,7 @@ from focal_plugin.kernels.checks import check_labels, check_probabilities
 from focal_plugin.kernels.problem import Problem
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
-CHUNK = {'cpu': 2**16}
+CHUNK = {'cpu': 2**17}
 GPU_CHUNK = 2**24
 EPS = torch.finfo(torch.float32).eps
 
@@ -29,7 +29,8 @@ class _Terms(torch.autograd.Function):
             x = log_p - log_q
         else:
             x, p, q = pred.clone(), torch.sigmoid(pred), torch.sigmoid(-pred)
-            log_p, log_q = torch.nn.functional.logsigmoid(pred), torch.nn.functional.logsigmoid(-pred)
+            log1p = torch.log1p(pred.abs().neg_().exp_())
+            log_p, log_q = pred.clamp(max=0) - log1p, (-pred).clamp(max=0) - log1p
         ctx.activated = activated
         ctx.save_for_backward(p, q)
         return x, p, q, log_p, log_q
@@ -45,19 +46,18 @@ class _Terms(torch.autograd.Function):
 def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None) -> Tensor:
     """The weighted loss of each element, differentiable in pred, target, score and weight."""
     dtype = torch.promote_types(pred.dtype, torch.float32)
-    ignored = None
+    ignored = wrong = None
     if problem.has_labels:
         classes = pred.size(-1)
         label = target.unsqueeze(-1)
-        wrong = (label < 0) | (label > classes)
+        is_positive = label == torch.arange(classes, device=pred.device)
+        y = is_positive if score is None else is_positive * score.unsqueeze(-1).to(dtype)
         if problem.ignore_index is not None:
             ignored = label == problem.ignore_index
-            wrong = wrong & ~ignored
             pred = torch.where(ignored, 0, pred)  # a NaN there would get into the gradient
-        is_positive = label == torch.arange(classes, device=pred.device)
-        y = is_positive.to(dtype) if score is None else is_positive * score.unsqueeze(-1).to(dtype)
-        # Only a GPU gets here with a wrong label (check_labels): it must not go unnoticed.
-        y = torch.where(wrong, float('nan'), y)
+        if pred.device.type != 'cpu' or torch.compiler.is_compiling():
+            wrong = (label < 0) | (label > classes)  # check_labels did not look
+            wrong = wrong if ignored is None else wrong & ~ignored
     else:
         y = target.to(dtype)
         is_positive = y > 0
@@ -65,6 +65,8 @@ def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, 
     value = problem.spec.value(*_Terms.apply(pred.to(dtype), problem.activated), y, is_positive, *parameters)
     if weight is not None:
         value = value * weight.to(dtype)
+    if wrong is not None:
+        value = value * torch.where(wrong, float('nan'), 1.0)
     return value if ignored is None else torch.where(ignored, 0.0, value)
 
 

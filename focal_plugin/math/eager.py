@@ -1,4 +1,9 @@
-"""Helpers of the eager point functions: exact at y = 0 and y = 1, where 0 * inf would be NaN."""
+"""Helpers of the eager point functions: exact at y = 0 and y = 1, where 0 * inf would be NaN.
+
+y is a bool tensor where every target is 0 or 1 (labels).
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -6,6 +11,8 @@ from torch import Tensor
 
 def choose(y: Tensor, one: Tensor, zero: Tensor) -> Tensor:
     """The mean y * one + (1 - y) * zero; where y needs no gradient, exactly one or zero at the ends."""
+    if y.dtype == torch.bool:
+        return torch.where(y, one, zero)
     mixed = y * one + (1 - y) * zero
     if y.requires_grad:
         return mixed
@@ -14,6 +21,8 @@ def choose(y: Tensor, one: Tensor, zero: Tensor) -> Tensor:
 
 def log_choose(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor) -> Tensor:
     """log(choose(y, one, zero)), from the logarithms themselves at the ends."""
+    if y.dtype == torch.bool:
+        return torch.where(y, log_one, log_zero)
     mixed = y * one + (1 - y) * zero
     if y.requires_grad:
         return mixed.log()
@@ -21,10 +30,11 @@ def log_choose(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: 
     return torch.where(y == 1, log_one, torch.where(y == 0, log_zero, soft))
 
 
-def power(log_base: Tensor, exponent: Tensor | float) -> Tensor:
-    """exp(exponent * log_base), 1 where the exponent is 0 whatever the base."""
+def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float) -> Tensor:
+    """base ** exponent; through the logarithm of the base where the exponent is not 0, 1 or 2."""
     if not isinstance(exponent, Tensor):
-        return torch.ones_like(log_base) if exponent == 0 else (exponent * log_base).exp()
+        direct = {0.0: torch.ones_like, 1.0: torch.clone, 2.0: torch.square}.get(exponent)
+        return (exponent * log_base()).exp() if direct is None else direct(base)
     zero = exponent == 0
     # The inner where keeps a NaN of 0 * inf out of the gradient too.
-    return torch.where(zero, 1.0, (exponent * torch.where(zero, 0.0, log_base)).exp())
+    return torch.where(zero, 1.0, (exponent * torch.where(zero, 0.0, log_base())).exp())

@@ -17,7 +17,7 @@ def pack(gamma, alpha):
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):
     alpha = choose(y, alpha_positive, alpha_negative)
-    modulating = power(log_choose(y, q, p, log_q, log_p), gamma)
+    modulating = power(choose(y, q, p), lambda: log_choose(y, q, p, log_q, log_p), gamma)
     return alpha * modulating * -choose(y, log_p, log_q)
 
 

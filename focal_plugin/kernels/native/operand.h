@@ -41,17 +41,6 @@ inline void copy_in(const Operand &operand, int64_t offset, int64_t stride, int6
   read_run(operand, offset, stride, count, [&](float v, int64_t i) __attribute__((always_inline)) { to[i] = v; });
 }
 
-// One float from each of the offsets.
-inline void gather(const Operand &operand, const int64_t *offset, int64_t count, float *to) {
-  switch (operand.type) {
-    case kFloat:
-      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<const float *>(operand.data)[offset[i]];
-      break;
-    default:
-      for (int64_t i = 0; i < count; ++i) copy_in(operand, offset[i], 1, 1, to + i);
-  }
-}
-
 // values[o][i] *= factor[o]. Few classes are common, and only a length known at compile time vectorises then.
 template <int INNER>
 inline void multiply_rows_of(const float *factor, int64_t outer, float *values) {

@@ -139,7 +139,7 @@ double sum_rows(const float *values, int64_t rows, int64_t length, const float *
 
 // A thread's buffers, kept from call to call: for a small loss allocating them would be most of the time.
 struct Scratch {
-  std::vector<int64_t> offset[kRoles];  // of each outer index of the tile
+  std::vector<int64_t> offset[kRoles];  // of each outer index, where the tile is not linear
   std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
   std::vector<int32_t> positive_at, positive_row;
 
@@ -166,7 +166,9 @@ struct Worker {
   int64_t outer = 0, inner = 0;            // this tile's sizes
   int64_t first_class = 0, classes = 0;    // this tile's classes
   int64_t rows = 0;                        // this tile's rows
-  int64_t inner_stride[kRoles];
+  int64_t inner_stride[kRoles], outer_stride[kRoles];
+  int64_t start[kRoles];                   // of the tile
+  bool linear = true;                      // outer indices lie outer_stride apart; else each has an offset of its own
   Scratch &scratch;
   std::vector<int64_t> (&offset)[kRoles] = scratch.offset;
   std::vector<float> &buffer = scratch.buffer, &factor = scratch.factor, &table = scratch.table;
@@ -178,6 +180,8 @@ struct Worker {
   explicit Worker(const Plan &p) : plan(p), call(p.call), scratch(scratch_of_thread()) {
     const Dim &direction = plan.rows_inner ? plan.rows.back() : plan.classes;
     std::copy(direction.stride, direction.stride + kRoles, inner_stride);
+    const Dim across = plan.rows_inner ? plan.classes : plan.rows.empty() ? Dim{1, {}} : plan.rows.back();
+    std::copy(across.stride, across.stride + kRoles, outer_stride);
     scratch.reserve(call, plan.variant.parameters);
   }
 
@@ -195,53 +199,65 @@ struct Worker {
     const int64_t outer_index = tile / plan.inner_tiles % plan.outer_tiles * plan.outer_step;
     inner = std::min(plan.inner_step, plan.inner - inner_index);
     outer = std::min(plan.outer_step, plan.outer - outer_index);
-    int64_t base[kRoles] = {};
+    std::fill(start, start + kRoles, 0);
+    linear = plan.rows_inner || plan.rows.size() <= 1;
     if (plan.rows_inner) {
-      add_row(tile / plan.inner_tiles / plan.outer_tiles, plan.rows.size() - 1, base);
-      for (int role = 0; role < kRoles; ++role) {
-        base[role] += inner_index * inner_stride[role];
-        for (int64_t o = 0; o < outer; ++o) offset[role][o] = base[role] + (outer_index + o) * plan.classes.stride[role];
-      }
       first_class = outer_index, classes = outer, rows = inner;
+      add_row(tile / plan.inner_tiles / plan.outer_tiles, plan.rows.size() - 1, start);
+    } else {
+      first_class = inner_index, classes = inner, rows = outer;
+    }
+    for (int role = 0; role < kRoles; ++role) start[role] += inner_index * inner_stride[role];
+    if (linear) {
+      for (int role = 0; role < kRoles; ++role) start[role] += outer_index * outer_stride[role];
       return;
     }
-    first_class = inner_index, classes = inner, rows = outer;
-    for (int role = 0; role < kRoles; ++role) base[role] = inner_index * inner_stride[role];
-    const int64_t last = plan.rows.empty() ? 1 : plan.rows.back().size;
+    const int64_t last = plan.rows.back().size;
     for (int64_t o = 0; o < outer;) {
-      int64_t start[kRoles];
-      std::copy(base, base + kRoles, start);
-      add_row(outer_index + o, plan.rows.size(), start);
+      int64_t first[kRoles];
+      std::copy(start, start + kRoles, first);
+      add_row(outer_index + o, plan.rows.size(), first);
       const int64_t run = std::min(outer - o, last - (outer_index + o) % last);
       for (int role = 0; role < kRoles; ++role) {
-        if (plan.operand[role]->data == nullptr) continue;
-        const int64_t stride = plan.rows.empty() ? 0 : plan.rows.back().stride[role];
-        for (int64_t i = 0; i < run; ++i) offset[role][o + i] = start[role] + i * stride;
+        for (int64_t i = 0; i < run; ++i) offset[role][o + i] = first[role] + i * outer_stride[role];
       }
       o += run;
     }
   }
 
+  // Where an outer index of the tile begins in an operand.
+  int64_t at(Role role, int64_t o) const { return linear ? start[role] + o * outer_stride[role] : offset[role][o]; }
+
   // Whether the tile of this operand is one contiguous run.
   bool contiguous(Role role) const {
     if (inner_stride[role] != 1 && inner != 1) return false;
-    if (outer == 1) return true;
-    if (plan.rows_inner) return plan.classes.stride[role] == inner;
-    if (plan.rows.size() == 1) return plan.rows.back().stride[role] == inner;
+    if (linear) return outer == 1 || outer_stride[role] == inner;
     bool steps = true;
     for (int64_t o = 1; o < outer; ++o) steps &= offset[role][o] - offset[role][o - 1] == inner;
     return steps;
   }
 
+  // One float from the beginning of every outer index.
+  const float *column(Role role) {
+    const Operand &operand = *plan.operand[role];
+    if (linear) {
+      if (operand.type == kFloat && outer_stride[role] == 1) return static_cast<const float *>(operand.data) + start[role];
+      copy_in(operand, start[role], outer_stride[role], outer, factor.data());
+    } else {
+      for (int64_t o = 0; o < outer; ++o) copy_in(operand, offset[role][o], 1, 1, &factor[o]);
+    }
+    return factor.data();
+  }
+
   template <class Use>
   void each_run(Role role, Use use) const {
-    if (contiguous(role)) return use(offset[role][0], int64_t{1}, outer * inner, int64_t{0});
-    for (int64_t o = 0; o < outer; ++o) use(offset[role][o], inner_stride[role], inner, o * inner);
+    if (contiguous(role)) return use(at(role, 0), int64_t{1}, outer * inner, int64_t{0});
+    for (int64_t o = 0; o < outer; ++o) use(at(role, o), inner_stride[role], inner, o * inner);
   }
 
   const float *load(Role role, std::vector<float> &into) const {
     const Operand &operand = *plan.operand[role];
-    if (operand.type == kFloat && contiguous(role)) return static_cast<const float *>(operand.data) + offset[role][0];
+    if (operand.type == kFloat && contiguous(role)) return static_cast<const float *>(operand.data) + at(role, 0);
     each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
       copy_in(operand, from, stride, count, into.data() + to);
     });
@@ -249,7 +265,7 @@ struct Worker {
   }
 
   int64_t row_offset(Role role, int64_t row) const {
-    return plan.rows_inner ? offset[role][0] + row * inner_stride[role] : offset[role][row];
+    return plan.rows_inner ? start[role] + row * inner_stride[role] : at(role, row);
   }
   int64_t element(int64_t row, int64_t c) const { return plan.rows_inner ? c * inner + row : row * inner + c; }
 
@@ -326,8 +342,7 @@ struct Worker {
     const Operand &operand = *plan.operand[role];
     if (operand.data == nullptr) return;
     if (inner_stride[role] == 0) {
-      gather(operand, offset[role].data(), outer, factor.data());
-      return multiply_rows(factor.data(), outer, inner, values);
+      return multiply_rows(column(role), outer, inner, values);
     }
     each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
       multiply_by(operand, from, stride, count, values + to);
@@ -337,10 +352,7 @@ struct Worker {
   // The weighted sum; a weight that is the same along the inner direction multiplies on the way.
   double sum(float *values) {
     const bool by_row = call.weight.data != nullptr && inner_stride[kWeight] == 0 && inner >= kLanes;
-    if (by_row) {
-      gather(call.weight, offset[kWeight].data(), outer, factor.data());
-      return sum_rows(values, outer, inner, factor.data());
-    }
+    if (by_row) return sum_rows(values, outer, inner, column(kWeight));
     multiply(kWeight, values);
     return sum_rows(values, 1, outer * inner, nullptr);
   }
@@ -349,7 +361,7 @@ struct Worker {
     place(tile);
     const bool stores = call.output.data != nullptr;
     const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
-    float *to = in_place ? static_cast<float *>(call.output.data) + offset[kOutput][0] : buffer.data();
+    float *to = in_place ? static_cast<float *>(call.output.data) + at(kOutput, 0) : buffer.data();
     const float *values = load(kInput, scratch.input);
     if (call.table != nullptr) expand_table();
     if (call.labels) {
