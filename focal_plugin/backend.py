@@ -15,6 +15,7 @@ from focal_plugin.kernels.native import loader
 
 logger = logging.getLogger('focal_plugin')
 
+GPUS = ('cuda', 'xpu')  # what Triton compiles for, ROCm's cuda included
 BACKENDS = ('auto', 'triton', 'native', 'torch')
 DTYPES = {
     'triton': (torch.float32, torch.float16, torch.bfloat16),
@@ -76,7 +77,7 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?): the slower '
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
-    if device != 'cpu' and dtype in DTYPES['triton'] and not HAS_TRITON:
+    if device in GPUS and dtype in DTYPES['triton'] and not HAS_TRITON:
         logger.warning(
             'There is no Triton here, or one too old (3.6 will do): the slower torch backend serves on %s', device
         )
@@ -97,6 +98,8 @@ def _why_not(name: str, pred: Tensor) -> str | None:
             return 'anything here: there is no Triton, or one too old (pip install "triton>=3.6")'
         if on_cpu and not INTERPRETING:
             return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
+        if not on_cpu and pred.device.type not in GPUS:
+            return f'logits on {pred.device}: it takes tensors on {" or ".join(GPUS)}'
     return None
 
 
@@ -114,8 +117,10 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
     if name == 'auto':
         if differentiates_more:
             return 'torch'
-        name = 'native' if pred.device.type == 'cpu' else 'triton'
-        return name if _why_not(name, pred) is None else 'torch'
+        if pred.is_cpu:
+            return 'native' if HAS_NATIVE and pred.dtype in DTYPES['native'] else 'torch'
+        on_gpu = pred.device.type in GPUS
+        return 'triton' if on_gpu and HAS_TRITON and pred.dtype in DTYPES['triton'] else 'torch'
     if differentiates_more and name != 'torch':
         raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
     reason = _why_not(name, pred)
