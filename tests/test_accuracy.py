@@ -92,3 +92,14 @@ def test_alpha(any_backend, device, alpha):
         exact = oracle.sigmoid_focal_loss(pred, target, alpha=alpha, reduction='none', upstream=upstream)
         oracle.assert_accurate(loss, exact.value)
         oracle.assert_accurate(grad, exact.grad)
+
+
+@pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
+def test_float64_keeps_alpha_in_float64(dense):
+    """0.3 is another number in float32: where() of two Python numbers would have made it one."""
+    pred = logits()[:-3].unsqueeze(1)
+    target = torch.ones_like(pred) * 0.4 if dense else torch.ones(len(pred), dtype=torch.long)
+    loss, grad, upstream = run('torch', 'cpu', pred, target, gamma=1.3, alpha=0.3)
+    exact = oracle.sigmoid_focal_loss(pred, target, gamma=1.3, alpha=0.3, reduction='none', upstream=upstream)
+    oracle.assert_accurate(loss, exact.value)
+    oracle.assert_accurate(grad, exact.grad, exact.grad_terms, exact.through_p)

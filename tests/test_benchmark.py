@@ -145,8 +145,8 @@ def test_readme_holds_the_committed_results(tmp_path):
 
 def test_tables_are_written_between_their_markers(tmp_path):
     readme = tmp_path / 'README.md'
-    marks = [f'<!-- {name}:{end} -->' for name in ('benchmark', 'accuracy') for end in ('begin', 'end')]
-    readme.write_text('above\n{}\nold\n{}\nbetween\n{}\n{}\nbelow\n'.format(*marks))
+    marks = [f'<!-- {name}:{end} -->' for name in ('benchmark', 'accuracy', 'kernels') for end in ('begin', 'end')]
+    readme.write_text('above\n{}\nold\n{}\nbetween\n{}\n{}\n{}\n{}\nbelow\n'.format(*marks))
     check = ['tools/readme_tables.py', '--readme', readme]
     assert start(*check, '--check').returncode == 1
     assert 'old' in readme.read_text()

@@ -61,7 +61,12 @@ def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, 
     else:
         y = target.to(dtype)
         is_positive = y > 0
-    parameters = problem.parameters if problem.table is None else problem.table.to(dtype).unbind()
+    if problem.table is None:
+        # The exponent stays a number, to be recognised; the others take the dtype of the arithmetic.
+        exponent, *others = problem.parameters
+        parameters = [exponent, *(torch.full((), v, dtype=dtype, device=pred.device) for v in others)]
+    else:
+        parameters = problem.table.to(dtype).unbind()
     value = problem.spec.value(*_Terms.apply(pred.to(dtype), problem.activated), y, is_positive, *parameters)
     if weight is not None:
         value = value * weight.to(dtype)
