@@ -5,6 +5,7 @@ The libraries have a plain C interface (no Python, no torch headers): focal_plug
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -22,6 +23,7 @@ FLAGS = [
     '-fvisibility=hidden',
     '-pthread',
 ]
+SKELETONS = ['skeleton.cpp', 'rowwise.cpp']
 INSTRUCTION_SETS = {'baseline': []}
 if platform.machine().lower() in ('x86_64', 'amd64'):
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma', '-mf16c']
@@ -50,18 +52,22 @@ class BuildNative(build_ext):
                 extra_postargs=flags,
             )
 
-        objects = compiled('skeleton.cpp', folder)
-        for header in sorted(MATH.glob('*.h')):
+        def variant(header):
             name = header.stem
             macros = [('HEADER', f'"{header.name}"'), ('VARIANT', name), ('SYMBOL', f'focal_plugin_{name}')]
-            objects += compiled('variant.cpp', os.path.join(folder, name), macros)
+            return compiled('variant.cpp', os.path.join(folder, name), macros)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = [pool.submit(compiled, source, folder) for source in SKELETONS]
+            jobs += [pool.submit(variant, header) for header in sorted(MATH.glob('*.h'))]
+            objects = [name for job in jobs for name in job.result()]
         target = self.get_ext_fullpath(ext.name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread'], target_lang='c++')
 
 
 def extension(instruction_set):
-    sources = [str(NATIVE / 'skeleton.cpp'), str(NATIVE / 'variant.cpp')]
+    sources = [str(NATIVE / source) for source in (*SKELETONS, 'variant.cpp')]
     depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
     return Extension(
         f'focal_plugin.kernels.native.lib_{instruction_set}', sources, depends=depends, language='c++', optional=True

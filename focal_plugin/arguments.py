@@ -1,11 +1,14 @@
 """What callers may pass, turned into the canonical form or refused with the value and the remedy."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+
+from focal_plugin.math.spec import REQUIRED, Parameter
 
 REDUCTIONS = ('none', 'mean', 'sum')
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -37,21 +40,20 @@ def on_device_of(pred: Tensor, name: str, tensor: Tensor) -> None:
         raise ValueError(f'{name} is on {tensor.device}, pred on {pred.device}: write {name}.to(pred.device)')
 
 
-def canonical_target(pred: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
-    """int64 labels of pred.shape[:-1], or dense values of pred's shape."""
+def canonical_target(
+    pred: Tensor, target, ignore_index: int | None, scored: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """(int64 labels of pred.shape[:-1], a score of each or None), or (dense values of pred's shape, None)."""
+    if isinstance(target, (tuple, list)):
+        if not scored:
+            raise TypeError(f'target must be a tensor, got {type(target).__name__}: this loss takes no scores')
+        if len(target) != 2:
+            raise ValueError(f'target must be a tensor or the pair (labels, scores), got {len(target)} values')
+        labels = _canonical_labels(pred, target[0])
+        return labels, _canonical_score(pred, labels, target[1])
     on_device_of(pred, 'target', target)
     if target.dim() == pred.dim() - 1:
-        if target.dtype not in INTEGERS:
-            raise TypeError(
-                f'target of shape {tuple(target.shape)} holds labels for pred of shape {tuple(pred.shape)}, so it must be '
-                f'an integer tensor, got {target.dtype}: write target.long(), or pass dense values of the shape of pred'
-            )
-        if target.shape != pred.shape[:-1]:
-            raise ValueError(
-                f'labels must have the shape {tuple(pred.shape[:-1])} of pred {tuple(pred.shape)} without its last '
-                f'dimension (the classes), got {tuple(target.shape)}'
-            )
-        return target if target.dtype is torch.int64 else target.long()
+        return _canonical_labels(pred, target), None
     if target.shape != pred.shape:
         raise ValueError(
             f'target must hold labels of shape {tuple(pred.shape[:-1])} or dense values of shape {tuple(pred.shape)}, '
@@ -63,7 +65,33 @@ def canonical_target(pred: Tensor, target: Tensor, ignore_index: int | None) -> 
         )
     if target.is_complex():
         raise TypeError(f'target must be real, got {target.dtype}')
-    return target if target.dtype in DENSE or target.dtype == pred.dtype else target.to(torch.float32)
+    return target if target.dtype in DENSE or target.dtype == pred.dtype else target.to(torch.float32), None
+
+
+def _canonical_labels(pred: Tensor, labels: Tensor) -> Tensor:
+    on_device_of(pred, 'target', labels)
+    if labels.dtype not in INTEGERS:
+        raise TypeError(
+            f'target of shape {tuple(labels.shape)} holds labels for pred of shape {tuple(pred.shape)}, so it must be '
+            f'an integer tensor, got {labels.dtype}: write target.long(), or pass dense values of the shape of pred'
+        )
+    if labels.shape != pred.shape[:-1]:
+        raise ValueError(
+            f'labels must have the shape {tuple(pred.shape[:-1])} of pred {tuple(pred.shape)} without its last '
+            f'dimension (the classes), got {tuple(labels.shape)}'
+        )
+    return labels if labels.dtype is torch.int64 else labels.long()
+
+
+def _canonical_score(pred: Tensor, labels: Tensor, score: Tensor) -> Tensor:
+    on_device_of(pred, 'scores', score)
+    if score.shape != labels.shape:
+        raise ValueError(
+            f'scores must have the shape {tuple(labels.shape)} of the labels, one a row, got {tuple(score.shape)}'
+        )
+    if score.is_complex():
+        raise TypeError(f'scores must be real, got {score.dtype}')
+    return score if score.dtype in WEIGHTS or score.dtype == pred.dtype else score.to(torch.float32)
 
 
 def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
@@ -91,6 +119,23 @@ def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
     )
 
 
+def check_rows(pred: Tensor, target, weight) -> None:
+    """What a loss over a softmax can't take: logits without classes, dense targets, weights of elements or classes."""
+    rows = tuple(pred.shape[:-1])
+    if pred.size(-1) == 0:
+        raise ValueError(f'a softmax needs classes: pred has the shape {tuple(pred.shape)}')
+    if isinstance(target, Tensor) and target.shape != rows:
+        raise ValueError(
+            f'target must hold labels of shape {rows} for pred of shape {tuple(pred.shape)}, got {tuple(target.shape)}: '
+            f'a loss over a softmax takes no dense values (of one-hot rows write target.argmax(-1))'
+        )
+    if isinstance(weight, Tensor) and weight.shape not in (rows, (*rows, 1)):
+        raise ValueError(
+            f'weight must be one number a row, of shape {rows} or {(*rows, 1)}, got {tuple(weight.shape)}: a loss over a '
+            f'softmax has one value a row (for weights of classes write a list into alpha)'
+        )
+
+
 def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor | None:
     """None, a number, or a tensor of shape () or (1,) on pred's device."""
     if avg_factor is None or type(avg_factor) is float:
@@ -108,30 +153,52 @@ def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor | None:
     return avg_factor
 
 
-def check_number(name: str, value: Real, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f'{name} must be a number, or a sequence or tensor of one a class, got {value!r}')
-    if not low <= value <= high or math.isinf(value):
-        bounds = f'at least {low:g}' if high == math.inf else f'in [{low:g}, {high:g}]'
-        raise ValueError(f'{name} must be {bounds}, got {value!r}')
+def check_number(parameter: Parameter, value) -> None:
+    name = parameter.name
+    if isinstance(value, bool) or not isinstance(value, Integral if parameter.whole else Real):
+        kind = 'a whole number' if parameter.whole else 'a number'
+        vector = ', or a sequence or tensor of one a class' if parameter.vector else ''
+        raise TypeError(f'{name} must be {kind}{vector}, got {value!r}')
+    inside = parameter.low < value if parameter.above else parameter.low <= value
+    if not (inside and value <= parameter.high) or abs(value) == math.inf:
+        raise ValueError(f'{name} must be {parameter.range}, got {value!r}')
 
 
-def parameter(name: str, value, low: float, high: float = math.inf, classes: int | None = None, device=None):
-    """A checked parameter: the number itself, or a tensor of one number a class.
+def check_parameter(parameter: Parameter, value, classes: int | None = None, device=None):
+    """The checked value of a variant's argument: a number, a string, a tensor of one number a class, or None.
 
     The values of a tensor on a GPU are not looked at: that would synchronise.
     """
+    name = parameter.name
+    if value is REQUIRED:
+        raise TypeError(f'{name} must be given: {parameter.doc[0].lower()}{parameter.doc[1:]}')
+    if parameter.optional and (value is None or (isinstance(value, Real) and value is not False and value < 0)):
+        return None
+    if isinstance(parameter.default, bool) or parameter.choices:
+        if value not in (parameter.choices or (True, False)):
+            raise ValueError(f'{name} must be {parameter.range}, got {value!r}')
+        return value
+    if parameter.sequence:
+        if isinstance(value, str) or not isinstance(value, (Sequence, Tensor)):
+            raise TypeError(f'{name} must be a sequence of one number a class, got {value!r}')
+        numbers = tuple(value.tolist() if isinstance(value, Tensor) else value)
+        for v in numbers:
+            check_number(parameter, v)
+        return numbers
+    if not parameter.vector or isinstance(value, (Real, str)):
+        check_number(parameter, value)
+        return value if parameter.whole else float(value)
     if isinstance(value, Tensor):
         if value.device.type == 'cpu' and not torch.compiler.is_compiling():
             for v in value.detach().flatten().tolist():
-                check_number(name, v, low, high)
+                check_number(parameter, v)
         vector = value
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, Sequence):
         for v in value:
-            check_number(name, v, low, high)
+            check_number(parameter, v)
         vector = torch.tensor(value, dtype=torch.float32)
     else:
-        check_number(name, value, low, high)
+        check_number(parameter, value)
         return float(value)
     if vector.dim() > 1 or (classes is not None and vector.dim() == 1 and vector.numel() != classes):
         raise ValueError(
@@ -146,8 +213,22 @@ def check_ignore_index(ignore_index) -> None:
         raise TypeError(f'ignore_index must be an integer label or None, got {ignore_index!r}')
 
 
-def alpha_parameter(alpha, classes: int | None = None, device=None):
-    """alpha in [0, 1], a number or a tensor of one a class; None for None or a negative number."""
-    if alpha is None or (isinstance(alpha, Real) and not isinstance(alpha, bool) and alpha < 0):
-        return None
-    return parameter('alpha', alpha, 0, 1, classes, device)
+def check_statistics(pred: Tensor, statistics: Tensor | None) -> None:
+    if statistics is None:
+        return
+    on_device_of(pred, 'statistics', statistics)
+    shape = (2, pred.size(-1))
+    if statistics.shape != shape or statistics.dtype is not torch.float64 or not statistics.is_contiguous():
+        raise ValueError(
+            f'statistics must be a contiguous float64 tensor of shape {shape}, got {statistics.dtype} of '
+            f'{tuple(statistics.shape)}'
+        )
+
+
+def unknown(owner: str, name: str, known: Iterable[str]) -> str:
+    """The message for an argument that nothing knows."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f'{owner} has no argument {name!r}: ' + (
+        f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
+    )

@@ -1,24 +1,26 @@
-"""One public function for each variant."""
+"""One public function for each variant, made from its spec: FUNCTIONS, and each under its own name in this module."""
 
-from collections.abc import Sequence
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from focal_plugin import arguments, backend
-from focal_plugin.kernels import eager
+from focal_plugin import arguments, backend, documentation
+from focal_plugin.kernels import eager, rowwise_eager
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.math import Spec, focal
+from focal_plugin.math import SPECS, Spec
 from focal_plugin.ops.elementwise import elementwise
-
-EPS = eager.EPS
+from focal_plugin.ops.rowwise import rowwise
 
 
 def apply(
     spec: Spec,
-    parameters: Sequence[float | Tensor],
+    parameters: Mapping[str, Any],
     pred: Tensor,
-    target: Tensor,
+    target: Tensor | tuple[Tensor, Tensor],
     weight: Tensor | None = None,
     *,
     reduction: str = 'mean',
@@ -26,53 +28,56 @@ def apply(
     ignore_index: int | None = None,
     activated: bool = False,
     loss_weight: float = 1.0,
+    statistics: Tensor | None = None,
 ) -> Tensor:
     """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
 
     Args:
         spec: the variant.
-        parameters: its packed parameters (``spec.pack``), each a number or a tensor of C.
+        parameters: its public arguments, checked.
+        activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
+        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
+            positives and of negatives, without the upstream gradient.
 
-    The other arguments are those of :func:`sigmoid_focal_loss`.
+    The other arguments are those of the public functions.
     """
     arguments.check_reduction(reduction, avg_factor)
     arguments.check_pred(pred)
     arguments.check_ignore_index(ignore_index)
-    target = arguments.canonical_target(pred, target, ignore_index)
+    if spec.skeleton == 'rowwise':
+        arguments.check_rows(pred, target, weight)
+    target, score = arguments.canonical_target(pred, target, ignore_index, spec.scored)
     weight = arguments.canonical_weight(pred, weight)
     avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
+    arguments.check_statistics(pred, statistics)
+    if spec.prepare is not None:
+        target, score, weight = spec.prepare(pred, target, score, weight, **parameters)
 
     scale, divisor = float(loss_weight), None
     if reduction == 'mean':
         if isinstance(avg_factor, Tensor):
             divisor = avg_factor
         else:
-            scale = scale / (max(pred.numel(), 1) if avg_factor is None else avg_factor + EPS)
+            count = math.prod(pred.shape[:-1]) if spec.per_row else pred.numel()
+            scale = scale / (max(count, 1) if avg_factor is None else avg_factor + eager.EPS)
+    output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
 
-    parameters, table = _table(parameters, pred)
-    tensors = (target, weight, table, divisor)
+    numbers, table = packed(spec, parameters, pred)
+    tensors = (target, score, weight, table, divisor)
     more = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     name = backend.choose(pred, more)
     problem = Problem(
-        pred,
-        target,
-        None,
-        weight,
-        table,
-        divisor,
-        spec,
-        parameters,
-        activated,
-        ignore_index,
-        scale,
-        reduction != 'none',
+        pred, target, score, weight, table, divisor, spec, numbers, activated, ignore_index, scale, output
     )
-    return eager.compose(problem) if more else elementwise(problem, name)
+    if spec.skeleton == 'rowwise':
+        return rowwise_eager.compose(problem) if more else rowwise(problem, name)
+    return eager.compose(problem) if more else elementwise(problem, name, statistics)
 
 
-def _table(parameters: Sequence[float | Tensor], pred: Tensor) -> tuple[list[float], Tensor | None]:
-    """Numbers as they are; with a vector among them, all as one (parameters, C) tensor."""
+def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
+    """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
+    parameters = spec.pack(**arguments_of_spec)
     if not any(isinstance(p, Tensor) for p in parameters):
         return list(parameters), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
@@ -83,63 +88,55 @@ def _table(parameters: Sequence[float | Tensor], pred: Tensor) -> tuple[list[flo
     return [], torch.stack(planes)
 
 
-def sigmoid_focal_loss(
-    pred: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    *,
-    gamma: float | Sequence[float] | Tensor = focal.SPEC.defaults['gamma'],
-    alpha: float | Sequence[float] | Tensor | None = focal.SPEC.defaults['alpha'],
-    reduction: str = 'mean',
-    avg_factor: float | Tensor | None = None,
-    ignore_index: int | None = None,
-    activated: bool = False,
-) -> Tensor:
-    """Sigmoid focal loss of `Focal Loss for Dense Object Detection`, arXiv 1708.02002.
+def _made(spec: Spec) -> Callable[..., Tensor]:
+    """The public function of a spec."""
+    known = {p.name: p for p in spec.parameters}
 
-    With p = sigmoid(pred), and p_t = p where the target is 1, 1 - p where it is 0:
+    def loss(pred, target, weight=None, *, reduction='mean', avg_factor=None, ignore_index=None, **given) -> Tensor:
+        arguments.check_pred(pred)
+        classes, device = pred.size(-1), pred.device
+        common = {}
+        if spec.probabilities is not None:
+            flag = given.pop(spec.probabilities, False)
+            common['activated'] = flag if spec.probabilities == 'activated' else not flag
+        if spec.statistics:
+            common['statistics'] = given.pop('statistics', None)
+        if not given.keys() <= known.keys():
+            raise TypeError(arguments.unknown(f'{spec.function}()', next(iter(given.keys() - known.keys())), known))
+        parameters = {
+            name: arguments.check_parameter(p, given.get(name, p.default), classes, device) for name, p in known.items()
+        }
+        return apply(
+            spec,
+            parameters,
+            pred,
+            target,
+            weight,
+            reduction=reduction,
+            avg_factor=avg_factor,
+            ignore_index=ignore_index,
+            **common,
+        )
 
-        loss = alpha_t (1 - p_t)^gamma (-log p_t),  alpha_t = alpha for a target of 1, 1 - alpha for 0.
+    def keyword(name: str, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
 
-    A soft target y weighs the two cases, as mmdet's ``py_sigmoid_focal_loss``: alpha_t = alpha y + (1 - alpha)(1 - y),
-    1 - p_t = (1 - p) y + p (1 - y), and binary cross-entropy with y.
-
-    Args:
-        pred: logits of any shape (..., C) and any strides; float64, float32, float16 or bfloat16. It is read where it
-            lies, and its gradient has the same layout.
-        target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
-            pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or one a class, of shape (1, ..., C).
-        gamma: focusing exponent, at least 0; a number, or a sequence or tensor of C.
-        alpha: weight of the positives in [0, 1]; None or a negative number: no alpha; or a sequence or tensor of C.
-        reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean' divides
-            by the number of elements, or by avg_factor + 1.19e-7 where that is given.
-        avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
-        ignore_index: rows with this label give no loss and no gradient; they count in the number of elements.
-        activated: pred holds probabilities instead of logits; logarithms stop at -100, as in
-            torch.nn.functional.binary_cross_entropy.
-
-    Returns:
-        The loss. An empty pred gives 0 with a gradient.
-
-    Raises:
-        ValueError: a shape, device, value, reduction or backend that does not fit; a label outside [0, C] or a
-            probability outside [0, 1] on the CPU. On a GPU a wrong label makes its row's loss and gradient NaN.
-        TypeError: a wrong type or dtype.
-    """
-    arguments.check_pred(pred)
-    classes, device = pred.size(-1), pred.device
-    gamma = arguments.parameter('gamma', gamma, 0, classes=classes, device=device)
-    alpha = arguments.alpha_parameter(alpha, classes, device)
-    return apply(
-        focal.SPEC,
-        focal.pack(gamma, alpha),
-        pred,
-        target,
-        weight,
-        reduction=reduction,
-        avg_factor=avg_factor,
-        ignore_index=ignore_index,
-        activated=activated,
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    flags = {spec.probabilities: False} if spec.probabilities else {}
+    flags |= {'statistics': None} if spec.statistics else {}
+    common = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None, **flags}
+    loss.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter('pred', positional),
+            inspect.Parameter('target', positional),
+            inspect.Parameter('weight', positional, default=None),
+            *(keyword(name, default) for name, default in (spec.defaults | common).items()),
+        ]
     )
+    loss.__name__ = loss.__qualname__ = spec.function
+    loss.__doc__ = documentation.of_function(spec)
+    return loss
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: _made(spec) for name, spec in SPECS.items()}
+globals().update({function.__name__: function for function in FUNCTIONS.values()})

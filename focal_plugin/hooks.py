@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 
+from mmdet.models.task_modules.assigners import ClassificationCost, FocalLossCost
 from mmdet.models.task_modules.samplers import PseudoSampler, RandomSampler
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
+from focal_plugin import swap
 from focal_plugin.losses.base import FusedLoss
+from focal_plugin.math.spec import REQUIRED
 
 
 @HOOKS.register_module()
@@ -16,7 +20,9 @@ class FusedLossCheckHook(Hook):
     """Stops training with a sentence that says what to write, where a head and its fused loss don't fit together.
 
     It compares, for every head whose classification loss is fused: use_sigmoid of head and loss, the number of channels
-    with num_classes, num_classes with the classes of the training set, and the sampler.
+    with num_classes, num_classes with the classes of the training set, the sampler, the costs of matching, and what the
+    head hands over with what the loss takes (focal_plugin.swap). It logs what is right but may surprise: arguments that
+    differ from the loss's defaults, or that it does not use.
 
     Raises:
         ValueError: at the start of training, with all that was found.
@@ -28,6 +34,8 @@ class FusedLossCheckHook(Hook):
         found = list(findings(model, None if classes is None else len(classes)))
         if found:
             raise ValueError('FusedLossCheckHook:\n' + '\n'.join(f'- {sentence}' for sentence in found))
+        for sentence in notes(model):
+            print_log(f'FusedLossCheckHook: {sentence}', logger='current')
 
 
 def findings(model: nn.Module, dataset_classes: int | None = None) -> Iterator[str]:
@@ -37,32 +45,39 @@ def findings(model: nn.Module, dataset_classes: int | None = None) -> Iterator[s
         model: a detector.
         dataset_classes: the number of classes of the training set, if known.
     """
+    for name, head, loss in heads(model):
+        yield from _of_head(name, head, loss, dataset_classes)
+
+
+def notes(model: nn.Module) -> Iterator[str]:
+    """What is right but may surprise, a sentence each; equal ones of several heads are one."""
+    found: dict[str, list[str]] = {}
+    for name, head, loss in heads(model):
+        for sentence in _notes(head, loss):
+            found.setdefault(sentence, []).append(name)
+    for sentence, names in found.items():
+        yield f'{", ".join(names)}: {sentence}'
+
+
+def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
+    """Each head with a fused classification loss: its name for a sentence, itself, the loss."""
     for path, head in model.named_modules():
-        loss = getattr(head, 'loss_cls', None)
-        if isinstance(loss, FusedLoss):
-            yield from _of_head(f'{path} ({type(head).__name__})', head, loss, dataset_classes)
+        for key in swap.KEYS:
+            loss = getattr(head, key, None)
+            if isinstance(loss, FusedLoss):
+                yield f'{path} ({type(head).__name__})' if path else type(head).__name__, head, loss
 
 
 def _of_head(name: str, head: nn.Module, loss: FusedLoss, dataset_classes: int | None) -> Iterator[str]:
-    kind = type(loss).__name__
+    entry = swap.head_of(type(head))
+    if entry is not None:
+        yield from swap.refusals(name, entry, loss)
+    # Box heads have channels of their own.
+    if entry is None or entry.activation != 'softmax':
+        yield from _channels(name, head, loss)
     num_classes = getattr(head, 'num_classes', None)
-    channels = getattr(head, 'cls_out_channels', num_classes)
-    if getattr(head, 'use_sigmoid_cls', True) is not loss.use_sigmoid:
-        yield (
-            f'{name} was built for a softmax of {channels} channels, but its loss {kind} is a sigmoid loss: heads read '
-            f"use_sigmoid from the config, so write loss_cls=dict(type='{kind}', use_sigmoid=True, ...)"
-        )
-    elif channels != num_classes:
-        yield (
-            f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel a class '
-            f"and none for the background, so write loss_cls=dict(type='{kind}', use_sigmoid=True, ...)"
-        )
-    if hasattr(head, 'fc_cls') and not getattr(loss, 'custom_cls_channels', False):
-        yield (
-            f'{name} is a box head with a softmax over num_classes + 1 at test time: {kind} would train the background as a '
-            f'class. Keep CrossEntropyLoss there, or use a loss with custom_cls_channels'
-        )
-    if dataset_classes is not None and num_classes is not None and num_classes != dataset_classes:
+    # The head of a region proposal network tells objects from the background, whatever their class.
+    if dataset_classes not in (None, num_classes) and num_classes is not None and 'rpn_head' not in name:
         yield (
             f'{name} has num_classes={num_classes}, the training set {dataset_classes} classes: write '
             f'num_classes={dataset_classes}, or metainfo=dict(classes=...) of {num_classes} names in the data set'
@@ -73,3 +88,53 @@ def _of_head(name: str, head: nn.Module, loss: FusedLoss, dataset_classes: int |
             f'{name} samples its anchors with {type(sampler).__name__}: a focal loss wants all of them, divided by the '
             f"positives, so write train_cfg=dict(sampler=dict(type='PseudoSampler'))"
         )
+    wrong, right = (ClassificationCost, FocalLossCost) if loss.use_sigmoid else (FocalLossCost, ClassificationCost)
+    for cost in getattr(getattr(head, 'assigner', None), 'match_costs', ()):
+        if isinstance(cost, wrong):
+            yield (
+                f'{name} matches by a {"softmax" if loss.use_sigmoid else "sigmoid"} ({type(cost).__name__}), its loss '
+                f'{type(loss).__name__} is none: write {right.__name__} in match_costs'
+            )
+
+
+def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
+    kind = type(loss).__name__
+    num_classes = getattr(head, 'num_classes', None)
+    channels = getattr(head, 'cls_out_channels', num_classes)
+    right = f"loss_cls=dict(type='{kind}', use_sigmoid={loss.use_sigmoid}, ...)"
+    if getattr(head, 'use_sigmoid_cls', loss.use_sigmoid) is not loss.use_sigmoid:
+        built, is_a = ('softmax', 'sigmoid') if loss.use_sigmoid else ('sigmoid', 'softmax')
+        yield (
+            f'{name} was built for a {built} of {channels} channels, but its loss {kind} is a {is_a} loss: heads read '
+            f'use_sigmoid from the config, so write {right}'
+        )
+    elif loss.use_sigmoid and channels != num_classes:
+        yield (
+            f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel a class '
+            f'and none for the background, so write {right}'
+        )
+
+
+def _notes(head: nn.Module, loss: FusedLoss) -> Iterator[str]:
+    kind = type(loss).__name__
+    entry = swap.head_of(type(head))
+    differing = {
+        name: value for name, value in loss.given_arguments.items() if _differs(value, loss.spec.defaults[name])
+    }
+    if differing:
+        given = ', '.join(f'{name}={value} (default {loss.spec.defaults[name]})' for name, value in differing.items())
+        yield f'{kind} has {given}; a config that only changes the type inherits such values from the loss before'
+    if loss.ignored_arguments:
+        yield f'{kind} does not use {", ".join(f"{name}={value}" for name, value in loss.ignored_arguments.items())}'
+    if entry is None:
+        return
+    if entry.targets == 'labels' and loss.spec.scored:
+        yield f'{kind} is a loss of qualities, and the head hands over labels alone: each positive has quality 1'
+    if entry.note:
+        yield f'the head {entry.note}'
+
+
+def _differs(value, default) -> bool:
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    return default is not REQUIRED and value != default

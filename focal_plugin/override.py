@@ -1,14 +1,71 @@
 """Import this instead of focal_plugin and mmdet's own names resolve to the fused classes: configs stay untouched.
 
-custom_imports = dict(imports=['focal_plugin.override'], allow_failed_imports=False)
+    custom_imports = dict(imports=['focal_plugin.override'], allow_failed_imports=False)
+
+It covers every mmdet loss that a class here ``replaces``, however a config names it: ``type='FocalLoss'``, or
+``type=FocalLoss`` with the class imported from mmdet.models.losses, the module that defines it, or mmdet.models. In a
+pure Python config mmengine reads no custom_imports, so there the program that starts the training imports this module.
+
+mmdet's heads keep mmdet's classes for their isinstance checks, which the fused classes pass. Out of reach is a class
+object that other code had imported before: it stays mmdet's and keeps working, and a warning in the log names it. Code
+that imports the name later sees the fused class, in isinstance checks of its own too.
 """
 
+import logging
+import sys
+
+import mmdet.models  # noqa: F401  all of it: its heads have to get mmdet's own classes
 from mmdet.registry import MODELS
+from torch import nn
 
 from focal_plugin import losses
 
-# focal_plugin.losses has imported mmdet's losses, so nothing registers these names after us.
-REPLACED = {'FocalLoss': losses.FusedFocalLoss}
+logger = logging.getLogger('focal_plugin')
 
-for _name, _class in REPLACED.items():
-    MODELS.register_module(name=_name, module=_class, force=True)
+REPLACED: dict[str, type[nn.Module]] = {
+    kind.replaces: kind
+    for kind in vars(losses).values()
+    if isinstance(kind, type) and issubclass(kind, losses.FusedLoss) and vars(kind).get('replaces')
+}
+"""mmdet's name -> the fused class."""
+
+
+def _originals() -> dict[str, type]:
+    return {
+        name: next(base for base in kind.__mro__ if base.__name__ == name and base.__module__.startswith('mmdet.'))
+        for name, kind in REPLACED.items()
+    }
+
+
+def _put(path: str, names) -> None:
+    """Shows a module's importers the fused classes.
+
+    Properties of the module's class: code inside the module goes on with mmdet's names, or the ``super(FocalLoss,
+    self)`` of mmdet's classes would fail.
+    """
+    module = sys.modules[path]
+    fused = {name: property(lambda _, kind=REPLACED[name]: kind) for name in names}
+    module.__class__ = type('OverriddenModule', (type(module),), fused)
+
+
+def _warn_of_holders(name: str, original: type) -> None:
+    """Names the modules outside mmdet.models and this package that have mmdet's class already."""
+    modules = {id(module): (path, module) for path, module in reversed(sys.modules.items())}  # a module has aliases
+    for path, module in modules.values():
+        if path.startswith(('mmdet.models', 'focal_plugin')):
+            continue
+        if getattr(module, '__dict__', {}).get(name) is original:
+            logger.warning(
+                "%s imported mmdet's %s before focal_plugin.override: there the name stays mmdet's own class",
+                path,
+                name,
+            )
+
+
+for _name, _kind in REPLACED.items():
+    MODELS.register_module(name=_name, module=_kind, force=True)
+for _name, _original in _originals().items():
+    _put(_original.__module__, [_name])
+    _warn_of_holders(_name, _original)
+for _path in ('mmdet.models', 'mmdet.models.losses'):
+    _put(_path, REPLACED)

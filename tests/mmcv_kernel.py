@@ -1,7 +1,7 @@
-"""mmcv's sigmoid focal loss kernel, out of the installed mmcv: compiled for the CPU, on a GPU mmcv's own op.
+"""mmcv's focal loss kernels, out of the installed mmcv: compiled for the CPU, on a GPU mmcv's own op of the sigmoid one.
 
-mmcv installs its CUDA sources; behind the header in mmcv_shim the kernel's arithmetic runs anywhere, also on a GPU for
-which mmcv was not built. Both functions here are elementwise and unreduced, as the kernels are. Their weights hold one
+mmcv installs its CUDA sources; behind the header in mmcv_shim the kernels' arithmetic runs anywhere, also on a GPU for
+which mmcv was not built. The functions here are unreduced, as the kernels are. The weights of the sigmoid one hold one
 number a class and one for the background: mmcv reads weight[num_classes] there, past the end of what its users pass.
 """
 
@@ -39,6 +39,24 @@ def backward(x, labels, weight=None, gamma=2.0, alpha=0.25) -> torch.Tensor:
     return _run(True, x, labels, weight, gamma, alpha)
 
 
+def softmax(x, labels, weight=None, gamma=2.0, alpha=0.25) -> tuple[torch.Tensor, torch.Tensor]:
+    """mmcv's softmax focal loss of each row, (N,), and its derivative by the logits, (N, C).
+
+    Args:
+        x: logits (N, C); float32, float64 or float16.
+        labels: (N,), class in [0, C); negative: ignored; int64. C would read past the end.
+        weight: (C,) in x's dtype; or None.
+    """
+    probabilities = (x.detach() - x.detach().max(1, keepdim=True).values).exp()  # as mmcv's Python does
+    probabilities /= probabilities.sum(1, keepdim=True)
+    assert labels.dtype == torch.int64 and labels.shape == x.shape[:1] and (labels < x.size(1)).all()
+    loss, factor = (x.new_full((len(x),), float('nan')) for _ in range(2))
+    grad = torch.full_like(probabilities, float('nan'))
+    tensors = probabilities, labels.contiguous(), weight, loss, factor, grad
+    _call(f'softmax_{NAMES[x.dtype]}', x.device, len(x), *tensors, gamma, alpha, x.size(1))
+    return loss, grad
+
+
 def compiler(name: str) -> str:
     """The path of a compiler; without it the test is skipped."""
     path = shutil.which(name)
@@ -54,15 +72,20 @@ def _run(derivative, x, labels, weight, gamma, alpha):
     output = torch.full_like(x, float('nan'))
     if x.is_cuda and _has_cuda_op():
         return _cuda_op(derivative, x, labels, weight, output, gamma, alpha)
-    library = _library(_arch(x.device)) if x.is_cuda else _library(None)
-    pointers = [0 if t is None else t.data_ptr() for t in (x, labels, weight, output)]
-    if x.is_cuda:
-        torch.cuda.synchronize()  # the kernel runs on the default stream
-    error = getattr(library, NAMES[x.dtype])(derivative, x.numel(), *pointers, gamma, alpha, x.size(1))
-    assert error == 0, f'CUDA error {error}'
-    if x.is_cuda:
-        torch.cuda.synchronize()
+    _call(NAMES[x.dtype], x.device, derivative, x.numel(), x, labels, weight, output, gamma, alpha, x.size(1))
     return output
+
+
+def _call(name, device, *arguments):
+    """Calls an exported function, tensors and None as pointers."""
+    on_gpu = device.type == 'cuda'
+    run = getattr(_library(_arch(device) if on_gpu else None), name)
+    if on_gpu:
+        torch.cuda.synchronize()  # the kernels run on the default stream
+    error = run(*(0 if a is None else a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments))
+    assert error == 0, f'CUDA error {error}'
+    if on_gpu:
+        torch.cuda.synchronize()
 
 
 def _cuda_op(derivative, x, labels, weight, output, gamma, alpha):
@@ -101,7 +124,10 @@ def _library(arch) -> ctypes.CDLL:
     else:
         command = [compiler('nvcc'), '-O3', f'-arch={arch}', '-Xcompiler', '-fPIC']
     command += ['-std=c++17', '-w', '-shared', *(f'-I{folder}' for folder in includes), str(SHIM / 'kernel.cu')]
-    sources = [*sorted(SHIM.iterdir()), kernel / 'sigmoid_focal_loss_cuda_kernel.cuh']
+    sources = [
+        *sorted(SHIM.iterdir()),
+        *(kernel / f'{name}_focal_loss_cuda_kernel.cuh' for name in ('sigmoid', 'softmax')),
+    ]
     version = subprocess.run([command[0], '--version'], check=True, capture_output=True).stdout
     parts = [path.read_bytes() for path in sources] + [version, ' '.join(command).encode(), torch.__version__.encode()]
     key = hashlib.sha256(b'\0'.join(parts)).hexdigest()[:16]
@@ -116,8 +142,7 @@ def _library(arch) -> ctypes.CDLL:
             built.replace(target)
     library = ctypes.CDLL(str(target))
     for name in NAMES.values():
-        run = getattr(library, name)
-        pointers = [ctypes.c_void_p] * 4
-        run.argtypes = [ctypes.c_bool, ctypes.c_int, *pointers, ctypes.c_float, ctypes.c_float, ctypes.c_int]
-        run.restype = ctypes.c_int
+        pointer, rest = ctypes.c_void_p, [ctypes.c_float, ctypes.c_float, ctypes.c_int]
+        getattr(library, name).argtypes = [ctypes.c_bool, ctypes.c_int, *[pointer] * 4, *rest]
+        getattr(library, f'softmax_{name}').argtypes = [ctypes.c_int, *[pointer] * 6, *rest]
     return library

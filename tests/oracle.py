@@ -55,15 +55,15 @@ def focal(x, y, gamma=2.0, alpha=0.25) -> Point:
         gamma: a number >= 0, or an array that broadcasts with x.
         alpha: a number or an array that broadcasts with x; None or negative for no alpha.
     """
-    x, y, gamma = _long(x), _long(y), _long(gamma)
+    x, y, gamma = long(x), long(y), long(gamma)
     with np.errstate(all='ignore'):
         p, q = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
-        entropy = _times(y, _softplus(-x)) + _times(1 - y, _softplus(x))
-        slope = 1 / (_times(y, 1 / p) + _times(1 - y, 1 / q))
-        modulated = _alpha(alpha, y) * (y * q + (1 - y) * p) ** gamma
+        entropy = times(y, softplus(-x)) + times(1 - y, softplus(x))
+        slope = 1 / (times(y, 1 / p) + times(1 - y, 1 / q))
+        modulated = alpha_t(alpha, y) * (y * q + (1 - y) * p) ** gamma
         through_modulation = modulated * gamma * (1 - 2 * y) * np.where(slope == 0, 0, slope * entropy)
         through_entropy = modulated * ((1 - y) * p - y * q)
-        return _point(x, y, _times(modulated, entropy), through_modulation, through_entropy, modulated * p)
+        return _point(x, y, times(modulated, entropy), through_modulation, through_entropy, modulated * p)
 
 
 def focal_of_probability(p, y, gamma=2.0, alpha=0.25) -> Point:
@@ -72,13 +72,13 @@ def focal_of_probability(p, y, gamma=2.0, alpha=0.25) -> Point:
     As in torch's binary_cross_entropy, which mmdet calls here, the logarithms are clamped at -100 and the derivative of
     the cross-entropy is (p - y) / max(p (1 - p), 1e-12f). At m = 0 the modulation's derivative takes its limit, 0.
     """
-    p, y, gamma = _long(p), _long(y), _long(gamma)
+    p, y, gamma = long(p), long(y), long(gamma)
     with np.errstate(all='ignore'):
         q = 1 - p
         log_p, log_q = np.maximum(np.log(p), -100), np.maximum(np.log1p(-p), -100)
         entropy = -(y * log_p + (1 - y) * log_q)
         miss = y * q + (1 - y) * p
-        alpha = _alpha(alpha, y)
+        alpha = alpha_t(alpha, y)
         modulation = alpha * gamma * (1 - 2 * y) * np.where(miss == 0, 0, miss ** (gamma - 1) * entropy)
         modulated = alpha * miss**gamma
         bound = np.maximum(p * q, TORCH_EPS)
@@ -87,7 +87,7 @@ def focal_of_probability(p, y, gamma=2.0, alpha=0.25) -> Point:
 
 def dense_target(labels, num_classes: int) -> np.ndarray:
     """Labels as one-hot rows: all zeros for the background, num_classes, and for anything outside [0, num_classes)."""
-    return (_array(labels)[..., None] == np.arange(num_classes)).astype(np.float64)
+    return (array(labels)[..., None] == np.arange(num_classes)).astype(np.float64)
 
 
 def sigmoid_focal_loss(
@@ -107,21 +107,21 @@ def sigmoid_focal_loss(
 
     With 'none' value has pred's shape and upstream may have it too; otherwise both are scalars.
     """
-    x, y = _array(pred), _array(target)
+    x, y = array(pred), array(target)
     labels = y.ndim < x.ndim
     dense = dense_target(y, x.shape[-1]) if labels else y
     point = (focal_of_probability if activated else focal)(x, dense, gamma, alpha)
-    factor = np.ones(x.shape) if weight is None else _spread(_array(weight), x.shape)
+    factor = np.ones(x.shape) if weight is None else spread(array(weight), x.shape)
     keep = np.ones(x.shape, bool)
     if labels and ignore_index is not None:
         keep &= (y != ignore_index)[..., None]
     value, *derivatives = (np.where(keep, factor * each, 0) for each in point)
-    scale = _scale(reduction, avg_factor, x.size)
-    grad, terms, through_p = (each * scale * _array(upstream) for each in derivatives)
+    scale = scale_of(reduction, avg_factor, x.size)
+    grad, terms, through_p = (each * scale * array(upstream) for each in derivatives)
     sizes = np.abs(terms), np.abs(through_p)
     if reduction == 'none':
         return Reduced(value, grad, np.abs(value), *sizes)
-    return Reduced(_sum(value) * scale, grad, _sum(np.abs(value)) * scale, *sizes)
+    return Reduced(total(value) * scale, grad, total(np.abs(value)) * scale, *sizes)
 
 
 def rounded(exact, dtype: torch.dtype) -> torch.Tensor:
@@ -144,7 +144,7 @@ def rounded(exact, dtype: torch.dtype) -> torch.Tensor:
 def ulp_distance(a, b, dtype: torch.dtype) -> np.ndarray:
     """How many steps of dtype lie between a and b, each rounded to dtype first; 0 between two NaNs, 2**62 to one."""
     a, b = (
-        each if isinstance(each, torch.Tensor) and each.dtype == dtype else rounded(_array(each), dtype)
+        each if isinstance(each, torch.Tensor) and each.dtype == dtype else rounded(array(each), dtype)
         for each in (a, b)
     )
     steps = np.abs(_ordinal(a) - _ordinal(b))
@@ -170,14 +170,14 @@ def assert_accurate(actual: torch.Tensor, exact, terms=None, through_p=None, sat
         exact = exact.clip(-torch.finfo(dtype).max, torch.finfo(dtype).max)
     assert tuple(actual.shape) == exact.shape, f'shape {tuple(actual.shape)} where {exact.shape} is right'
     target = rounded(exact, dtype).double().numpy()
-    got = _array(actual)
+    got = array(actual)
     special = ~np.isfinite(target)
     np.testing.assert_array_equal(got[special], target[special], err_msg='where the exact result is inf or NaN')
     info, arithmetic = torch.finfo(dtype), torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32)
     error, tiny = np.abs(got - exact), info.smallest_normal
-    budget = (1e-12 if dtype == torch.float64 else 1e-5) * (np.abs(exact) if terms is None else _array(terms)) + tiny
+    budget = (1e-12 if dtype == torch.float64 else 1e-5) * (np.abs(exact) if terms is None else array(terms)) + tiny
     if through_p is not None:
-        budget = budget + arithmetic.eps * _array(through_p)
+        budget = budget + arithmetic.eps * array(through_p)
     if info.bits == 16:
         good = (ulp_distance(actual, exact, dtype) <= 1) | (np.abs(exact) < tiny) & (error <= tiny)
         if terms is not None:
@@ -191,29 +191,29 @@ def assert_accurate(actual: torch.Tensor, exact, terms=None, through_p=None, sat
     )
 
 
-def _long(value) -> np.ndarray:
-    return np.asarray(_array(value), dtype=np.longdouble)
+def long(value) -> np.ndarray:
+    return np.asarray(array(value), dtype=np.longdouble)
 
 
-def _array(value) -> np.ndarray:
+def array(value) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         return (value.double() if value.is_floating_point() else value).numpy()
     return np.asarray(value)
 
 
-def _softplus(z):
+def softplus(z):
     """log(1 + exp(z))."""
     return np.where(z > 0, z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
-def _times(factor, other):
+def times(factor, other):
     """A product in which a factor of exactly 0 wins over inf."""
     return np.where(factor == 0, 0, factor * other)
 
 
-def _alpha(alpha, y):
-    alpha = _long(-1.0 if alpha is None else alpha)
+def alpha_t(alpha, y):
+    alpha = long(-1.0 if alpha is None else alpha)
     return np.where(alpha < 0, 1, alpha * y + (1 - alpha) * (1 - y))
 
 
@@ -223,7 +223,7 @@ def _point(x, y, value, modulation, entropy, through_p) -> Point:
     return Point(*(np.where(unknown, np.nan, each).astype(np.float64) for each in parts))
 
 
-def _spread(weight: np.ndarray, shape) -> np.ndarray:
+def spread(weight: np.ndarray, shape) -> np.ndarray:
     """A weight in any of its forms, as one number a logit. (N,) is one number a row, also where N = C."""
     rows = shape[:-1]
     for form, view in ((shape, shape), (rows, (*rows, 1)), ((*rows, 1), (*rows, 1))):
@@ -234,13 +234,13 @@ def _spread(weight: np.ndarray, shape) -> np.ndarray:
     return weight.reshape(shape)
 
 
-def _scale(reduction: str, avg_factor, size: int) -> float:
+def scale_of(reduction: str, avg_factor, size: int) -> float:
     if reduction != 'mean':
         return 1.0
     return 1.0 / max(size, 1) if avg_factor is None else 1.0 / (float(avg_factor) + EPS)
 
 
-def _sum(values: np.ndarray) -> np.ndarray:
+def total(values: np.ndarray) -> np.ndarray:
     flat = values.ravel()
     return np.asarray(math.fsum(flat) if np.isfinite(flat).all() else flat.sum())
 

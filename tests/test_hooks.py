@@ -8,9 +8,10 @@ from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from torch import nn
 
-from focal_plugin import config_dir
-from focal_plugin.hooks import FusedLossCheckHook, findings
+from focal_plugin import config_dir, hooks
+from focal_plugin.hooks import FusedLossCheckHook, findings, notes
 
 register_all_modules()
 
@@ -52,6 +53,60 @@ def test_box_head():
     )
     sentences = list(findings(head, 4))
     assert any('Keep CrossEntropyLoss' in sentence for sentence in sentences)
+
+
+def test_box_head_that_follows_the_loss():
+    """The head of Sparse R-CNN has an fc_cls too, of as many channels as its loss wants."""
+    head = MODELS.build(dict(type='DIIHead', num_classes=4, loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True)))
+    assert list(findings(head, 4)) == []
+
+
+def test_proposals_have_one_class():
+    head = dict(type='FCOSHead', num_classes=1, in_channels=32, feat_channels=32)
+    head = MODELS.build(dict(head, loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True)))
+    assert any('num_classes=1, the training set 4 classes' in sentence for sentence in findings(head, 4))
+    assert list(findings(nn.ModuleDict(dict(rpn_head=head)), 4)) == []
+
+
+@pytest.mark.parametrize(('cost', 'fits'), [('FocalLossCost', True), ('ClassificationCost', False)])
+def test_matching_by_a_softmax(cost, fits):
+    assigner = dict(type='HungarianAssigner', match_costs=[dict(type=cost, weight=2.0)])
+    loss_cls = dict(type='FusedFocalLoss', use_sigmoid=True)
+    head = MODELS.build(dict(type='DETRHead', num_classes=4, loss_cls=loss_cls, train_cfg=dict(assigner=assigner)))
+    sentences = list(findings(head, 4))
+    assert sentences == [] if fits else 'write FocalLossCost in match_costs' in sentences[0]
+
+
+def test_what_a_head_hands_over():
+    """focal_plugin.swap knows each head; its sentences come with the others."""
+    sentences = list(findings(retinanet(loss_cls=dict(type='FusedGaussianFocalLoss', use_sigmoid=True)), 4))
+    assert any('is a loss of heat maps' in sentence for sentence in sentences)
+
+
+def test_inherited_values_are_noted_once():
+    loss_cls = dict(type='FusedQualityFocalLoss', use_sigmoid=True, beta=1.0, gamma=2.0)
+    with pytest.warns(UserWarning, match='does not use gamma'):
+        model = nn.ModuleDict(dict(a=retinanet(loss_cls=loss_cls), b=retinanet(loss_cls=loss_cls)))
+    values, ignored, quality = notes(model)
+    names = 'a.bbox_head (RetinaHead), b.bbox_head (RetinaHead): FusedQualityFocalLoss '
+    assert values.startswith(f'{names}has beta=1.0 (default 2.0); ')
+    assert ignored == f'{names}does not use gamma=2.0'
+    assert quality.endswith('each positive has quality 1')
+
+
+def test_defaults_are_not_noted():
+    assert list(notes(retinanet())) == []
+    assert list(notes(retinanet(loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, gamma=2, alpha=0.25)))) == []
+
+
+def test_notes_are_logged(monkeypatch):
+    logged = []
+    monkeypatch.setattr(hooks, 'print_log', lambda text, logger: logged.append(text))
+    model = retinanet(loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, alpha=[0.1, 0.2, 0.3, 0.4]))
+    dataset = SimpleNamespace(metainfo=dict(classes=('a', 'b', 'c', 'd')))
+    FusedLossCheckHook().before_train(SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset)))
+    (line,) = logged
+    assert 'FusedFocalLoss has alpha=[0.1, 0.2, 0.3, 0.4] (default 0.25)' in line
 
 
 def test_stops_training():

@@ -1,6 +1,7 @@
 """FusedFocalLoss as mmdet's heads use it, beside mmdet's FocalLoss."""
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 
 from focal_plugin import functional
-from focal_plugin.losses import FusedFocalLoss
+from focal_plugin.losses import CLASSES, FusedFocalLoss
 from focal_plugin.math import SPECS
+from focal_plugin.math.spec import REQUIRED
 
 N, C = 33, 7
 
@@ -78,23 +80,107 @@ def test_yolo_layout_that_fails_in_mmdet():
 
 
 def test_constructor_is_that_of_mmdet():
-    ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (FusedFocalLoss, FocalLoss))
+    ours, theirs = (inspect.signature(kind).parameters for kind in (FusedFocalLoss, FocalLoss))
     assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
     ours, theirs = (inspect.signature(kind.forward).parameters for kind in (FusedFocalLoss, FocalLoss))
     assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
     assert issubclass(FusedFocalLoss, FocalLoss)
 
 
+# The defaults of the papers or, where mmdet has the loss, mmdet's.
+DEFAULTS = {
+    'focal': dict(gamma=2.0, alpha=0.25),
+    'focal_star': dict(gamma=1.0, beta=0.0, alpha=None),
+    'quality_focal': dict(beta=2.0),
+    'varifocal': dict(alpha=0.75, gamma=2.0, iou_weighted=True, detach_weight=False),
+    'gaussian_focal': dict(alpha=2.0, gamma=4.0, pos_weight=1.0, neg_weight=1.0),
+    'matchability_aware': dict(gamma=1.5, mal_alpha=1.0),
+    'iou_aware_bce': dict(k=0.25, gamma=2.0, detach_weight=False),
+    'position_supervised': dict(alpha=0.25, gamma=2.0, normalize='none'),
+    'equalized_focal': dict(gamma=2.0, alpha=0.25, scale=8.0, ratio=1.0),
+    'class_balanced_focal': dict(samples_per_class=REQUIRED, class_beta=0.9999, gamma=2.0),
+    'poly_focal': dict(epsilon=1.0, gamma=2.0, alpha=0.25, alpha_on_poly=False),
+    'asymmetric': dict(gamma_pos=1.0, gamma_neg=4.0, clip=0.05, detach_weight=False),
+    'reduced_focal': dict(threshold=0.5, gamma=2.0, alpha=None),
+    'softmax_focal': dict(gamma=2.0, alpha=0.25),
+}
+
+
+def test_every_variant_has_a_function_and_a_class():
+    assert SPECS.keys() == functional.FUNCTIONS.keys() == CLASSES.keys() == DEFAULTS.keys()
+    for name, kind in CLASSES.items():
+        assert kind.spec is SPECS[name]
+        assert MODELS.get(kind.__name__) is kind
+        assert getattr(functional, SPECS[name].function) is functional.FUNCTIONS[name]
+
+
 @pytest.mark.parametrize('spec', SPECS.values(), ids=SPECS)
 def test_defaults_are_written_once(spec):
-    """The signature takes its defaults from math/; the registry class's docstring names the same."""
-    function = inspect.signature(functional.sigmoid_focal_loss).parameters
-    constructor = inspect.signature(FusedFocalLoss.__init__).parameters
+    """The signatures take their defaults from math/; the docstrings name the same."""
+    function, kind = functional.FUNCTIONS[spec.name], CLASSES[spec.name]
+    assert dict(spec.defaults) == DEFAULTS[spec.name]
+    accepted, constructor = inspect.signature(function).parameters, inspect.signature(kind).parameters
+    named = inspect.getdoc(kind)
     for name, default in spec.defaults.items():
-        assert function[name].default == constructor[name].default == default
-        line = inspect.getdoc(FusedFocalLoss).split(f'\n    {name} (')[1].split(' (')[0]
-        assert f'Defaults to {default}.' in line
-    assert f'arXiv {spec.paper}' in inspect.getdoc(functional.sigmoid_focal_loss)
+        assert accepted[name].default == default and accepted[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert re.search(rf'^    {name}: \w', inspect.getdoc(function), re.MULTILINE)
+        if name in kind.withheld:
+            assert name not in constructor
+            continue
+        assert constructor[name].default == default
+        entry = re.search(rf'^    {name} \(.*?(?=^    \w|^\w)', named, re.MULTILINE | re.DOTALL).group()
+        assert (f'Defaults to {default!r}.' in ' '.join(entry.split())) == (default is not REQUIRED)
+    assert constructor['use_sigmoid'].default is (spec.skeleton == 'elementwise')
+    assert (constructor['reduction'].default, constructor['loss_weight'].default) == ('mean', 1.0)
+    for documented in (function, kind):
+        text = ' '.join(inspect.getdoc(documented).split())
+        assert f'arXiv {spec.paper}' in text
+        assert ' '.join(spec.formula.split()) in text
+
+
+def built(name, **config):
+    required = dict(samples_per_class=[10.0] * C, num_classes=C)
+    kind = CLASSES[name]
+    needed = {key for key, p in inspect.signature(kind).parameters.items() if p.default is REQUIRED}
+    return MODELS.build(dict(type=kind.__name__, **{key: required[key] for key in needed}, **config))
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_classes_give_what_the_functions_give(name):
+    """loss_weight, reduction_override and avg_factor in, in the target form of heads."""
+    spec, (pred, target, weight) = SPECS[name], inputs()
+    if spec.skeleton == 'rowwise':
+        target = target.clamp(max=C - 1)
+    if spec.form == 'scored':
+        target = target, torch.rand(N)
+    elif spec.form == 'dense':
+        target = torch.nn.functional.one_hot(target, C + 1)[:, :C].float()
+    loss, parameters = built(name, loss_weight=2.5), {}
+    if spec.probabilities == 'from_logits':
+        pred = pred.sigmoid()
+    if name == 'class_balanced_focal':
+        parameters['samples_per_class'] = [10.0] * C
+    for reduction in ('none', 'mean', 'sum'):
+        arguments = {} if reduction == 'sum' else {'avg_factor': 7.0}
+        ours = loss(pred, target, weight=weight, reduction_override=reduction, **arguments)
+        plain = functional.FUNCTIONS[name](pred, target, weight, reduction=reduction, **arguments, **parameters)
+        torch.testing.assert_close(ours, 2.5 * plain)
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_inherited_and_unknown_arguments(name):
+    """What another variant knows is warned about once; a slip is an error that names what was meant."""
+    kind = CLASSES[name]
+    known = {key for spec in SPECS.values() for key in spec.defaults}
+    foreign = sorted(known - inspect.signature(kind).parameters.keys())[0]
+    with pytest.warns(UserWarning, match=rf'{kind.__name__} does not use {foreign}=1.5.*no effect') as caught:
+        loss = built(name, **{foreign: 1.5})
+    assert len(caught) == 1
+    assert loss.ignored_arguments == {foreign: 1.5}
+    with pytest.raises(TypeError, match=r"'gama': did you mean 'gamma'"):
+        built(name, gama=2.0)
+    own = next(key for key, default in SPECS[name].defaults.items() if isinstance(default, float))
+    assert built(name, **{own: 0.5}).given_arguments.items() >= {own: 0.5}.items()
 
 
 def test_lists_are_buffers_that_checkpoints_do_not_hold():

@@ -19,22 +19,23 @@ def inputs(device='cpu'):
     return pred.to(device), target.to(device), weight.to(device)
 
 
-@pytest.mark.parametrize('reduce', (True, False), ids=('reduced', 'elements'))
+@pytest.mark.parametrize('output', ('sum', 'row', 'element'))
 @pytest.mark.parametrize('dense', (True, False), ids=('dense', 'labels'))
-def test_opcheck(any_backend, device, reduce, dense):
+def test_opcheck(any_backend, device, output, dense):
     if any_backend == 'torch':
         pytest.skip('plain PyTorch operations need no operator of their own')
     pred, target, weight = inputs(device)
     if dense:
         target = torch.rand_like(pred)
-    avg_factor = torch.tensor([3.0], device=device) if reduce else None
+    avg_factor = torch.tensor([3.0], device=device) if output == 'sum' else None
     problem = (
         *(pred, target, None, weight[:, None].expand(N, C), None, avg_factor),
-        *('focal', [2.0, 0.25, 0.75], False, None, 0.5, reduce, any_backend),
+        *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
     )
     torch.library.opcheck(library.elementwise_forward, problem)
-    upstream = torch.rand((1,) if reduce else (N, C), device=device)
-    torch.library.opcheck(library.elementwise_backward, (upstream, *problem))
+    upstream = torch.rand({'sum': (1,), 'row': (N,), 'element': (N, C)}[output], device=device)
+    for gathers in (False, True):
+        torch.library.opcheck(library.elementwise_backward, (upstream, *problem, gathers))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')

@@ -6,6 +6,11 @@ from torch.nn import functional as F
 from focal_plugin.ops import library  # noqa: F401  defines the operator
 
 
+def check_shapes(inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    if inputs.shape != targets.shape:
+        raise ValueError(f'targets must have the shape of inputs, {inputs.shape}, got {targets.shape}')
+
+
 def sigmoid_focal_loss(
     inputs: torch.Tensor, targets: torch.Tensor, alpha: float, gamma: float, reduction: str
 ) -> torch.Tensor:
@@ -14,8 +19,7 @@ def sigmoid_focal_loss(
     With gamma = 0 it is torch's own cross-entropy: users of these losses, and the libraries' own tests, compare the two
     more closely than torch's is exact (in float32 it is off by a thousandth at a negative's logit of -8).
     """
-    if inputs.shape != targets.shape:
-        raise ValueError(f'targets must have the shape of inputs, {inputs.shape}, got {targets.shape}')
+    check_shapes(inputs, targets)
     if gamma == 0 and alpha <= 1 and inputs.numel() > 0:
         targets = targets.to(inputs.dtype)
         loss = F.binary_cross_entropy_with_logits(inputs, targets, reduction='none')
@@ -31,3 +35,14 @@ def sigmoid_focal_loss(
         inputs, targets = inputs.reshape(1), targets.reshape(1)
         return torch.ops.focal_plugin.sigmoid_focal_loss(inputs, targets, gamma, alpha, reduction).reshape([])
     return torch.ops.focal_plugin.sigmoid_focal_loss(inputs, targets, gamma, alpha, reduction)
+
+
+def sigmoid_focal_star_loss(
+    inputs: torch.Tensor, targets: torch.Tensor, alpha: float, gamma: float, reduction: str
+) -> torch.Tensor:
+    """focal_plugin.functional.sigmoid_focal_star_loss of dense targets of inputs' shape; any shape, () too."""
+    check_shapes(inputs, targets)
+    if inputs.dim() == 0:
+        inputs, targets = inputs.reshape(1), targets.reshape(1)
+        return torch.ops.focal_plugin.sigmoid_focal_star_loss(inputs, targets, gamma, alpha, reduction).reshape([])
+    return torch.ops.focal_plugin.sigmoid_focal_star_loss(inputs, targets, gamma, alpha, reduction)

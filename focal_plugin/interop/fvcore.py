@@ -1,10 +1,13 @@
-"""fvcore.nn's focal loss."""
+"""fvcore.nn's focal losses."""
 
 import torch
 
 from focal_plugin.interop import dense
 
-_SCRIPTED = {'sigmoid_focal_loss_jit': 'sigmoid_focal_loss'}
+_SCRIPTED = {
+    'sigmoid_focal_loss_jit': 'sigmoid_focal_loss',
+    'sigmoid_focal_loss_star_jit': 'sigmoid_focal_loss_star',
+}
 
 
 def sigmoid_focal_loss(
@@ -32,6 +35,33 @@ def sigmoid_focal_loss(
         ValueError: shapes that differ, gamma < 0, alpha > 1, or another reduction (which fvcore takes for 'none').
     """
     return dense.sigmoid_focal_loss(inputs.float(), targets, alpha, gamma, reduction)
+
+
+def sigmoid_focal_loss_star(
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    alpha: float = -1,
+    gamma: float = 1,
+    reduction: str = 'none',
+) -> torch.Tensor:
+    """fvcore.nn.sigmoid_focal_loss_star: FL* of the appendix of arXiv 1708.02002, without its shift, for dense targets.
+
+        loss = -alpha_t log(sigmoid(gamma x_t)) / gamma,  x_t = inputs (2 targets - 1)
+
+    Args:
+        inputs: logits of any shape and floating dtype.
+        targets: values in [0, 1] of the same shape.
+        alpha: weight of the positives in [0, 1]; negative: no weight.
+        gamma: steepness, above 0; 1 is cross-entropy.
+        reduction: 'none', 'mean' (over the elements) or 'sum'.
+
+    Returns:
+        The loss, float32 whatever the dtype of inputs, as in fvcore.
+
+    Raises:
+        ValueError: shapes that differ, gamma <= 0, alpha > 1, or another reduction (which fvcore takes for 'none').
+    """
+    return dense.sigmoid_focal_star_loss(inputs.float(), targets, alpha, gamma, reduction)
 
 
 def __getattr__(name: str):

@@ -1,9 +1,19 @@
-"""mmcv.ops' sigmoid focal loss, without mmcv's compiled ops."""
+"""mmcv.ops' focal losses, without mmcv's compiled ops."""
 
 import torch
 from torch import Tensor, nn
 
 from focal_plugin import functional
+
+
+def _check_shapes(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    if input.dim() != 2 or target.dim() != 1:
+        raise ValueError(
+            f'input must have the shape (N, C) and target (N,), got {tuple(input.shape)} and {tuple(target.shape)}'
+        )
+    classes = input.size(1)
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f'weight must hold one number for each of the {classes} classes, got {tuple(weight.shape)}')
 
 
 def sigmoid_focal_loss(
@@ -34,16 +44,9 @@ def sigmoid_focal_loss(
         ValueError: shapes that don't fit, another reduction, on the CPU a label outside [0, C].
         TypeError: a target that is not integer.
     """
-    if input.dim() != 2 or target.dim() != 1:
-        raise ValueError(
-            f'input must have the shape (N, C) and target (N,), got {tuple(input.shape)} and {tuple(target.shape)}'
-        )
+    _check_shapes(input, target, weight)
     rows, classes = input.shape
     if weight is not None:
-        if weight.shape != (classes,):
-            raise ValueError(
-                f'weight must hold one number for each of the {classes} classes, got {tuple(weight.shape)}'
-            )
         # A label outside [0, C] must reach the loss, which names it, and not fail as an index.
         weight = torch.cat([weight.detach(), weight.new_ones(1)])[target.clamp(0, classes)]
     if reduction != 'mean':
@@ -52,7 +55,58 @@ def sigmoid_focal_loss(
     return total / max(rows, 1)
 
 
-class SigmoidFocalLoss(nn.Module):
+def softmax_focal_loss(
+    input: Tensor,
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    weight: Tensor | None = None,
+    reduction: str = 'mean',
+) -> Tensor:
+    """mmcv.ops.softmax_focal_loss: the focal loss of arXiv 1708.02002 for a softmax over the classes.
+
+        loss = alpha weight[label] (1 - p)^gamma (-log p),  p = softmax(input)[label]
+
+    alpha multiplies every row alike. mmcv stops at -log p = 87.3, in half types earlier; this does not.
+
+    Args:
+        input: logits (N, C) of any floating dtype and strides.
+        target: labels (N,) in [0, C); a background has a class of its own. A negative label gives no loss and no
+            gradient. C, which mmcv lets pass and then reads past the row's end, is refused.
+        gamma: focusing exponent, at least 0.
+        alpha: factor of the loss in [0, 1].
+        weight: one number a class, (C,), that multiplies the rows of its label. It gets no gradient, as in mmcv.
+        reduction: 'none' (N,), 'sum', or 'mean': the sum divided by N, negative labels included.
+
+    Returns:
+        The loss. Reduced, that of half logits is float32.
+
+    Raises:
+        ValueError: shapes that don't fit, another reduction, on the CPU a label above C - 1.
+        TypeError: a target that is not integer.
+    """
+    _check_shapes(input, target, weight)
+    target = torch.where(target < 0, -1, target)
+    if weight is not None:
+        weight = weight.detach()[target.clamp(0, input.size(1) - 1)]
+    return functional.softmax_focal_loss(
+        input, target, weight, gamma=gamma, alpha=alpha, reduction=reduction, ignore_index=-1
+    )
+
+
+class _FocalLoss(nn.Module):
+    def __init__(self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: str = 'mean'):
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+        self.register_buffer('weight', weight)
+        self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        return f'gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}'
+
+
+class SigmoidFocalLoss(_FocalLoss):
     """mmcv.ops.SigmoidFocalLoss: :func:`sigmoid_focal_loss` as a module.
 
     Args:
@@ -62,16 +116,21 @@ class SigmoidFocalLoss(nn.Module):
         reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
     """
 
-    def __init__(self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: str = 'mean'):
-        super().__init__()
-        self.gamma = gamma
-        self.alpha = alpha
-        self.register_buffer('weight', weight)
-        self.reduction = reduction
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of logits (N, C) and labels (N,)."""
         return sigmoid_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
 
-    def extra_repr(self) -> str:
-        return f'gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}'
+
+class SoftmaxFocalLoss(_FocalLoss):
+    """mmcv.ops.SoftmaxFocalLoss: :func:`softmax_focal_loss` as a module.
+
+    Args:
+        gamma: focusing exponent, at least 0.
+        alpha: factor of the loss in [0, 1].
+        weight: one number a class, (C,), or None; a buffer.
+        reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (N, C) and labels (N,)."""
+        return softmax_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)

@@ -1,5 +1,8 @@
-"""mmdet.models.losses.focal_loss's functions."""
+"""The functions of mmdet.models.losses: those of focal_loss, gfocal_loss, varifocal_loss and gaussian_focal_loss."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from focal_plugin import functional
@@ -74,3 +77,210 @@ def py_focal_loss_with_prob(
     return functional.sigmoid_focal_loss(
         pred, target, weight, gamma=gamma, alpha=alpha, reduction=reduction, avg_factor=avg_factor, activated=True
     )
+
+
+def quality_focal_loss(
+    pred: Tensor,
+    target: tuple[Tensor, Tensor],
+    weight: Tensor | None = None,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+    *,
+    beta: float = 2.0,
+) -> Tensor:
+    """mmdet's quality_focal_loss: arXiv 2006.04388, for labels with a quality each.
+
+        loss = the sum over the classes of |y - p|^beta BCE(p, y),  y the score at the label's class, else 0
+
+    Args:
+        pred: logits (N, C).
+        target: the pair of labels (N,), background C (to mmdet also anything else outside [0, C), here an error), and
+            scores (N,) in [0, 1].
+        weight: (N,).
+        reduction: 'none' (N,), 'mean' (over N) or 'sum'.
+        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
+        beta: focusing exponent, at least 0.
+
+    Returns:
+        The loss. Reduced, that of half logits is float32.
+
+    Raises:
+        ValueError: shapes or values that don't fit, avg_factor with 'sum', on the CPU a label outside [0, C].
+        TypeError: a wrong dtype.
+    """
+    return functional.quality_focal_loss(pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor)
+
+
+def quality_focal_loss_tensor_target(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+    *,
+    beta: float = 2.0,
+    activated: bool = False,
+) -> Tensor:
+    """mmdet's quality_focal_loss_tensor_target: :func:`quality_focal_loss` of a dense target (N, C) of qualities.
+
+    With activated, pred holds probabilities.
+    """
+    return functional.quality_focal_loss(
+        pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor, activated=activated
+    )
+
+
+def quality_focal_loss_with_prob(
+    pred: Tensor,
+    target: tuple[Tensor, Tensor],
+    weight: Tensor | None = None,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+    *,
+    beta: float = 2.0,
+) -> Tensor:
+    """mmdet's quality_focal_loss_with_prob: :func:`quality_focal_loss` of probabilities instead of logits."""
+    return functional.quality_focal_loss(
+        pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor, activated=True
+    )
+
+
+def varifocal_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    iou_weighted: bool = True,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+) -> Tensor:
+    """mmdet's varifocal_loss: arXiv 2008.13367, for dense qualities.
+
+        loss = y BCE(p, y) where y > 0 (BCE alone without iou_weighted), else alpha p^gamma BCE(p, y)
+
+    Args:
+        pred: logits (N, C), or of any shape.
+        target: qualities in [0, 1] of pred's shape.
+        weight: (N,), (N, 1), (N, C) or (N * C,); with N = C mmdet takes (N,) for one number a class.
+        alpha: weight of the negatives, at least 0.
+        gamma: focusing exponent of the negatives, at least 0.
+        iou_weighted: whether positives are weighted with their quality.
+        reduction: 'none', 'mean' (over N * C) or 'sum'.
+        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
+
+    Returns:
+        The loss. Reduced, that of half logits is float32.
+
+    Raises:
+        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
+        TypeError: a wrong dtype.
+    """
+    return functional.varifocal_loss(
+        pred,
+        target,
+        weight,
+        alpha=alpha,
+        gamma=gamma,
+        iou_weighted=iou_weighted,
+        reduction=reduction,
+        avg_factor=avg_factor,
+    )
+
+
+def gaussian_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+    *,
+    alpha: float = 2.0,
+    gamma: float = 4.0,
+    pos_weight: float = 1.0,
+    neg_weight: float = 1.0,
+) -> Tensor:
+    """mmdet's gaussian_focal_loss: arXiv 1808.01244, for heatmaps.
+
+        loss = -pos_weight (1 - p)^alpha log p where y = 1, else -neg_weight (1 - y)^gamma p^alpha log(1 - p)
+
+    Args:
+        pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
+        target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
+        weight: of pred's shape, or one a row.
+        reduction: 'none', 'mean' (over the elements) or 'sum'.
+        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
+        alpha: exponent of the prediction, at least 0.
+        gamma: exponent of the target, at least 0.
+        pos_weight, neg_weight: factors of the two kinds.
+
+    Returns:
+        The loss. Reduced, that of half probabilities is float32; finite, where mmdet's is inf in float16.
+
+    Raises:
+        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
+        TypeError: a wrong dtype.
+    """
+    return functional.gaussian_focal_loss(
+        pred,
+        target,
+        weight,
+        alpha=alpha,
+        gamma=gamma,
+        pos_weight=pos_weight,
+        neg_weight=neg_weight,
+        reduction=reduction,
+        avg_factor=avg_factor,
+    )
+
+
+def gaussian_focal_loss_with_pos_inds(
+    pred: Tensor,
+    gaussian_target: Tensor,
+    pos_inds: Tensor,
+    pos_labels: Tensor,
+    alpha: float = 2.0,
+    gamma: float = 4.0,
+    pos_weight: float = 1.0,
+    neg_weight: float = 1.0,
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+) -> Tensor:
+    """mmdet's gaussian_focal_loss_with_pos_inds: :func:`gaussian_focal_loss` with the positives named.
+
+    Args:
+        pred: probabilities (N, C).
+        gaussian_target: heatmap of pred's shape, for the negatives.
+        pos_inds: rows of the positives (M,).
+        pos_labels: their classes (M,).
+        reduction: 'mean' (that of the M positives plus that of all N * C elements as negatives) or 'sum'.
+
+    The other arguments are those of :func:`gaussian_focal_loss`.
+
+    Raises:
+        ValueError: reduction 'none' too: mmdet adds (M, 1) and (N, C) there.
+    """
+
+    def loss(pred: Tensor, target: Tensor, pos_weight: float = pos_weight) -> Tensor:
+        return gaussian_focal_loss(
+            pred,
+            target,
+            reduction=reduction,
+            avg_factor=avg_factor,
+            alpha=alpha,
+            gamma=gamma,
+            pos_weight=pos_weight,
+            neg_weight=neg_weight,
+        )
+
+    return with_positives_named(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)
+
+
+def with_positives_named(
+    loss: Callable[..., Tensor], pred: Tensor, target: Tensor, pos_inds: Tensor, pos_labels: Tensor, reduction: str
+) -> Tensor:
+    """loss(pred, target) of positives that are named, plus loss(pred, target, pos_weight=0.0) of all."""
+    if reduction == 'none':
+        raise ValueError("pos_inds can't be used with reduction='none': write 'mean' or 'sum'")
+    positives = pred[pos_inds, pos_labels]
+    return loss(positives, torch.ones_like(positives)) + loss(pred, target, pos_weight=0.0)

@@ -5,11 +5,16 @@ import torch
 from focal_plugin.kernels.problem import Problem
 
 
+def _has_background(problem: Problem) -> bool:
+    """Whether label C is the background, all of whose targets are 0; over a softmax it would be a class without a logit."""
+    return problem.spec.skeleton == 'elementwise'
+
+
 def check_labels(problem: Problem) -> None:
-    """Raises ValueError for a label outside [0, C] that is not ignored."""
+    """Raises ValueError for a label that no class has and that is not ignored."""
     if not problem.has_labels or problem.target.device.type != 'cpu':
         return
-    bad = (problem.target < 0) | (problem.target > problem.pred.size(-1))
+    bad = (problem.target < 0) | (problem.target >= problem.pred.size(-1) + _has_background(problem))
     if problem.ignore_index is not None:
         bad &= problem.target != problem.ignore_index
     if bad.any():
@@ -18,10 +23,13 @@ def check_labels(problem: Problem) -> None:
 
 def bad_label(label: int, problem: Problem) -> ValueError:
     classes = problem.pred.size(-1)
+    if _has_background(problem):
+        range_, background = f'[0, {classes}]', f'and {classes} for the background'
+    else:
+        range_, background = f'[0, {classes})', 'the background, if there is one, among them'
     return ValueError(
-        f'label {label} is outside [0, {classes}]: logits of {classes} classes (C) take labels 0 to {classes - 1} and '
-        f'{classes} for the background. Does num_classes match the annotations? To leave such rows out: '
-        f'ignore_index={label}'
+        f'label {label} is outside {range_}: logits of {classes} classes (C) take labels 0 to {classes - 1}, {background}. '
+        f'Does num_classes match the annotations? To leave such rows out: ignore_index={label}'
     )
 
 

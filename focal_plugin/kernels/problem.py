@@ -13,7 +13,7 @@ class Problem(NamedTuple):
     Attributes:
         pred: logits (probabilities where ``activated``), any strides; the classes are the last dimension.
         target: int64 labels of shape pred.shape[:-1], background C; or dense values in [0, 1] of pred's shape.
-        score: y of each positive, of the labels' shape, or None: 1.
+        score: y of each label's element, of the labels' shape, or None: 1.
         weight: broadcast to pred's shape, or None.
         table: parameters that are vectors over the classes: float32 (parameters, C), or None.
         avg_factor: what the sum is divided by, on pred's device, shape () or (1,), or None.
@@ -22,7 +22,7 @@ class Problem(NamedTuple):
         activated: pred holds probabilities.
         ignore_index: rows with this label give no loss and no gradient, or None.
         scale: a factor of every value.
-        reduce: the sum instead of one value an element.
+        output: one value an 'element', the sum of each 'row', or the 'sum' of all.
     """
 
     pred: Tensor
@@ -36,8 +36,16 @@ class Problem(NamedTuple):
     activated: bool
     ignore_index: int | None
     scale: float
-    reduce: bool
+    output: str
 
     @property
     def has_labels(self) -> bool:
         return self.target.dim() < self.pred.dim()
+
+    @property
+    def reduce(self) -> bool:
+        return self.output == 'sum'
+
+    def per_element(self, upstream: Tensor) -> Tensor:
+        """An upstream gradient of the output, as a view of pred's shape where it is one a row."""
+        return upstream.unsqueeze(-1).expand(self.pred.shape) if self.output == 'row' else upstream

@@ -1,48 +1,188 @@
-"""What the registry classes have in common."""
+"""What the registry classes have in common: constructor, call, and what happens to arguments that are not theirs."""
+
+import inspect
+import warnings
+from typing import Any
 
 from torch import Tensor, nn
 
-from focal_plugin import functional
-from focal_plugin.arguments import REDUCTIONS
+from focal_plugin import arguments, documentation, functional
+from focal_plugin.math import SPECS, Spec
+from focal_plugin.math.spec import REQUIRED, Parameter
+
+_COMMON = ('reduction', 'loss_weight')
+
+
+class ReductionOverrideError(ValueError, AssertionError):
+    """mmdet asserts that reduction_override is known; here it is a ValueError like any other."""
 
 
 class FusedLoss(nn.Module):
-    """Base of the registry classes: reduction_override, loss_weight, vectors of parameters. The hook looks for it."""
+    """Base of the registry classes; hooks and tools look for it.
 
-    use_sigmoid: bool
+    A subclass names its spec; constructor and docstring are made from it. Where it also subclasses mmdet's class of the
+    same loss, positional arguments have mmdet's order.
+
+    Attributes:
+        spec: the variant.
+        own: arguments of the class beside those of its spec.
+        withheld: arguments of its spec that it sets itself.
+        replaces: mmdet's name that focal_plugin.override gives to the class, or None.
+        given_arguments: the arguments of the variant that the config gave.
+        ignored_arguments: those that only other variants know.
+    """
+
+    spec: Spec
+    own: tuple[Parameter, ...] = ()
+    withheld: tuple[str, ...] = ()
+    replaces: str | None = None
+    use_sigmoid: bool = True
     reduction: str
     loss_weight: float
-    activated: bool = False
+    given_arguments: dict[str, Any]
+    ignored_arguments: dict[str, Any]
 
-    def set_common(self, use_sigmoid: bool, reduction: str, loss_weight: float) -> None:
-        """Checks and keeps the arguments that every loss has."""
-        if use_sigmoid is not True:
-            raise ValueError(
-                f'{type(self).__name__} is a sigmoid loss: write use_sigmoid=True, got {use_sigmoid!r}. (Heads read '
-                f'use_sigmoid to choose between num_classes channels with a sigmoid and num_classes + 1 with a softmax.)'
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if 'spec' not in vars(cls):
+            return
+        defaults = cls._defaults()
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        cls.__signature__ = inspect.Signature(
+            [inspect.Parameter(name, positional, default=defaults[name]) for name in cls._order()]
+        )
+        parameters = [p for p in (*cls.own, *cls.spec.parameters) if p.name in defaults]
+        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
+        parameters = {p.name: p.default for p in (*cls.own, *cls.spec.parameters) if p.name not in cls.withheld}
+        return {'use_sigmoid': cls.use_sigmoid, **parameters, 'reduction': 'mean', 'loss_weight': 1.0, **flag}
+
+    @classmethod
+    def _order(cls) -> list[str]:
+        """The constructor's arguments: mmdet's first in mmdet's order, then those that must be given."""
+        ours = cls._defaults()
+        bases = (base for base in cls.__mro__ if not issubclass(base, FusedLoss) and base is not nn.Module)
+        base = next((base for base in bases if issubclass(base, nn.Module)), None)
+        theirs = [] if base is None else [name for name in inspect.signature(base).parameters if name in ours]
+        required_first = sorted(ours, key=lambda name: ours[name] is not REQUIRED)
+        return list(dict.fromkeys([*theirs, *required_first]))
+
+    def __init__(self, *args, **given) -> None:
+        nn.Module.__init__(self)
+        kind, spec, order = type(self).__name__, self.spec, self._order()
+        if len(args) > len(order):
+            raise TypeError(f'{kind} takes at most {len(order)} arguments, got {len(args)}')
+        given |= dict(zip(order, args, strict=False))
+        known = self._defaults()
+        self.ignored_arguments = {name: value for name, value in given.items() if name not in known}
+        self._refuse_unknown(kind, known)
+        values = known | {name: value for name, value in given.items() if name in known}
+        missing = [name for name, value in values.items() if value is REQUIRED]
+        if missing:
+            raise TypeError(f'{kind} needs {", ".join(missing)}')
+        self._set_common(**{name: values.pop(name) for name in ('use_sigmoid', *_COMMON)})
+        if spec.probabilities:
+            setattr(self, spec.probabilities, bool(values.pop(spec.probabilities)))
+        for parameter in (*self.own, *spec.parameters):
+            if parameter.name in values:
+                value = arguments.check_parameter(parameter, values[parameter.name])
+                self._set_parameter(parameter.name, value)
+        self.given_arguments = {name: given[name] for name in spec.defaults if name in given}
+
+    def _refuse_unknown(self, kind: str, known) -> None:
+        of_others = _anyones_arguments() - {*self.withheld}
+        for name in self.ignored_arguments:
+            if name not in of_others:
+                message = arguments.unknown(kind, name, sorted(of_others | known.keys()))
+                raise TypeError(f'{message} (_delete_=True leaves out what a config inherits)')
+        if self.ignored_arguments:
+            names = ', '.join(f'{name}={value!r}' for name, value in self.ignored_arguments.items())
+            warnings.warn(
+                f'{kind} does not use {names}: other losses do, and a config that only changes the type inherits them. '
+                f'They have no effect; _delete_=True (with use_sigmoid written out) leaves them out',
+                stacklevel=3,
             )
-        if reduction not in REDUCTIONS:
-            raise ValueError(f'reduction must be one of {REDUCTIONS}, got {reduction!r}')
+
+    def _set_common(self, use_sigmoid: bool, reduction: str, loss_weight: float) -> None:
+        kind = type(self)
+        if use_sigmoid is not kind.use_sigmoid:
+            activation = 'sigmoid' if kind.use_sigmoid else 'softmax'
+            raise ValueError(
+                f'{kind.__name__} is a {activation} loss: write use_sigmoid={kind.use_sigmoid}, got {use_sigmoid!r}. '
+                f'(Heads read use_sigmoid to choose between num_classes channels with a sigmoid and num_classes + 1 '
+                f'with a softmax.)'
+            )
+        if reduction not in arguments.REDUCTIONS:
+            raise ValueError(f'reduction must be one of {arguments.REDUCTIONS}, got {reduction!r}')
         self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, loss_weight
 
-    def set_parameter(self, name: str, value) -> None:
+    def _set_parameter(self, name: str, value) -> None:
         """Keeps a parameter: a number as an attribute, a vector as a buffer that checkpoints don't hold."""
         if isinstance(value, Tensor):
             self.register_buffer(name, value, persistent=False)
         else:
             setattr(self, name, value)
 
-    def run(self, spec, parameters, pred, target, weight, avg_factor, reduction_override) -> Tensor:
-        if reduction_override not in (None, *REDUCTIONS):
-            raise ValueError(f'reduction_override must be None or one of {REDUCTIONS}, got {reduction_override!r}')
+    @property
+    def takes_probabilities(self) -> bool:
+        """Whether a call hands over probabilities instead of logits."""
+        flag = self.spec.probabilities
+        return flag is not None and getattr(self, flag) is (flag == 'activated')
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss.
+
+        Args:
+            pred (Tensor): Logits with shape (N, C), or any shape (..., C) and strides.
+            target (Tensor or tuple[Tensor]): Labels with shape (N,), background C; dense values in [0, 1] of pred's
+                shape; for losses of quality also (labels, scores).
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C).
+            avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements (of
+                rows, for losses whose 'none' is one value a row).
+            reduction_override (str, optional): Replaces reduction for this call.
+
+        Returns:
+            Tensor: The loss; float32 where it is reduced.
+        """
+        return self.run(pred, target, weight, avg_factor, reduction_override)
+
+    def run(self, pred, target, weight, avg_factor, reduction_override, statistics=None, **changed) -> Tensor:
+        """The loss, with statistics and parameters of this call."""
+        if reduction_override not in (None, *arguments.REDUCTIONS):
+            raise ReductionOverrideError(
+                f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
+            )
         return functional.apply(
-            spec,
-            parameters,
+            self.spec,
+            {name: changed[name] if name in changed else getattr(self, name) for name in self.spec.defaults},
             pred,
             target,
             weight,
             reduction=reduction_override or self.reduction,
             avg_factor=avg_factor,
-            activated=self.activated,
+            activated=self.takes_probabilities,
             loss_weight=self.loss_weight,
+            statistics=statistics,
         )
+
+    def extra_repr(self) -> str:
+        shown = [*self.spec.defaults, *_COMMON]
+        return ', '.join(
+            f'{name}={getattr(self, name)!r}' for name in shown if not isinstance(getattr(self, name), Tensor)
+        )
+
+
+def _anyones_arguments() -> set[str]:
+    """What some variant takes: these a config may inherit, anything else is a slip."""
+    flags = {spec.probabilities for spec in SPECS.values()} - {None}
+    return flags | {name for spec in SPECS.values() for name in spec.defaults} | {'num_classes'}

@@ -38,3 +38,28 @@ def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float
     zero = exponent == 0
     # The inner where keeps a NaN of 0 * inf out of the gradient too.
     return torch.where(zero, 1.0, (exponent * torch.where(zero, 0.0, log_base())).exp())
+
+
+def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
+    """base ** exponent of a base in [0, 1], with gradient 0 where the base is 0."""
+    zero = base < torch.finfo(base.dtype).tiny
+    inside = torch.where(zero, 1.0, base)
+    power_of_zero = (torch.as_tensor(exponent, dtype=base.dtype, device=base.device) == 0).to(base.dtype)
+    return torch.where(zero, power_of_zero, power(inside, inside.log, exponent))
+
+
+def distance_power(y: Tensor, p: Tensor, q: Tensor, exponent: Tensor | float) -> Tensor:
+    """|y - p| ** exponent, with gradient 0 where y = p."""
+    return power_of(choose(y, q, -p).abs(), exponent)
+
+
+def modulated_focal(p, q, log_p, log_q, y, gamma) -> tuple[Tensor, Tensor, Tensor]:
+    """(1 - p_t, (1 - p_t) ** gamma, cross-entropy)."""
+    wrong = choose(y, q, p)
+    modulating = power(wrong, lambda: log_choose(y, q, p, log_q, log_p), gamma)
+    return wrong, modulating, -choose(y, log_p, log_q)
+
+
+def detached(factor: Tensor, flag: Tensor) -> Tensor:
+    """The factor, without its gradient where flag is 1."""
+    return flag * factor.detach() + (1 - flag) * factor

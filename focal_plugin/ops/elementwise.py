@@ -11,9 +11,10 @@ from focal_plugin.ops import library
 
 class _Elementwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pred, target, score, weight, table, avg_factor, config):
+    def forward(ctx, pred, target, score, weight, table, avg_factor, config, statistics):
         ctx.save_for_backward(pred, target, score, weight, table, avg_factor)
         ctx.config = config
+        ctx.statistics = statistics  # not saved: every backward of an iteration adds to it
         return library.forward(pred, target, score, weight, table, avg_factor, *config)
 
     @staticmethod
@@ -24,18 +25,21 @@ class _Elementwise(torch.autograd.Function):
             problem = library.problem_of(*arguments[:-1])
             (grad,) = torch.autograd.grad(eager.compose(problem), problem.pred, upstream, create_graph=True)
         else:
-            grad = library.backward(upstream, *arguments)
-        return grad, None, None, None, None, None, None
+            grad, gathered = library.backward(upstream, *arguments, ctx.statistics is not None)
+            if ctx.statistics is not None:
+                ctx.statistics += gathered
+                ctx.statistics = None  # a second backward of the same loss counts no second time
+        return grad, *[None] * 7
 
 
-def elementwise(problem: Problem, backend: str) -> Tensor:
-    """Runs a problem on a backend: shape () or (1,) where it reduces, else pred's."""
+def elementwise(problem: Problem, backend: str, statistics: Tensor | None = None) -> Tensor:
+    """Runs a problem on a backend: shape () or (1,) where it reduces, else that of the rows or of pred."""
     if backend == 'torch':
         if torch.compiler.is_compiling():
             return eager.compose(problem)  # what a compiler fuses best
         warn_if_slow(problem.pred.device.type, problem.pred.dtype)
-    *tensors, spec, parameters, activated, ignore_index, scale, reduce = problem
-    config = (spec.name, parameters, activated, ignore_index, scale, reduce, backend)
+    *tensors, spec, parameters, activated, ignore_index, scale, output = problem
+    config = (spec.name, parameters, activated, ignore_index, scale, output, backend)
     if torch.is_grad_enabled() and problem.pred.requires_grad:
-        return _Elementwise.apply(*tensors, config)
+        return _Elementwise.apply(*tensors, config, statistics)
     return library.forward(*tensors, *config)

@@ -21,15 +21,15 @@ _MODULES = {
 }
 _PROBLEM = (
     'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, str spec, '
-    'float[] parameters, bool activated, int? ignore_index, float scale, bool reduce, str backend'
+    'float[] parameters, bool activated, int? ignore_index, float scale, str output, str backend'
 )
 
 _library = torch.library.Library('focal_plugin', 'DEF')
 _library.define(f'elementwise_forward({_PROBLEM}) -> Tensor')
-_library.define(f'elementwise_backward(Tensor upstream, {_PROBLEM}) -> Tensor')
-_library.define(
-    'sigmoid_focal_loss(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor',
-)
+_library.define(f'elementwise_backward(Tensor upstream, {_PROBLEM}, bool gathers) -> (Tensor, Tensor)')
+_SCRIPTABLE = ('sigmoid_focal_loss', 'sigmoid_focal_star_loss')
+for _name in _SCRIPTABLE:
+    _library.define(f'{_name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
 
 
 def problem_of(pred, target, score, weight, table, avg_factor, spec, *rest) -> Problem:
@@ -47,8 +47,20 @@ def _forward(*arguments) -> Tensor:
     return _module(arguments[-1]).forward(problem)
 
 
-def _backward(upstream: Tensor, *arguments) -> Tensor:
-    return _module(arguments[-1]).backward(problem_of(*arguments[:-1]), upstream)
+def _backward(upstream: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
+    *arguments, backend, gathers = arguments
+    problem = problem_of(*arguments)
+    statistics = _statistics_of(problem.pred) if gathers else None
+    return _module(backend).backward(problem, problem.per_element(upstream), statistics), statistics
+
+
+def _statistics_of(pred: Tensor) -> Tensor:
+    return pred.new_zeros((2, pred.size(-1)), dtype=torch.float64)
+
+
+def _backward_of_tensors(*arguments) -> tuple[Tensor, Tensor]:
+    grad, statistics = _backward(*arguments)
+    return grad, grad.new_empty(0, dtype=torch.float64) if statistics is None else statistics
 
 
 def _directly(pred: Tensor, backend: str) -> bool:
@@ -69,37 +81,103 @@ def forward(pred: Tensor, *arguments) -> Tensor:
     return run(pred, *arguments)
 
 
-def backward(upstream: Tensor, pred: Tensor, *arguments) -> Tensor:
-    """The gradient by pred under an upstream gradient."""
-    run = _backward if _directly(pred, arguments[-1]) else elementwise_backward
+def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
+    """The gradient by pred under an upstream gradient, and the statistics if the last argument asks for them."""
+    run = _backward if _directly(pred, arguments[-2]) else elementwise_backward
     return run(upstream, pred, *arguments)
 
 
 def _fake_forward(
-    pred, target, score, weight, table, avg_factor, spec, parameters, activated, ignore_index, scale, reduce, backend
+    pred, target, score, weight, table, avg_factor, spec, parameters, activated, ignore_index, scale, output, backend
 ):
-    if not reduce:
+    if output == 'element':
         return torch.empty_like(pred)
+    if output == 'row':
+        return pred.new_empty(pred.shape[:-1])
     shape = () if avg_factor is None else avg_factor.shape
     return pred.new_empty(shape, dtype=torch.promote_types(pred.dtype, torch.float32))
 
 
 def _fake_backward(upstream, pred, *arguments):
-    return torch.empty_like(pred)
+    gathers = arguments[-1]
+    return torch.empty_like(pred), _statistics_of(pred) if gathers else pred.new_empty(0, dtype=torch.float64)
 
 
-def _scriptable(pred: Tensor, target: Tensor, gamma: float, alpha: float, reduction: str) -> Tensor:
+def _scriptable(name: str, pred: Tensor, target: Tensor, gamma: float, alpha: float, reduction: str) -> Tensor:
     from focal_plugin import functional
 
-    return functional.sigmoid_focal_loss(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
+    return getattr(functional, name)(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
 
 
 _library.impl('elementwise_forward', _forward, 'CompositeExplicitAutograd')
-_library.impl('elementwise_backward', _backward, 'CompositeExplicitAutograd')
+_library.impl('elementwise_backward', _backward_of_tensors, 'CompositeExplicitAutograd')
 # TorchScript can't call an autograd.Function, but it can call an operator that does.
-_library.impl('sigmoid_focal_loss', _scriptable, 'CompositeImplicitAutograd')
+for _name in _SCRIPTABLE:
+    _library.impl(_name, functools.partial(_scriptable, _name), 'CompositeImplicitAutograd')
 torch.library.register_fake('focal_plugin::elementwise_forward', _fake_forward, lib=_library)
 torch.library.register_fake('focal_plugin::elementwise_backward', _fake_backward, lib=_library)
 
 elementwise_forward = torch.ops.focal_plugin.elementwise_forward.default
 elementwise_backward = torch.ops.focal_plugin.elementwise_backward.default
+
+
+# The losses over a softmax: no scores, no probabilities, one value a row.
+_ROWS = (
+    'Tensor pred, Tensor target, Tensor? weight, Tensor? table, Tensor? avg_factor, str spec, float[] parameters, '
+    'int? ignore_index, float scale, str output, str backend'
+)
+_ROW_MODULES = {
+    'triton': 'focal_plugin.kernels.triton.rowwise',
+    'native': 'focal_plugin.kernels.native.elementwise',
+    'torch': 'focal_plugin.kernels.rowwise_eager',
+}
+
+_library.define(f'rowwise_forward({_ROWS}) -> Tensor')
+_library.define(f'rowwise_backward(Tensor upstream, {_ROWS}) -> Tensor')
+
+
+def row_problem_of(pred, target, weight, table, avg_factor, spec, parameters, ignore_index, *rest) -> Problem:
+    return Problem(pred, target, None, weight, table, avg_factor, SPECS[spec], parameters, False, ignore_index, *rest)
+
+
+@functools.cache
+def _row_module(backend: str):
+    return importlib.import_module(_ROW_MODULES[backend])
+
+
+def _forward_rows(*arguments) -> Tensor:
+    return _row_module(arguments[-1]).forward(row_problem_of(*arguments[:-1]))
+
+
+def _backward_rows(upstream: Tensor, *arguments) -> Tensor:
+    problem = row_problem_of(*arguments[:-1])
+    return _row_module(arguments[-1]).backward(problem, problem.per_element(upstream))
+
+
+def forward_rows(pred: Tensor, *arguments) -> Tensor:
+    """The forward of a loss over a softmax, given as the operator's arguments."""
+    run = _forward_rows if _directly(pred, arguments[-1]) else rowwise_forward
+    return run(pred, *arguments)
+
+
+def backward_rows(upstream: Tensor, pred: Tensor, *arguments) -> Tensor:
+    """Its gradient by pred under an upstream gradient."""
+    run = _backward_rows if _directly(pred, arguments[-1]) else rowwise_backward
+    return run(upstream, pred, *arguments)
+
+
+def _fake_forward_rows(pred, target, weight, table, avg_factor, spec, parameters, *rest):
+    return _fake_forward(pred, target, None, weight, table, avg_factor, spec, parameters, False, *rest)
+
+
+def _fake_backward_rows(upstream, pred, *arguments):
+    return torch.empty_like(pred)
+
+
+_library.impl('rowwise_forward', _forward_rows, 'CompositeExplicitAutograd')
+_library.impl('rowwise_backward', _backward_rows, 'CompositeExplicitAutograd')
+torch.library.register_fake('focal_plugin::rowwise_forward', _fake_forward_rows, lib=_library)
+torch.library.register_fake('focal_plugin::rowwise_backward', _fake_backward_rows, lib=_library)
+
+rowwise_forward = torch.ops.focal_plugin.rowwise_forward.default
+rowwise_backward = torch.ops.focal_plugin.rowwise_backward.default

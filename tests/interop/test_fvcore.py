@@ -1,4 +1,4 @@
-"""fvcore.nn.sigmoid_focal_loss under its own signature: fvcore's values and gradients, and the identities it tests."""
+"""fvcore.nn's focal losses under their own signatures: fvcore's values and gradients, and the identities it tests."""
 
 import inspect
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from focal_plugin.interop.fvcore import sigmoid_focal_loss, sigmoid_focal_loss_jit
+from focal_plugin.interop.fvcore import (
+    sigmoid_focal_loss,
+    sigmoid_focal_loss_jit,
+    sigmoid_focal_loss_star,
+    sigmoid_focal_loss_star_jit,
+)
 
 from oracle import assert_accurate, ulp_distance
 from oracle import sigmoid_focal_loss as oracle
@@ -22,9 +27,28 @@ CASES = {
 }
 
 
+STAR_CASES = {
+    'fvcore defaults': ((4, 5), -1, 1),
+    "the paper's gamma 2, with alpha": ((4, 5), 0.25, 2),
+    'three dimensions, gamma 4': ((2, 3, 1), -1, 4),
+    'gamma below 1': ((7,), 0.5, 0.5),
+    'a single number': ((), 0.25, 3),
+}
+FOCAL = [sigmoid_focal_loss, sigmoid_focal_loss_jit]
+STAR = [sigmoid_focal_loss_star, sigmoid_focal_loss_star_jit]
+
+
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def case(request):
-    shape, alpha, gamma = request.param
+    return drawn(*request.param)
+
+
+@pytest.fixture(params=STAR_CASES.values(), ids=STAR_CASES.keys())
+def star_case(request):
+    return drawn(*request.param)
+
+
+def drawn(shape, alpha, gamma):
     generator = torch.Generator().manual_seed(0)
     inputs = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
     targets = torch.randint(0, 2, shape, generator=generator).double()
@@ -32,19 +56,28 @@ def case(request):
     return inputs, targets, alpha, gamma, upstream
 
 
-def test_signature():
+def star_formula(inputs, targets, alpha, gamma, reduction='none'):
+    """fvcore's, through torch's autograd."""
+    loss = -F.logsigmoid(gamma * inputs * (2 * targets - 1)) / gamma
+    if alpha >= 0:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return {'none': lambda: loss, 'mean': loss.mean, 'sum': loss.sum}[reduction]()
+
+
+@pytest.mark.parametrize('function, gamma', [(sigmoid_focal_loss, 2), (sigmoid_focal_loss_star, 1)])
+def test_signature(function, gamma):
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     required = inspect.Parameter.empty
-    assert signature(sigmoid_focal_loss) == [
+    assert signature(function) == [
         ('inputs', kind, required),
         ('targets', kind, required),
         ('alpha', kind, -1),
-        ('gamma', kind, 2),
+        ('gamma', kind, gamma),
         ('reduction', kind, 'none'),
     ]
 
 
-@pytest.mark.parametrize('function', [sigmoid_focal_loss, sigmoid_focal_loss_jit], ids=['eager', 'jit'])
+@pytest.mark.parametrize('function', FOCAL, ids=['eager', 'jit'])
 def test_values_and_gradients(case, function):
     """Arguments by position; float32 in, float64 formula as the reference."""
     inputs, targets, alpha, gamma, upstream = case
@@ -107,7 +140,7 @@ def test_targets_that_require_a_gradient_get_one():
     torch.testing.assert_close(ours, targets.grad, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize('function', [sigmoid_focal_loss, sigmoid_focal_loss_jit], ids=['eager', 'jit'])
+@pytest.mark.parametrize('function', FOCAL, ids=['eager', 'jit'])
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
 def test_gamma_zero_without_alpha_is_cross_entropy(reduction, function):
     """torch's, bit for bit, also where torch's is not exact; gradients but for the order of their factors."""
@@ -173,3 +206,85 @@ def test_mean_of_nothing_is_zero(gamma):
     inputs, targets = torch.zeros(0, 4), torch.zeros(0, 4)
     value, grad = value_and_grad(lambda x: sigmoid_focal_loss(x, targets, gamma=gamma, reduction='mean'), inputs)
     assert value == 0 and grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize('function', STAR, ids=['eager', 'jit'])
+@pytest.mark.parametrize('soft', [False, True], ids=['hard', 'soft'])
+def test_star_values_and_gradients(star_case, function, soft):
+    """Arguments by position. Soft targets: where y is near a half the gradients of the two classes cancel."""
+    inputs, targets, alpha, gamma, upstream = star_case
+    targets = (targets + 0.4) / 2 if soft else targets
+    inputs, upstream, targets = inputs.float(), upstream.float(), targets.float()
+    ours = value_and_grad(lambda x: function(x, targets, alpha, gamma, 'none'), inputs, upstream)
+    theirs = value_and_grad(
+        lambda x: star_formula(x, targets.double(), alpha, gamma), inputs.double(), upstream.double()
+    )
+    assert ours[0].dtype == ours[1].dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+def test_star_reductions(reduction):
+    inputs, targets = torch.linspace(-4, 4, 60).reshape(3, 4, 5), (torch.arange(60) % 3 == 0).float().reshape(3, 4, 5)
+    ours = value_and_grad(lambda x: sigmoid_focal_loss_star(x, targets, 0.25, 2, reduction), inputs)
+    theirs = value_and_grad(lambda x: star_formula(x, targets.double(), 0.25, 2, reduction), inputs.double())
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize('function', STAR, ids=['eager', 'jit'])
+def test_star_with_gamma_one_is_cross_entropy(function):
+    """fvcore compares bits, of positives; here within two units in the last place, of negatives as well.
+
+    To the exact values: torch's own cross-entropy is off by a thousandth at a negative's logit of -8.
+    """
+    inputs = logit(torch.tensor([0.95, 0.90, 0.98, 0.99, 0.05, 0.0001]))
+    targets = torch.tensor([1.0, 1, 1, 1, 0, 0])
+    value, grad = value_and_grad(lambda x: function(x, targets), inputs)
+    exact = value_and_grad(
+        lambda x: F.binary_cross_entropy_with_logits(x, targets.double(), reduction='none'), inputs.double()
+    )
+    assert (ulp_distance(value, exact[0], torch.float32) <= 2).all()
+    assert (ulp_distance(grad, exact[1], torch.float32) <= 2).all()
+
+
+@pytest.mark.parametrize('alpha, silent', [(1, 0), (0, 1)], ids=['alpha 1: negatives', 'alpha 0: positives'])
+def test_star_alpha_silences(alpha, silent):
+    inputs, targets = logit(torch.tensor([0.05, 0.12, 0.89, 0.79])), torch.tensor([1.0, 1, 0, 0])
+    value, grad = value_and_grad(lambda x: sigmoid_focal_loss_star(x, targets, alpha, 3), inputs)
+    assert ((value == 0) == (targets == silent)).all()
+    assert ((grad == 0) == (targets == silent)).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_star_result_is_float32(dtype):
+    inputs = torch.tensor([20.0, -3.0, 0.5], dtype=dtype)
+    targets = torch.tensor([0, 1, 1])
+    value, grad = value_and_grad(lambda x: sigmoid_focal_loss_star(x, targets, gamma=2), inputs)
+    exact = value_and_grad(lambda x: star_formula(x, targets.double(), -1, 2), inputs.double())
+    assert value.dtype == torch.float32 and grad.dtype == dtype
+    assert_accurate(value, exact[0])
+    assert_accurate(grad.float() if dtype == torch.float64 else grad, exact[1])
+
+
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+def test_star_jit_gives_the_same_bits(reduction):
+    inputs, targets = torch.linspace(-5, 5, 40).reshape(5, 8), (torch.arange(40) % 2).float().reshape(5, 8)
+    eager = value_and_grad(lambda x: sigmoid_focal_loss_star(x, targets, 0.25, 2, reduction), inputs)
+    scripted = value_and_grad(lambda x: sigmoid_focal_loss_star_jit(x, targets, 0.25, 2, reduction), inputs)
+    torch.testing.assert_close(scripted, eager, rtol=0, atol=0)
+    assert isinstance(sigmoid_focal_loss_star_jit, torch.jit.ScriptFunction)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ((torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)), 'shape'),
+        ((torch.zeros(3), torch.zeros(3), 0.25, 2, 'avg'), 'avg'),
+        ((torch.zeros(3), torch.zeros(3), 0.25, 0), 'gamma'),
+        ((torch.zeros(3), torch.zeros(3), 1.5), 'alpha'),
+    ],
+    ids=['labels, which fvcore does not take', 'reduction', 'gamma, which fvcore divides by', 'alpha'],
+)
+def test_star_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sigmoid_focal_loss_star(*arguments)

@@ -1,10 +1,11 @@
-"""mmcv.ops' sigmoid focal loss under its own signature, against mmcv's kernel and the oracle."""
+"""mmcv.ops' focal losses under their own signatures, against mmcv's kernels and the oracle."""
 
 import mmcv.ops.focal_loss as peer
+import oracle_softmax
 import pytest
 import torch
 
-from focal_plugin.interop.mmcv import SigmoidFocalLoss, sigmoid_focal_loss
+from focal_plugin.interop.mmcv import SigmoidFocalLoss, SoftmaxFocalLoss, sigmoid_focal_loss, softmax_focal_loss
 
 import mmcv_kernel
 from oracle import assert_accurate
@@ -137,4 +138,118 @@ def test_bad_arguments(changes, error, message):
 def test_no_rows_give_zero():
     """mmcv gives NaN for their mean."""
     value, grad = value_and_grad(lambda x: sigmoid_focal_loss(x, torch.zeros(0, dtype=torch.long)), torch.zeros(0, 4))
+    assert value == 0 and grad.shape == (0, 4)
+
+
+@pytest.fixture
+def softmax_data(data):
+    """Labels of classes alone, some negative: mmcv's kernel ignores those."""
+    x, labels, class_weight = data
+    return x, torch.where(labels == 5, -1, labels), class_weight
+
+
+def softmax_formula(x, labels, class_weight, gamma, alpha, reduction):
+    """In float64, through torch's autograd."""
+    rows = labels.clamp(min=0)
+    log_p = x.log_softmax(1).gather(1, rows.unsqueeze(1)).squeeze(1)
+    loss = -alpha * (1 - log_p.exp()) ** gamma * log_p * (labels >= 0)
+    if class_weight is not None:
+        loss = loss * class_weight.double()[rows]
+    return {'none': lambda: loss, 'mean': lambda: loss.sum() / len(x), 'sum': loss.sum}[reduction]()
+
+
+def test_softmax_signatures():
+    assert signature(softmax_focal_loss) == signature(peer.SoftmaxFocalLossFunction.forward)[1:]
+    assert signature(SoftmaxFocalLoss.__init__) == signature(peer.SoftmaxFocalLoss.__init__)
+    assert signature(SoftmaxFocalLoss.forward) == signature(peer.SoftmaxFocalLoss.forward)
+    assert repr(SoftmaxFocalLoss(2.0, 0.25)) == repr(peer.SoftmaxFocalLoss(2.0, 0.25))
+
+
+@pytest.mark.parametrize('weighted', [False, True], ids=['plain', 'class weights'])
+@pytest.mark.parametrize('gamma, alpha', [(2.0, 0.25), (0.5, 0.75), (0.0, 0.5)])
+def test_softmax_equals_mmcv(softmax_data, weighted, gamma, alpha):
+    """Of each row: mmcv's own Python reduces by sum and by the number of rows."""
+    x, labels, class_weight = softmax_data
+    class_weight = class_weight if weighted else None
+    value, grad = value_and_grad(lambda x: softmax_focal_loss(x, labels, gamma, alpha, class_weight, 'none'), x)
+    theirs = mmcv_kernel.softmax(x, labels, class_weight, gamma, alpha)
+    torch.testing.assert_close((value, grad), theirs, rtol=1e-5, atol=0)
+    assert (value[labels < 0] == 0).all() and (grad[labels < 0] == 0).all()
+
+
+@pytest.mark.parametrize('weighted', [False, True], ids=['plain', 'class weights'])
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+def test_softmax_reductions(softmax_data, weighted, reduction):
+    x, labels, class_weight = softmax_data
+    class_weight = class_weight if weighted else None
+    upstream = torch.rand(30, generator=torch.Generator().manual_seed(1)) if reduction == 'none' else None
+    ours = value_and_grad(lambda x: softmax_focal_loss(x, labels, 2.0, 0.25, class_weight, reduction), x, upstream)
+    exact = value_and_grad(
+        lambda x: softmax_formula(x, labels, class_weight, 2.0, 0.25, reduction), x.double(), upstream
+    )
+    torch.testing.assert_close(ours, exact, rtol=1e-5, atol=0, check_dtype=False)
+
+
+def test_softmax_defaults_divide_by_the_rows(softmax_data):
+    x, labels, _ = softmax_data
+    exact = softmax_formula(x.double(), labels, None, 2.0, 0.25, 'sum')
+    assert softmax_focal_loss(x, labels).item() == pytest.approx(exact.item() / 30, rel=1e-5)
+
+
+def test_softmax_beyond_the_range_of_float32():
+    """mmcv stops at FLT_MIN: 87.3 * alpha, where the loss goes on with the logit."""
+    x, labels = torch.tensor([[0.0, 400.0]]), torch.tensor([0])
+    assert mmcv_kernel.softmax(x, labels)[0].item() == pytest.approx(0.25 * 87.34, rel=1e-4)
+    assert softmax_focal_loss(x, labels, 2.0, 0.25, None, 'none').item() == 100.0
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_softmax_dtypes(dtype):
+    x, labels = torch.tensor([[9.5, -20.0, 0.5], [100.0, 12.0, 3.0]], dtype=dtype), torch.tensor([2, 0])
+    value, grad = value_and_grad(lambda x: softmax_focal_loss(x, labels), x)
+    exact = oracle_softmax.softmax_focal_loss(x, labels)
+    assert value.dtype == torch.promote_types(dtype, torch.float32) and grad.dtype == dtype
+    assert_accurate(value, exact.value)
+    assert_accurate(grad, exact.grad)
+
+
+def test_softmax_module(softmax_data):
+    x, labels, class_weight = softmax_data
+    module = SoftmaxFocalLoss(2.0, 0.25, class_weight, 'sum')
+    assert list(module.state_dict()) == list(peer.SoftmaxFocalLoss(2.0, 0.25, class_weight).state_dict()) == ['weight']
+    assert module(x, labels) == softmax_focal_loss(x, labels, 2.0, 0.25, class_weight, 'sum')
+
+
+def test_softmax_weight_gets_no_gradient(softmax_data):
+    x, labels, class_weight = softmax_data
+    class_weight.requires_grad_()
+    softmax_focal_loss(x.requires_grad_(), labels, 2.0, 0.25, class_weight).backward()
+    assert class_weight.grad is None and x.grad is not None
+
+
+@pytest.mark.parametrize(
+    'changes, error, message',
+    [
+        ({'target': torch.tensor([0, 5])}, ValueError, '5'),
+        ({'target': torch.tensor([0, 5]), 'weight': torch.ones(5)}, ValueError, '5'),
+        ({'target': torch.tensor([0.0, 1.0])}, TypeError, 'integer'),
+        ({'target': torch.zeros(2, 5)}, ValueError, 'shape'),
+        ({'weight': torch.ones(6)}, ValueError, 'each of the 5 classes'),
+        ({'reduction': 'avg'}, ValueError, 'avg'),
+        ({'gamma': -1.0}, ValueError, 'gamma'),
+    ],
+    ids=[
+        *('label C, where mmcv reads the next row', 'label C with class weights', 'float labels', 'dense target'),
+        *('a weight too many', 'reduction', 'gamma'),
+    ],
+)
+def test_softmax_bad_arguments(changes, error, message):
+    arguments = {'input': torch.zeros(2, 5), 'target': torch.tensor([0, 4]), **changes}
+    with pytest.raises(error, match=message):
+        softmax_focal_loss(**arguments)
+
+
+def test_softmax_of_no_rows_is_zero():
+    """mmcv's max() fails."""
+    value, grad = value_and_grad(lambda x: softmax_focal_loss(x, torch.zeros(0, dtype=torch.long)), torch.zeros(0, 4))
     assert value == 0 and grad.shape == (0, 4)

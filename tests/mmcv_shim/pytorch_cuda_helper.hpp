@@ -1,5 +1,5 @@
-// Stands in for mmcv's header of this name, so that mmcv's sigmoid_focal_loss_cuda_kernel.cuh compiles without torch's
-// CUDA headers: by nvcc as it is, by a host compiler as a plain loop over the logits.
+// Stands in for mmcv's header of this name, so that mmcv's kernels of the focal losses compile without torch's CUDA
+// headers: by nvcc as it is, by a host compiler as a plain loop over the logits.
 #pragma once
 #include <c10/util/Half.h>
 

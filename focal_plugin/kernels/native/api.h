@@ -18,13 +18,15 @@ struct Operand {
 struct Call {
   int64_t dims;
   int64_t size[kMaxDims];  // the logits' shape; the last dimension holds the classes
-  Operand input, target, score, weight, upstream, output;
+  Operand input, target, score, weight, upstream, output;  // output: one value an element, or by_row (class stride 0)
+  int64_t by_row;
   const float *table;  // (parameters, classes), or null
   float parameter[8];
   int64_t exponent;  // 0, 1 or 2 where the first parameter is that number, else -1
   int64_t labels;    // the target holds class labels: its stride of the class dimension is ignored
   int64_t activated, derivative, has_ignore_index, ignore_index;
-  double scale;
+  double scale, after;  // `after` multiplies what the statistics have seen
+  double *statistics;   // (2, classes): absolute derivatives of positives and of negatives are added, or null
   int64_t threads;
   void *gomp_parallel;  // torch's own OpenMP runtime; null: threads of our own
   double sum;           // out: where output is absent

@@ -28,7 +28,8 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
     if problem.weight is not None:
         call.weight.set(problem.weight, problem.weight.stride())
     if output is not None:
-        call.output.set(output, output.stride())
+        call.by_row = output.dim() < pred.dim()
+        call.output.set(output, (*output.stride(), 0) if call.by_row else output.stride())
     if upstream is not None and not problem.reduce:
         call.upstream.set(upstream, upstream.stride())
     if problem.table is not None:
@@ -37,12 +38,12 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
     else:
         parameters = problem.parameters
         call.parameter[: len(parameters)] = parameters
-        call.exponent = int(parameters[0]) if parameters[0] in (0.0, 1.0, 2.0) else -1
+        call.exponent = int(parameters[0]) if parameters[0] in (0.0, 1.0, 2.0, 4.0) else -1
     return call
 
 
 def _run(problem: Problem, call: loader.Call) -> None:
-    loader.run(call, problem.spec.name)
+    loader.run(call, problem.spec)
     if call.bad_row >= 0:
         label = problem.target.as_strided((), (), problem.target.storage_offset() + call.bad_row)
         raise checks.bad_label(int(label), problem)
@@ -51,7 +52,8 @@ def _run(problem: Problem, call: loader.Call) -> None:
 def forward(problem: Problem) -> Tensor:
     scale = eager.scale_of(problem)
     if not problem.reduce:
-        out = torch.empty_like(problem.pred)
+        pred = problem.pred
+        out = torch.empty_like(pred) if problem.output == 'element' else pred.new_empty(pred.shape[:-1])
         _run(problem, _call(problem, float(scale), out))
         return out
     call = _call(problem, float(scale), None)
@@ -60,8 +62,11 @@ def forward(problem: Problem) -> Tensor:
     return total if problem.avg_factor is None else total.reshape(problem.avg_factor.shape)
 
 
-def backward(problem: Problem, upstream: Tensor) -> Tensor:
+def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
     out = torch.empty_like(problem.pred)
-    scale = float(eager.scale_of(problem)) * (float(upstream) if problem.reduce else 1.0)
-    _run(problem, _call(problem, scale, out, upstream))
+    scale, after = float(eager.scale_of(problem)), float(upstream) if problem.reduce else 1.0
+    call = _call(problem, scale if statistics is not None else scale * after, out, upstream)
+    if statistics is not None:
+        call.after, call.statistics = after, statistics.data_ptr()
+    _run(problem, call)
     return out

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from focal_plugin.math import Spec
+
 MAX_DIMS = 8
 MAX_PARAMETERS = 8
 TYPES = {
@@ -37,11 +39,14 @@ class Call(ctypes.Structure):
         ('dims', ctypes.c_int64),
         ('size', _Dims),
         *((name, Operand) for name in ('input', 'target', 'score', 'weight', 'upstream', 'output')),
+        ('by_row', ctypes.c_int64),
         ('table', ctypes.c_void_p),
         ('parameter', ctypes.c_float * MAX_PARAMETERS),
         *((name, ctypes.c_int64) for name in ('exponent', 'labels', 'activated', 'derivative')),
         *((name, ctypes.c_int64) for name in ('has_ignore_index', 'ignore_index')),
         ('scale', ctypes.c_double),
+        ('after', ctypes.c_double),
+        ('statistics', ctypes.c_void_p),
         ('threads', ctypes.c_int64),
         ('gomp_parallel', ctypes.c_void_p),
         ('sum', ctypes.c_double),
@@ -60,8 +65,9 @@ def path() -> Path | None:
 @functools.cache
 def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path()))
-    loaded.focal_plugin_run.restype = None
-    loaded.focal_plugin_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    for run in (loaded.focal_plugin_run, loaded.focal_plugin_run_rows):
+        run.restype = None
+        run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     return loaded
 
 
@@ -79,7 +85,8 @@ def _variant(name: str) -> int:
     return ctypes.addressof(ctypes.c_byte.in_dll(library(), f'focal_plugin_{name}'))
 
 
-def run(call: Call, variant: str) -> None:
+def run(call: Call, spec: Spec) -> None:
     call.threads = torch.get_num_threads()
     call.gomp_parallel = _gomp_parallel()
-    library().focal_plugin_run(ctypes.byref(call), _variant(variant))
+    skeleton = library().focal_plugin_run if spec.skeleton == 'elementwise' else library().focal_plugin_run_rows
+    skeleton(ctypes.byref(call), _variant(spec.name))

@@ -13,17 +13,36 @@ struct Point {
   V value, derivative;  // the derivative is with respect to the logit
 };
 
-// Targets. choose(one, zero) is the mean of two terms weighted by y, exact at y = 1 and y = 0 whatever the other is.
+// What a variant does with probabilities at 0 and 1.
+enum Probabilities : int {
+  kNoProbabilities,
+  kStopped,     // logarithms stop at -100, as in torch's binary_cross_entropy
+  kWithEpsilon  // 1e-12 is added inside logarithms, as in mmdet's Gaussian focal loss
+};
+
+FP_INLINE Point select(Mask mask, const Point &yes, const Point &no) {
+  return {select(mask, yes.value, no.value), select(mask, yes.derivative, no.derivative)};
+}
+FP_INLINE Point times(V factor, const Point &point) { return {factor * point.value, factor * point.derivative}; }
+
+// Targets. choose(one, zero) is the mean of two terms weighted by y, exact at y = 1 and y = 0 whatever the other is; mix
+// is the same of terms that are finite; split calls what a positive or a negative gives, and only that where the kind is known.
 struct Negative {
   static constexpr bool is_hard = true;
   static constexpr float y = 0.f;
   FP_INLINE V choose(V, V zero) { return zero; }
+  FP_INLINE V mix(V, V zero) { return zero; }
+  template <class One, class Zero>
+  FP_INLINE Point split(One, Zero zero) { return zero(); }
 };
 
 struct Positive {
   static constexpr bool is_hard = true;
   static constexpr float y = 1.f;
   FP_INLINE V choose(V one, V) { return one; }
+  FP_INLINE V mix(V one, V) { return one; }
+  template <class One, class Zero>
+  FP_INLINE Point split(One one, Zero) { return one(); }
 };
 
 struct Soft {
@@ -31,8 +50,12 @@ struct Soft {
   V y;
   Mask is_positive;
   inline __attribute__((always_inline)) V choose(V one, V zero) const {
-    const V mixed = y * one + (1.f - y) * zero;
-    return select(y == 1.f, one, select(y == 0.f, zero, mixed));
+    return select(y == 1.f, one, select(y == 0.f, zero, mix(one, zero)));
+  }
+  inline __attribute__((always_inline)) V mix(V one, V zero) const { return y * one + (1.f - y) * zero; }
+  template <class One, class Zero>
+  inline __attribute__((always_inline)) Point split(One one, Zero zero) const {
+    return select(is_positive, one(), zero());
   }
 };
 
@@ -45,30 +68,103 @@ FP_INLINE Terms terms_of_logit(V x) {
   return {x, select(negative, er, r), select(negative, r, er), select(negative, x, V{}) - l, select(negative, V{}, -x) - l};
 }
 
-// As torch's binary_cross_entropy: a logarithm is never below -100.
+// -log(1 - s) and its ratio to s, given 1 - s as well: near 0 from s, which 1 - s has rounded away.
+struct Complement {
+  V value, ratio;
+};
+
+FP_INLINE Complement minus_log_of_complement(V s, V complement) {
+  const V series = 1.f + s * (0.5f + s * (0.333333333f + s * (0.25f + s * 0.2f)));
+  const V log = -log_nonnegative(complement);
+  const Mask small = s < 0.03125f;
+  return {select(small, s * series, log), select(small, series, log / s)};
+}
+
+template <int MODE>
 FP_INLINE Terms terms_of_probability(V p) {
-  const V q = 1.f - p;
-  const V log_p = log_nonnegative(p), log_q = log_nonnegative(q);
-  // Near 0 the logarithm of 1 - p is taken from p, which 1 - p has rounded away.
-  const V series = -p * (1.f + p * (0.5f + p * (0.333333333f + p * (0.25f + p * 0.2f))));
-  const V exact_log_q = select(p < 0.03125f, series, log_q);
+  V q = 1.f - p;
+  const V epsilon = all(MODE == kWithEpsilon ? 1e-12f : 0.f), least = all(1e-30f);
+  if (MODE == kWithEpsilon) {  // the derivative by p is formed from that by the logit: 0 / 0 there
+    p = select(p < least, least, p);
+    q = select(q < least, least, q);
+  }
+  const V log_p = log_nonnegative(p + epsilon), log_q = -minus_log_of_complement(p, q + epsilon).value;
+  if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q};
   const V low = all(-100.f);
-  return {log_p - exact_log_q, p, q, select(log_p < low, low, log_p), select(exact_log_q < low, low, exact_log_q)};
+  return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q)};
 }
 
 // What the derivative by the logit is multiplied by to become the derivative by a probability.
-FP_INLINE V outer_derivative_of_probability(const Terms &t) {
-  const V v = t.p * t.q;
-  return 1.f / select(v < 1e-12f, all(1e-12f), v);
+template <int MODE>
+FP_INLINE V outer_derivative_of_probability(const Terms &t, V y) {
+  const V p = MODE == kWithEpsilon ? select(y == 1.f, t.p + 1e-12f, t.p) : t.p;
+  const V q = MODE == kWithEpsilon ? select(y == 1.f, t.q, t.q + 1e-12f) : t.q;
+  const float least = MODE == kWithEpsilon ? 1e-37f : 1e-12f;
+  const V v = p * q;
+  return 1.f / select(v < least, all(least), v);
 }
 
-// base^exponent: EXPONENT 0, 1 and 2 are fixed at compile time, anything else comes through the logarithm of the base.
+// base^exponent: EXPONENT 0, 1, 2 and 4 are fixed at compile time, anything else comes through the logarithm of the base.
 template <int EXPONENT>
 FP_INLINE V power(V base, V log_base, V exponent) {
   if (EXPONENT == 0) return all(1.f);
   if (EXPONENT == 1) return base;
   if (EXPONENT == 2) return base * base;
+  if (EXPONENT == 4) return (base * base) * (base * base);
   return select(exponent == 0.f, all(1.f), exp_nonpositive(exponent * log_base));
+}
+
+// base^exponent of a base in [0, 1], given by its logarithm or not.
+FP_INLINE V power_of_log(V log_base, V exponent) { return power<-1>(log_base, log_base, exponent); }
+FP_INLINE V power_of(V base, V exponent) { return power_of_log(log_nonnegative(base), exponent); }
+template <int EXPONENT>
+FP_INLINE V powered(V base, V exponent) {
+  return EXPONENT < 0 ? power_of(base, exponent) : power<EXPONENT>(base, base, exponent);
+}
+
+// What the losses that modulate by 1 - p_t have in common.
+struct Miss {
+  V wrong, log_wrong;  // 1 - p_t
+  V slope;             // p (1 - p) / (1 - p_t)
+  V cross_entropy;
+};
+
+template <class Target>
+FP_INLINE Miss miss_of(const Terms &t, const Target &target) {
+  Miss miss{target.mix(t.q, t.p), target.choose(t.log_q, t.log_p), target.choose(t.p, t.q),
+            -target.choose(t.log_p, t.log_q)};
+  if constexpr (!Target::is_hard) {
+    const Mask between = (target.y > 0.f) & (target.y < 1.f);
+    miss.log_wrong = select(between, log_nonnegative(miss.wrong), miss.log_wrong);
+    miss.slope = select(between, t.p * t.q / select(miss.wrong < 1e-37f, all(1e-37f), miss.wrong), miss.slope);
+  }
+  return miss;
+}
+
+template <class Target>
+FP_INLINE V residual_of(const Terms &t, const Target &target) { return target.mix(-t.q, t.p); }  // p - y
+
+template <class Target>
+FP_INLINE Point cross_entropy(const Terms &t, const Target &target) {
+  return {-target.choose(t.log_p, t.log_q), residual_of(t, target)};
+}
+
+// p^gamma (-log(1 - p)), without the gradient of p^gamma where detach is 1.
+template <int GAMMA>
+FP_INLINE Point focal_negative(const Terms &t, V gamma, V detach) {
+  const V modulating = power<GAMMA>(t.p, t.log_p, gamma);
+  return {modulating * -t.log_q, modulating * ((1.f - detach) * gamma * t.q * -t.log_q + t.p)};
+}
+
+// |y - p|^beta BCE(p, y).
+template <int BETA, class Target>
+FP_INLINE Point quality(const Terms &t, const Target &target, V beta) {
+  const Point entropy = cross_entropy(t, target);
+  const V distance = select(entropy.derivative < 0.f, -entropy.derivative, entropy.derivative);
+  const V modulating = powered<BETA>(distance, beta);
+  // beta |p - y|^(beta - 1) sign(p - y), 0 at p = y
+  const V through = select(distance == 0.f, V{}, beta * modulating / entropy.derivative);
+  return {modulating * entropy.value, modulating * entropy.derivative + through * t.p * t.q * entropy.value};
 }
 
 }  // namespace focal_plugin

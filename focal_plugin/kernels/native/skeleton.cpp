@@ -23,6 +23,7 @@ constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in t
 constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
 constexpr int64_t kParallelFrom = 32768;
 constexpr int64_t kBlock = 32;    // labels compared at once
+constexpr int64_t kMostStatistics = 64;  // batches with sums of their own
 constexpr int64_t kSumRun = 64;   // vectors added in float before the sum goes on in double
 
 enum Role { kInput, kTarget, kScore, kWeight, kUpstream, kOutput, kRoles };
@@ -41,7 +42,8 @@ struct Plan {
   bool rows_inner;  // the last of `rows` is the inner direction
   int64_t outer, inner;             // the sizes of the two directions, `outer` over all outer dimensions
   int64_t outer_step, inner_step;   // of a tile
-  int64_t outer_tiles, inner_tiles, tiles;
+  int64_t outer_tiles, inner_tiles, tiles;  // tiles of the same rows are neighbours
+  int64_t class_tiles() const { return rows_inner ? outer_tiles : inner_tiles; }
 };
 
 bool mergeable(const Dim &slow, const Dim &fast) {
@@ -79,7 +81,7 @@ Plan plan_of(const Call &call, const Variant &variant) {
       dims[d].stride[role] = plan.operand[role]->data != nullptr ? plan.operand[role]->stride[d] : 0;
     }
   }
-  const bool classes_matter = call.labels || call.table != nullptr;
+  const bool classes_matter = call.labels || call.table != nullptr || call.by_row || call.statistics != nullptr;
   if (classes_matter) {
     plan.classes = dims.back();
     dims.pop_back();
@@ -142,6 +144,8 @@ struct Scratch {
   std::vector<int64_t> offset[kRoles];  // of each outer index, where the tile is not linear
   std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
   std::vector<int32_t> positive_at, positive_row;
+  std::vector<double> row_sums;
+  std::vector<float> absolute;
 
   void reserve(const Call &call, int parameters) {
     const auto at_least = [](auto &values, int64_t size) {
@@ -150,6 +154,8 @@ struct Scratch {
     for (auto &offsets : offset) at_least(offsets, kTile);
     for (auto *values : {&buffer, &input, &factor}) at_least(*values, kTile);
     if (!call.labels) at_least(y, kTile);
+    at_least(row_sums, call.by_row ? kTile : 0);
+    at_least(absolute, call.statistics == nullptr ? 0 : kTile);
     for (auto &values : compact) at_least(values, call.labels ? kTile : 0);
     for (auto *values : {&table, &compact_table}) at_least(*values, call.table == nullptr ? 0 : kTile * parameters);
   }
@@ -195,15 +201,16 @@ struct Worker {
   }
 
   void place(int64_t tile) {
-    const int64_t inner_index = tile % plan.inner_tiles * plan.inner_step;
-    const int64_t outer_index = tile / plan.inner_tiles % plan.outer_tiles * plan.outer_step;
+    const int64_t slow = tile / plan.class_tiles(), fast = tile % plan.class_tiles();
+    const int64_t inner_index = (plan.rows_inner ? slow % plan.inner_tiles : fast) * plan.inner_step;
+    const int64_t outer_index = (plan.rows_inner ? fast : slow) * plan.outer_step;
     inner = std::min(plan.inner_step, plan.inner - inner_index);
     outer = std::min(plan.outer_step, plan.outer - outer_index);
     std::fill(start, start + kRoles, 0);
     linear = plan.rows_inner || plan.rows.size() <= 1;
     if (plan.rows_inner) {
       first_class = outer_index, classes = outer, rows = inner;
-      add_row(tile / plan.inner_tiles / plan.outer_tiles, plan.rows.size() - 1, start);
+      add_row(slow / plan.inner_tiles, plan.rows.size() - 1, start);
     } else {
       first_class = inner_index, classes = inner, rows = outer;
     }
@@ -357,22 +364,77 @@ struct Worker {
     return sum_rows(values, 1, outer * inner, nullptr);
   }
 
-  double process(int64_t tile) {
+  // Adds this tile's rows to their sums; after the last of their tiles they are whole.
+  void add_to_rows(const float *values, bool first, bool last) {
+    std::vector<double> &sums = scratch.row_sums;
+    if (first) std::fill(sums.begin(), sums.begin() + rows, 0.0);
+    for (int64_t o = 0; o < outer; ++o) {
+      const float *from = values + o * inner;
+      if (!plan.rows_inner) {
+        sums[o] += sum_rows(from, 1, inner, nullptr);
+      } else {
+        for (int64_t i = 0; i < inner; ++i) sums[i] += from[i];
+      }
+    }
+    for (int64_t row = 0; last && row < rows; ++row) {
+      const float sum = static_cast<float>(sums[row]);
+      copy_out(call.output, row_offset(kOutput, row), 1, 1, &sum);
+    }
+  }
+
+  // Adds the absolute derivatives of positives and of negatives, class by class.
+  void gather(float *values, const float *targets, double *statistics) {
+    std::vector<float> &absolute = scratch.absolute;
+    const int64_t count = outer * inner;
+    for (int64_t i = 0; i < count; ++i) absolute[i] = values[i] < 0.f ? -values[i] : values[i];
+    const auto take = [&](int64_t at) {
+      statistics[first_class + (plan.rows_inner ? at / inner : at % inner)] += absolute[at];
+      absolute[at] = 0.f;
+    };
+    if (targets == nullptr) {
+      for (const int32_t at : positive_at) take(at);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        if (targets[i] > 0.f) take(i);
+      }
+    }
+    double *negatives = statistics + plan.classes.size + first_class;
+    for (int64_t o = 0; o < outer; ++o) {
+      const float *from = absolute.data() + o * inner;
+      if (plan.rows_inner) {
+        negatives[o] += sum_rows(from, 1, inner, nullptr);
+      } else {
+        for (int64_t i = 0; i < inner; ++i) negatives[i] += from[i];
+      }
+    }
+  }
+
+  double process(int64_t tile, double *statistics) {
     place(tile);
-    const bool stores = call.output.data != nullptr;
+    const bool stores = call.output.data != nullptr && !call.by_row;
     const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
     float *to = in_place ? static_cast<float *>(call.output.data) + at(kOutput, 0) : buffer.data();
     const float *values = load(kInput, scratch.input);
+    const float *targets = call.labels ? nullptr : load(kTarget, scratch.y);
     if (call.table != nullptr) expand_table();
     if (call.labels) {
       run(kNegative, values, nullptr, to, outer * inner, table);
       positives(values, to);
       if (call.has_ignore_index) silence_ignored(to);
     } else {
-      run(kSoft, values, load(kTarget, scratch.y), to, outer * inner, table);
+      run(kSoft, values, targets, to, outer * inner, table);
     }
-    if (!stores) return sum(to);
+    if (!stores && !call.by_row) return sum(to);
     multiply(kWeight, to);
+    if (call.by_row) {
+      const int64_t part = tile % plan.class_tiles();
+      add_to_rows(to, part == 0, part == plan.class_tiles() - 1);
+      return 0;
+    }
+    if (statistics != nullptr) {
+      gather(to, targets, statistics);
+      for (int64_t i = 0; i < outer * inner; ++i) to[i] *= static_cast<float>(call.after);
+    }
     multiply(kUpstream, to);
     // The derivative by a probability reaches 1e12 at the ends.
     if (call.activated && call.derivative) saturate(call.output, to, outer * inner);
@@ -387,21 +449,29 @@ struct Worker {
 
 struct Shared {
   const Plan &plan;
-  std::vector<double> sums;  // one a tile, added in the tiles' order: the same bits for any number of threads
+  int64_t batch;                   // tiles that one thread takes at a time, neighbours: it touches a page first and last
+  std::vector<double> sums;        // one a tile, added in the tiles' order: the same bits for any number of threads
+  std::vector<double> statistics;  // (2, classes) a batch, likewise
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> bad_row{-1};
 };
 
+int64_t batch_of(const Plan &plan) {
+  if (plan.call.statistics != nullptr) return ceil_div(plan.tiles, kMostStatistics);
+  const int64_t batch = std::max<int64_t>(1, std::min<int64_t>(64, plan.tiles / (8 * plan.call.threads)));
+  return plan.call.by_row ? ceil_div(batch, plan.class_tiles()) * plan.class_tiles() : batch;
+}
+
 void work(void *state) {
   Shared &shared = *static_cast<Shared *>(state);
   Worker worker(shared.plan);
-  // A few tiles at a time, neighbours together: one thread then touches a page first and last.
-  const int64_t batch = std::max<int64_t>(1, std::min<int64_t>(64, shared.plan.tiles / (8 * shared.plan.call.threads)));
   for (;;) {
-    const int64_t first = shared.next.fetch_add(batch);
+    const int64_t batch = shared.next.fetch_add(1), first = batch * shared.batch;
     if (first >= shared.plan.tiles) break;
-    for (int64_t tile = first; tile < std::min(first + batch, shared.plan.tiles); ++tile) {
-      const double sum = worker.process(tile);
+    double *statistics =
+        shared.statistics.empty() ? nullptr : shared.statistics.data() + 2 * shared.plan.classes.size * batch;
+    for (int64_t tile = first; tile < std::min(first + shared.batch, shared.plan.tiles); ++tile) {
+      const double sum = worker.process(tile, statistics);
       if (!shared.sums.empty()) shared.sums[tile] = sum;
     }
   }
@@ -413,7 +483,7 @@ void advise(const Call &call, int64_t elements) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = uintptr_t{2} << 20;
   const int64_t bytes = elements * (call.output.type == kFloat ? 4 : 2);
-  if (call.output.data == nullptr || bytes < static_cast<int64_t>(4 * page)) return;
+  if (call.output.data == nullptr || call.by_row || bytes < static_cast<int64_t>(4 * page)) return;
   const uintptr_t first = (reinterpret_cast<uintptr_t>(call.output.data) + page - 1) & ~(page - 1);
   const uintptr_t last = (reinterpret_cast<uintptr_t>(call.output.data) + bytes) & ~(page - 1);
   madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
@@ -429,11 +499,14 @@ void run_call(Call &call, const Variant &variant) {
   call.bad_row = -1;
   if (elements == 0) return;
   const Plan plan = plan_of(call, variant);
-  Shared shared{plan, std::vector<double>(call.output.data == nullptr ? plan.tiles : 0)};
+  const int64_t batch = batch_of(plan), classes = plan.classes.size;
+  Shared shared{plan, batch, std::vector<double>(call.output.data == nullptr ? plan.tiles : 0),
+                std::vector<double>(call.statistics == nullptr ? 0 : 2 * classes * ceil_div(plan.tiles, batch))};
   advise(call, elements);
   parallel(call.gomp_parallel, elements < kParallelFrom ? 1 : std::min(call.threads, plan.tiles), work, &shared);
   for (const double sum : shared.sums) call.sum += sum;
   call.sum *= call.scale;
+  for (size_t i = 0; i < shared.statistics.size(); ++i) call.statistics[i % (2 * classes)] += shared.statistics[i];
   call.bad_row = shared.bad_row;
 }
 

@@ -21,6 +21,10 @@ struct Parameters {
   inline __attribute__((always_inline)) V operator[](int k) const {
     return TABLE ? load(loop.table[k] + start) : all(loop.parameter[k]);
   }
+  // Whether the parameter is this number in every lane: a branch that the loop takes one way.
+  inline __attribute__((always_inline)) bool is(int k, float value) const {
+    return !TABLE && loop.parameter[k] == value;
+  }
 };
 
 template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>
@@ -29,11 +33,13 @@ FP_INLINE void vectors(const Loop &loop) {
     V input = load(loop.input + i);
     // Far beyond where every derivative is constant: an infinite logit would meet a 0.
     if (DERIVATIVE && !ACTIVATED) input = clamp(input, 1e30f);
-    const Terms terms = ACTIVATED ? terms_of_probability(input) : terms_of_logit(input);
+    constexpr int mode = VARIANT::probabilities;
+    const Terms terms = ACTIVATED ? terms_of_probability<mode>(input) : terms_of_logit(input);
+    const auto target = target_at<KIND>(loop.y + i);
     const Parameters<TABLE> parameter{loop, i};
-    const Point point = VARIANT::value_and_grad<EXPONENT>(terms, target_at<KIND>(loop.y + i), parameter);
-    const V derivative = ACTIVATED ? point.derivative * outer_derivative_of_probability(terms) : point.derivative;
-    store(loop.output + i, (DERIVATIVE ? derivative : point.value) * loop.scale);
+    Point point = VARIANT::value_and_grad<EXPONENT>(terms, target, parameter);
+    if (ACTIVATED && DERIVATIVE) point.derivative *= outer_derivative_of_probability<mode>(terms, target.y + V{});
+    store(loop.output + i, (DERIVATIVE ? point.derivative : point.value) * loop.scale);
   }
 }
 
@@ -67,14 +73,17 @@ LoopFunction by_exponent(int exponent, bool table) {
     case 0: return run<KIND, DERIVATIVE, ACTIVATED, 0, false>;
     case 1: return run<KIND, DERIVATIVE, ACTIVATED, 1, false>;
     case 2: return run<KIND, DERIVATIVE, ACTIVATED, 2, false>;
+    case 4: return run<KIND, DERIVATIVE, ACTIVATED, 4, false>;
     default: return run<KIND, DERIVATIVE, ACTIVATED, -1, false>;
   }
 }
 
 template <int KIND>
 LoopFunction of_kind(bool derivative, bool activated, int exponent, bool table) {
-  if (activated) {
-    return derivative ? by_exponent<KIND, true, true>(exponent, table) : by_exponent<KIND, false, true>(exponent, table);
+  constexpr bool takes_them = VARIANT::probabilities != kNoProbabilities;
+  if (takes_them && activated) {
+    return derivative ? by_exponent<KIND, true, takes_them>(exponent, table)
+                      : by_exponent<KIND, false, takes_them>(exponent, table);
   }
   return derivative ? by_exponent<KIND, true, false>(exponent, table) : by_exponent<KIND, false, false>(exponent, table);
 }

@@ -67,9 +67,12 @@ def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
     return BLOCK // width, width
 
 
-def layout_of(problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None) -> Layout | None:
+def layout_of(
+    problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None, statistics: bool = False
+) -> Layout | None:
     """The layout of a problem, or None where more than three dimensions of rows don't join."""
     pred, labels = problem.pred, problem.has_labels
+    by_row = out is not None and out.dim() < pred.dim()
 
     def strides(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
         if tensor is None:
@@ -82,11 +85,11 @@ def layout_of(problem: Problem, out: Tensor | None = None, upstream: Tensor | No
         strides(problem.score, True),
         strides(problem.weight),
         strides(upstream),
-        strides(out),
+        strides(out, by_row),
     ]
     dims = list(zip(pred.shape, *operands, strict=True))
     one = (1, *[0] * len(operands))
-    if labels or problem.table is not None:
+    if labels or problem.table is not None or by_row or statistics:
         classes, row_dims = dims[-1], _joined(dims[:-1])
     else:
         *row_dims, classes = _joined(dims) or [one]
@@ -105,6 +108,7 @@ def layout_of(problem: Problem, out: Tensor | None = None, upstream: Tensor | No
         return (rows == 1 or of_operand[operand][-1] == size) and (size == 1 or class_strides[operand] == 1)
 
     flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
+    flat = flat and not by_row and not statistics
     block_rows, block_classes = (BLOCK, 1) if flat else _tile(size, class_strides[0] <= of_operand[0][-1])
     weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 or size == 1 else 'element'
     ordered: list[int] = []

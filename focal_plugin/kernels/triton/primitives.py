@@ -41,6 +41,14 @@ def choose(y, is_positive, one, zero, HARD: tl.constexpr):
 
 
 @triton.jit
+def mix(y, is_positive, one, zero, HARD: tl.constexpr):
+    """The same of terms that are finite: a product with 0 is then exact."""
+    if HARD:
+        return tl.where(is_positive, one, zero)
+    return y * one + (1 - y) * zero
+
+
+@triton.jit
 def log1p_unit(e):
     """log(1 + e) for e in [0, 1]: a fit of log1p(e) / e, relative error 5.2e-9, so that a small e keeps its digits."""
     p = -0.00317605701843 * e + 0.019542527261
@@ -62,13 +70,15 @@ def log(x):
 
 @triton.jit
 def power(base, log_base, exponent, EXPONENT: tl.constexpr):
-    """base ** exponent; EXPONENT is the exponent where that is 0, 1 or 2, else -1."""
+    """base ** exponent; EXPONENT is the exponent where that is 0, 1, 2 or 4, else -1."""
     if EXPONENT == 0:
         return tl.full(base.shape, 1.0, tl.float32)
     if EXPONENT == 1:
         return base
     if EXPONENT == 2:
         return base * base
+    if EXPONENT == 4:
+        return (base * base) * (base * base)
     # In base 2, as the hardware has it. exponent may be a vector over the classes with a 0 in it.
     return tl.where(exponent == 0, 1.0, tl.exp2(exponent * 1.4426950408889634 * log_base))
 
@@ -88,20 +98,40 @@ def terms_of_logit(x):
 
 
 @triton.jit
-def terms_of_probability(p):
-    """The same of a probability. As in torch's binary_cross_entropy, a logarithm is never below -100."""
-    q = 1.0 - p
-    log_p = tl.log(p)
-    # Near 0 the logarithm of 1 - p is taken from p, which 1 - p has rounded away.
-    series = -p * (1.0 + p * (0.5 + p * (0.333333333 + p * (0.25 + p * 0.2))))
-    log_q = tl.where(p < 0.03125, series, tl.log(q))
-    x = log_p - log_q
-    return x, p, q, tl.where(log_p < -100.0, -100.0, log_p), tl.where(log_q < -100.0, -100.0, log_q)
+def minus_log_of_complement(s, complement):
+    """(-log(1 - s) / s, -log(1 - s)), given 1 - s as well: near 0 from s, which 1 - s has rounded away."""
+    series = 1.0 + s * (0.5 + s * (0.333333333 + s * (0.25 + s * 0.2)))
+    loss = -tl.log(complement)
+    small = s < 0.03125
+    return tl.where(small, series, loss / s), tl.where(small, s * series, loss)
 
 
 @triton.jit
-def outer_derivative_of_probability(p, q):
+def terms_of_probability(p, EPSILON: tl.constexpr):
+    """The same of a probability.
+
+    EPSILON is added inside logarithms, as in mmdet's Gaussian focal loss; where it is 0 a logarithm is never below -100,
+    as in torch's binary_cross_entropy.
+    """
+    q = 1.0 - p
+    if EPSILON > 0:
+        # The derivative by p is formed from that by the logit: 0 / 0 there.
+        p = tl.where(p < 1e-30, 1e-30, p)
+        q = tl.where(q < 1e-30, 1e-30, q)
+    log_p = tl.log(p + EPSILON)
+    _, minus_log_q = minus_log_of_complement(p, q + EPSILON)
+    x = log_p + minus_log_q
+    if EPSILON > 0:
+        return x, p, q, log_p, -minus_log_q
+    return x, p, q, tl.where(log_p < -100.0, -100.0, log_p), tl.where(minus_log_q > 100.0, -100.0, -minus_log_q)
+
+
+@triton.jit
+def outer_derivative_of_probability(p, q, y, EPSILON: tl.constexpr):
     """What the derivative by the logit is multiplied by to become the derivative by a probability."""
+    if EPSILON > 0:
+        variance = tl.where(y == 1, (p + EPSILON) * q, p * (q + EPSILON))
+        return 1.0 / tl.where(variance < 1e-37, 1e-37, variance)
     variance = p * q
     return 1.0 / tl.where(variance < 1e-12, 1e-12, variance)
 
@@ -110,3 +140,62 @@ def outer_derivative_of_probability(p, q):
 def clamp(x, LIMIT: tl.constexpr):
     """To [-LIMIT, LIMIT]; NaN stays NaN."""
     return tl.clamp(x, -LIMIT, LIMIT, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def power_of_log(log_base, exponent):
+    """base ** exponent of a base given by its logarithm, which may be infinite."""
+    return power(log_base, log_base, exponent, -1)
+
+
+@triton.jit
+def power_of(base, exponent):
+    """base ** exponent of a base in [0, 1]."""
+    return power(base, tl.log(base), exponent, -1)
+
+
+@triton.jit
+def powered(base, exponent, EXPONENT: tl.constexpr):
+    """base ** exponent of a base in [0, 1] whose logarithm is not at hand; EXPONENT as for power."""
+    if EXPONENT < 0:
+        return power_of(base, exponent)
+    return power(base, base, exponent, EXPONENT)
+
+
+@triton.jit
+def miss(p, q, log_p, log_q, y, is_positive, HARD: tl.constexpr):
+    """(1 - p_t, its logarithm, p (1 - p) / (1 - p_t), cross-entropy) of the losses that modulate by 1 - p_t."""
+    wrong = mix(y, is_positive, q, p, HARD)
+    log_wrong = choose(y, is_positive, log_q, log_p, HARD)
+    slope = choose(y, is_positive, p, q, HARD)
+    if not HARD:
+        between = (y > 0) & (y < 1)
+        log_wrong = tl.where(between, tl.log(wrong), log_wrong)
+        slope = tl.where(between, p * q / tl.maximum(wrong, 1e-37), slope)
+    return wrong, log_wrong, slope, -choose(y, is_positive, log_p, log_q, HARD)
+
+
+@triton.jit
+def focal_negative(p, q, log_p, log_q, gamma, detach, EXPONENT: tl.constexpr):
+    """p ** gamma (-log(1 - p)) and its derivative, without that of p ** gamma where detach is 1."""
+    modulating = power(p, log_p, gamma, EXPONENT)
+    return modulating * -log_q, modulating * ((1 - detach) * gamma * q * -log_q + p)
+
+
+@triton.jit
+def quality(p, q, log_p, log_q, y, is_positive, beta, EXPONENT: tl.constexpr, HARD: tl.constexpr):
+    """|y - p| ** beta BCE(p, y) and its derivative."""
+    cross_entropy = -choose(y, is_positive, log_p, log_q, HARD)
+    residual = mix(y, is_positive, -q, p, HARD)  # p - y
+    distance = tl.abs(residual)
+    # through: beta |p - y| ** (beta - 1) sign(p - y), 0 at p = y
+    if EXPONENT == 0:
+        modulating = tl.full(p.shape, 1.0, tl.float32)
+        through = tl.zeros(p.shape, tl.float32)
+    elif EXPONENT == 2:
+        modulating = distance * distance
+        through = 2 * residual
+    else:
+        modulating = powered(distance, beta, EXPONENT)
+        through = tl.where(distance == 0, 0.0, beta * modulating / residual)
+    return modulating * cross_entropy, modulating * residual + through * cross_entropy * p * q

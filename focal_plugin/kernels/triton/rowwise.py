@@ -1,0 +1,269 @@
+"""The Triton backend of the losses over a softmax.
+
+A program takes a few whole rows. With l = log(sum of exp(x_j), j != y), p_y = sigmoid(d) at the margin d = x_y - l, so that
+a variant's point function (FN) takes d as the logit of a positive; its derivative L'(d) is the gradient of x_y, and
+-L'(d) exp(x_j - l) that of the others.
+
+What is one number a row, all threads that share the row compute: a row is cut into blocks of few classes, so that few do.
+The blocks stay in registers (HELD), and the logits are read once in either direction; of rows too long for that they are
+read again for every use.
+"""
+
+import dataclasses
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from focal_plugin.kernels.eager import EPS
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton import primitives as prim
+from focal_plugin.kernels.triton.elementwise import (
+    contiguous,
+    exponent_of,
+    label_of,
+    point,
+    point_function,
+    row_offset,
+    sum_kernel,
+)
+from focal_plugin.kernels.triton.layout import Layout, layout_of
+
+LONGEST = 16384  # classes that registers hold
+THREADS = 128
+
+_EPS = tl.constexpr(EPS)
+_INF = tl.constexpr(float('inf'))
+_LARGEST = tl.constexpr(3.4028234663852886e38)
+
+
+@triton.jit
+def _others(x_ptr, row_at, stride, label, row_mask, col, C, MASK: tl.constexpr):
+    """A block of logits, with -inf in the places of the labels' and beyond the last class."""
+    mask = row_mask & (col < C) if MASK else row_mask
+    x = tl.load(x_ptr + (row_at + col.to(tl.int64) * stride), mask=mask, other=-_INF).to(tl.float32)
+    return tl.where(col == label, -_INF, x)
+
+
+@triton.jit
+def _top(most):
+    """The greatest logit of each row, finite: an infinite one would be taken from itself."""
+    return prim.clamp(tl.max(most, 1, keep_dims=True), _LARGEST)
+
+
+@triton.jit
+def _power(x, top):
+    """exp(x - top) of logits that are at most top; NaN stays NaN."""
+    return prim.exp_negative(tl.clamp(top - x, 0.0, 1e30, propagate_nan=tl.PropagateNan.ALL))
+
+
+@triton.jit
+def _sums(
+    x_ptr, row_at, stride, label, row_mask, lane, C,
+    BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HELD: tl.constexpr,
+):  # fmt: skip
+    """(greatest other logit, sum of exp(others - greatest), the terms of that sum: a tuple of blocks where HELD)."""
+    most = tl.full([BLOCK_R, BLOCK_C], -_INF, tl.float32)
+    total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+    powers = ()
+    if HELD:
+        logits = ()
+        for i in tl.static_range(BLOCKS):
+            logits += (
+                _others(x_ptr, row_at, stride, label, row_mask, i * BLOCK_C + lane, C, MASK_C and i == BLOCKS - 1),
+            )
+            most = tl.maximum(most, logits[i])
+        top = _top(most)
+        for i in tl.static_range(BLOCKS):
+            powers += (_power(logits[i], top),)
+            total += powers[i]
+    else:
+        for c in range(0, C, BLOCK_C):
+            most = tl.maximum(most, _others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C))
+        top = _top(most)
+        for c in range(0, C, BLOCK_C):
+            total += _power(_others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C), top)
+    return top, tl.sum(total, 1, keep_dims=True), powers
+
+
+@triton.jit
+def _margin(own, top, total):
+    # What own - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
+    near = own - top
+    back = near - own
+    lost = (own - (near - back)) - (top + back)
+    return near - (prim.log(total) - tl.where(tl.abs(near) <= _LARGEST, lost, 0.0))
+
+
+@triton.jit
+def _spread(
+    out_ptr, row_at, stride, powers, by, slope, label, kept, row_mask, col, C,
+    HAS_IGNORE: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Stores a block of the gradient: the slope to the labels' logits, by * powers to the others."""
+    result = tl.where(col == label, slope, powers * by)
+    if HAS_IGNORE:
+        result = tl.where(kept, result, 0.0)
+    mask = row_mask & (col < C) if MASK else row_mask
+    tl.store(out_ptr + (row_at + col.to(tl.int64) * stride), result.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def rowwise_kernel(
+    x_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
+    rows, C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
+    x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
+    w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+    HAS_AVG: tl.constexpr, TABLE: tl.constexpr, HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr,
+    OUTPUT: tl.constexpr, DIMS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    MASK_C: tl.constexpr, HELD: tl.constexpr,
+):  # fmt: skip
+    """Values, or gradients, of an OUTPUT: one value a 'row', or the 'sum' of all, of which each program writes its part."""
+    pid = tl.program_id(0)
+
+    # 1. rows of this program, and the factor of each
+    row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    lane = tl.arange(0, BLOCK_C)[None, :]
+    row_mask = row < rows
+    t_row = row_offset(0, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+    label, validity, kept = label_of(target_ptr, t_row, row_mask, C - 1, ignore_index, HAS_IGNORE)
+    is_inside = row_mask & (label >= 0) & (label < C)
+    factor = validity * scale
+    if HAS_WEIGHT:
+        w_row = row_offset(0, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        factor *= tl.load(weight_ptr + w_row, mask=row_mask, other=0.0).to(tl.float32)
+    if GRADIENT:
+        if OUTPUT == 'row':
+            u_row = row_offset(0, row, n1, n2, u_s0, u_s1, u_s2, DIMS)
+            factor *= tl.load(upstream_ptr + u_row, mask=row_mask, other=0.0).to(tl.float32)
+        else:
+            factor *= tl.load(upstream_ptr).to(tl.float32)
+            if HAS_AVG:
+                factor /= tl.load(avg_ptr).to(tl.float32) + _EPS
+
+    # 2. their margins, and the variant there
+    x_row = row_offset(0, row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    top, total, powers = _sums(
+        x_ptr, x_row, x_sc, label, row_mask, lane, C, BLOCKS, BLOCK_R, BLOCK_C, MASK_C, HELD
+    )  # fmt: skip
+    own = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
+    result = factor * point(
+        _margin(own, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, table_ptr, label, is_inside,
+        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, TABLE, False, 0.0, GRADIENT,
+    )  # fmt: skip
+    if HAS_IGNORE:
+        result = tl.where(kept, result, 0.0)
+
+    # 3. the gradient, spread over the classes; or the value of each row, or their sum
+    if GRADIENT or OUTPUT == 'row':
+        o_row = row_offset(0, row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+    if GRADIENT:
+        by = tl.where(total == 0, 0.0, -result * prim.reciprocal(total))  # 0: there are no others, or all are -inf
+        if HELD:
+            for i in tl.static_range(BLOCKS):
+                _spread(
+                    out_ptr, o_row, o_sc, powers[i], by, result, label, kept, row_mask, i * BLOCK_C + lane, C,
+                    HAS_IGNORE, MASK_C and i == BLOCKS - 1,
+                )  # fmt: skip
+        else:
+            for c in range(0, C, BLOCK_C):
+                power = _power(_others(x_ptr, x_row, x_sc, label, row_mask, c + lane, C, MASK_C), top)
+                _spread(out_ptr, o_row, o_sc, power, by, result, label, kept, row_mask, c + lane, C, HAS_IGNORE, MASK_C)
+    elif OUTPUT == 'row':
+        tl.store(out_ptr + o_row, result.to(out_ptr.dtype.element_ty), mask=row_mask)
+    else:
+        tl.store(out_ptr + pid, tl.sum(tl.sum(tl.where(row_mask, result, 0.0), 1)))
+
+
+def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
+    """(rows, classes) of a block: as few threads to a row as memory accesses of a reasonable length allow."""
+    if not classes_inner:
+        return THREADS, 1 if classes <= THREADS else 8
+    if classes % 16 == 0:  # accesses of 16 bytes
+        least = 16
+    else:
+        least = 1 if classes <= 4 else 4 if classes <= 40 else 8
+    width = max(least, triton.next_power_of_2(triton.cdiv(min(classes, LONGEST), 32)))
+    held = width * triton.cdiv(classes, width)
+    rows = 1 << max(0, (32 * THREADS // held).bit_length() - 1)
+    return max(1, THREADS // width, min(rows, 4 * THREADS // min(width, 32))), width
+
+
+def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None) -> Layout | None:
+    """The elementwise losses' layout with tiles of whole rows, or of long pieces of them."""
+    layout = layout_of(problem, out, upstream)
+    if layout is None:
+        return None
+    *_, row_stride, class_stride = layout.strides[:4]
+    rows, width = _tile(layout.classes, class_stride <= row_stride or layout.rows == 1)
+    return dataclasses.replace(layout, flat=False, block_rows=rows, block_classes=width)
+
+
+def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
+    """The kernel's compile-time arguments."""
+    table, blocks = problem.table, triton.cdiv(layout.classes, layout.block_classes)
+    held = blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
+    return {
+        'FN': point_function(problem.spec.name),
+        'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
+        'EXPONENT': exponent_of(problem),
+        'HAS_WEIGHT': problem.weight is not None,
+        'HAS_AVG': problem.avg_factor is not None,
+        'TABLE': table is not None,
+        'HAS_IGNORE': problem.ignore_index is not None,
+        'GRADIENT': gradient,
+        'OUTPUT': problem.output,
+        'DIMS': layout.dims,
+        'BLOCKS': blocks if held else 0,
+        'BLOCK_R': layout.block_rows,
+        'BLOCK_C': layout.block_classes,
+        'MASK_C': layout.classes % layout.block_classes != 0,
+        'HELD': held,
+    }
+
+
+def warps(layout: Layout) -> int:
+    return 8 if layout.block_rows * layout.block_classes > 2 * THREADS and layout.block_rows == 1 else 4
+
+
+def _launch(problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None = None) -> None:
+    parameters = [*problem.parameters, *[0.0] * 6][:6]
+    rowwise_kernel[(layout.programs,)](
+        problem.pred, problem.target, problem.weight, upstream, problem.avg_factor, problem.table, out,
+        layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
+        *layout.strides, **constants(problem, layout, upstream is not None), num_warps=warps(layout),
+        enable_fp_fusion=True,
+    )  # fmt: skip
+
+
+def forward(problem: Problem) -> Tensor:
+    pred, avg_factor, reduce = problem.pred, problem.avg_factor, problem.reduce
+    if reduce:
+        result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    else:
+        result = pred.new_empty(pred.shape[:-1])
+    if pred.numel() == 0:
+        return result.zero_()
+    layout = _layout(problem, None if reduce else result)
+    if layout is None:
+        return forward(contiguous(problem))
+    if not reduce:
+        _launch(problem, layout, result)
+        return result
+    partial = pred.new_empty(layout.programs, dtype=torch.float32)
+    _launch(problem, layout, partial)
+    sum_kernel[(1,)](partial, avg_factor, result, layout.programs, avg_factor is not None, 1024)
+    return result
+
+
+def backward(problem: Problem, upstream: Tensor) -> Tensor:
+    out = torch.empty_like(problem.pred)
+    if out.numel() == 0:
+        return out
+    layout = _layout(problem, out, None if problem.reduce else upstream)
+    if layout is None:
+        return backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous())
+    _launch(problem, layout, out, upstream)
+    return out

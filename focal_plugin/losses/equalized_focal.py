@@ -1,0 +1,96 @@
+"""Equalized focal loss as an MMEngine component."""
+
+import torch
+import torch.distributed as dist
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from focal_plugin.losses.base import FusedLoss
+from focal_plugin.math import equalized_focal
+from focal_plugin.math.spec import REQUIRED, Parameter
+
+
+@MODELS.register_module()
+class FusedEqualizedFocalLoss(FusedLoss):
+    """Focal loss whose exponent rises for classes that get few gradients of positives, for long-tailed data.
+
+    The absolute gradients by the logits are summed inside the backward kernel, in training only, with weight and
+    avg_factor but without the upstream gradient (the loss scale of AMP). When the backward of an iteration ends, its sums
+    are added up over the processes and change the ratios for the next. A buffer that checkpoints hold keeps them.
+    """
+
+    spec = equalized_focal.SPEC
+    own = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
+    withheld = ('ratio',)
+
+    def __init__(self, *args, **given) -> None:
+        super().__init__(*args, **given)
+        # Of positives (row 0) and of negatives: all that was, and what the running backward has gathered.
+        self.register_buffer('gradients', torch.zeros(2, self.num_classes, dtype=torch.float64))
+        self.register_buffer('_gathered', torch.zeros(2, self.num_classes, dtype=torch.float64), persistent=False)
+        self.register_buffer('ratio', torch.ones(self.num_classes), persistent=False)
+        self._is_queued = self._is_put_off = False
+        self.register_load_state_dict_post_hook(lambda module, _: module._set_ratio())
+
+    @torch.compiler.disable
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss; in training its backward changes the ratios, and so the next iteration's loss.
+
+        Args:
+            pred (Tensor): Logits with shape (N, num_classes), or any shape (..., num_classes) and strides.
+            target (Tensor): Labels with shape (N,), background num_classes, or dense values in [0, 1] of pred's shape.
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C).
+            avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements.
+            reduction_override (str, optional): Replaces reduction for this call.
+
+        Returns:
+            Tensor: The loss; float32 where it is reduced.
+
+        Raises:
+            ValueError: logits of another number of classes.
+        """
+        if pred.size(-1) != self.num_classes:
+            raise ValueError(
+                f'FusedEqualizedFocalLoss was built with num_classes={self.num_classes}, the logits have '
+                f'{pred.size(-1)} classes: give the loss the num_classes of the head'
+            )
+        counts = self.training and torch.is_grad_enabled() and pred.requires_grad
+        recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
+        if self._is_put_off and not recomputes:
+            self._update()
+        statistics = self._gathered if counts else None
+        loss = self.run(pred, target, weight, avg_factor, reduction_override, statistics)
+        if counts:
+            loss.register_hook(self._put_off if recomputes else self._queue)
+        return loss
+
+    def _put_off(self, _: Tensor) -> None:
+        """Called in a backward inside another: other levels have yet to be recomputed, with the ratios as they were."""
+        self._is_put_off = True
+
+    def _queue(self, _: Tensor) -> None:
+        """Called inside a backward: lets it end with the update, which every process reaches."""
+        if not self._is_queued:
+            self._is_queued = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._update)
+
+    def _update(self) -> None:
+        self._is_queued = self._is_put_off = False
+        gathered = self._gathered.clone()
+        self._gathered.zero_()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(gathered)
+        # One NaN would stay in the sums for good.
+        self.gradients += gathered.nan_to_num(nan=0.0, posinf=0.0)
+        self._set_ratio()
+
+    def _set_ratio(self) -> None:
+        positive, negative = self.gradients
+        self.ratio.copy_((positive / negative).clamp(0, 1).nan_to_num(nan=1.0))

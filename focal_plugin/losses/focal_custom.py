@@ -1,0 +1,39 @@
+"""Sigmoid focal loss for box heads as an MMEngine component."""
+
+import warnings
+
+from mmdet.models.losses import FocalCustomLoss
+from mmdet.registry import MODELS
+
+from focal_plugin.losses.base import FusedLoss
+from focal_plugin.math import focal
+from focal_plugin.math.spec import Parameter
+
+
+@MODELS.register_module()
+class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
+    """mmdet's FocalCustomLoss, the sigmoid focal loss for the box heads of Faster and Cascade R-CNN, as one fused kernel.
+
+    It tells the head to have num_classes channels and none for the background, to take the sigmoid at test time, and how
+    to measure its accuracy; with FusedFocalLoss a box head keeps num_classes + 1 channels and a softmax. num_classes is
+    the head's.
+    """
+
+    spec = focal.SPEC
+    replaces = 'FocalCustomLoss'
+    own = (Parameter('num_classes', -1, 'Number of classes of the head; must be given', low=-1, whole=True),)
+    custom_cls_channels = custom_activation = custom_accuracy = True
+
+    def __init__(self, *args, **given) -> None:
+        super().__init__(*args, **given)
+        if self.num_classes == -1:
+            raise TypeError('FusedFocalCustomLoss needs num_classes, that of the head')
+        if self.activated:
+            warnings.warn('FusedFocalCustomLoss takes logits: as in mmdet, activated=True has no effect', stacklevel=2)
+            self.activated = False
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """The number of class channels for a head of num_classes, which must be this loss's."""
+        if num_classes != self.num_classes:
+            raise ValueError(f'the head has num_classes={num_classes}, its loss num_classes={self.num_classes}')
+        return num_classes

@@ -1,0 +1,71 @@
+"""Gaussian focal loss of heatmaps. Law and Deng, CornerNet, arXiv 1808.01244."""
+
+from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
+
+import torch
+
+from focal_plugin.lazy import LazyModule
+from focal_plugin.math.eager import power_of
+from focal_plugin.math.spec import Parameter, Spec
+
+tl = LazyModule('triton.language')
+prim = LazyModule('focal_plugin.kernels.triton.primitives')
+
+
+def pack(alpha, gamma, pos_weight, neg_weight):
+    return alpha, gamma, pos_weight, neg_weight
+
+
+def value(x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_weight):
+    centre = y if y.dtype == torch.bool else y == 1
+    # Powers of p and q themselves: their logarithms may hold an epsilon.
+    positive = pos_weight * power_of(q, alpha) * -log_p
+    negative = neg_weight * (1 - y.to(p.dtype)) ** gamma * power_of(p, alpha) * -log_q
+    return torch.where(centre, positive, negative)
+
+
+def value_and_grad(
+    x,
+    p,
+    q,
+    log_p,
+    log_q,
+    y,
+    is_positive,
+    alpha,
+    gamma,
+    pos_weight,
+    neg_weight,
+    EXPONENT: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    centre = y == 1
+    weight = tl.where(centre, pos_weight, neg_weight)
+    if not HARD:
+        weight *= tl.where(centre, 1.0, prim.power_of(1 - y, gamma))
+    wrong = tl.where(centre, q, p)
+    # Not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
+    modulated = weight * prim.powered(tl.where(wrong <= 1e-30, 0.0, wrong), alpha, EXPONENT)
+    cross_entropy = -tl.where(centre, log_p, log_q)
+    signed = tl.where(centre, -modulated, modulated)
+    return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + wrong)
+
+
+SPEC = Spec(
+    name='gaussian_focal',
+    title='Gaussian focal loss of `CornerNet`, with y a heatmap that is 1 at the objects and falls off around them',
+    paper='1808.01244',
+    formula='q^alpha (-log p) where y = 1;  (1 - y)^gamma p^alpha (-log q) elsewhere',
+    parameters=(
+        Parameter('alpha', 2.0, 'Focusing exponent'),
+        Parameter('gamma', 4.0, 'Exponent that spares the surroundings of an object'),
+        Parameter('pos_weight', 1.0, 'Weight of the objects'),
+        Parameter('neg_weight', 1.0, 'Weight of everything else'),
+    ),
+    pack=pack,
+    value=value,
+    value_and_grad=value_and_grad,
+    form='dense',
+    probabilities='from_logits',
+    probability_epsilon=1e-12,
+)

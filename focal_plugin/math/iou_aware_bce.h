@@ -1,0 +1,23 @@
+// The point function of iou_aware_bce.py.
+#pragma once
+#include "point.h"
+
+namespace focal_plugin {
+
+struct iou_aware_bce {
+  static constexpr int parameters = 3;  // gamma, k, detach_weight
+  static constexpr int probabilities = kNoProbabilities;
+
+  template <int GAMMA, class Target, class Parameters>
+  FP_INLINE Point value_and_grad(const Terms &t, const Target &target, const Parameters &parameter) {
+    const auto positive = [&] {
+      V goal = power_of_log(t.log_p, parameter[1]);
+      if constexpr (!Target::is_hard) goal *= power_of(target.y, 1.f - parameter[1]);
+      return cross_entropy(t, Soft{select(goal < 0.01f, all(0.01f), goal), Mask{}});
+    };
+    const auto negative = [&] { return focal_negative<GAMMA>(t, parameter[0], parameter[2]); };
+    return target.split(positive, negative);
+  }
+};
+
+}  // namespace focal_plugin

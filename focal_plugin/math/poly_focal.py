@@ -1,0 +1,68 @@
+"""Poly focal loss. Leng et al., PolyLoss: A Polynomial Expansion Perspective of Classification Loss, arXiv 2204.12511."""
+
+from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
+
+from focal_plugin.lazy import LazyModule
+from focal_plugin.math.eager import choose, modulated_focal
+from focal_plugin.math.focal import by_target
+from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
+
+tl = LazyModule('triton.language')
+prim = LazyModule('focal_plugin.kernels.triton.primitives')
+
+
+def pack(epsilon, gamma, alpha, alpha_on_poly):
+    positive, negative = by_target(alpha)
+    poly = (epsilon * positive, epsilon * negative) if alpha_on_poly else (epsilon, epsilon)
+    return (gamma, positive, negative, *poly)
+
+
+def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative, poly_positive, poly_negative):
+    wrong, modulating, cross_entropy = modulated_focal(p, q, log_p, log_q, y, gamma)
+    alpha, poly = choose(y, alpha_positive, alpha_negative), choose(y, poly_positive, poly_negative)
+    return modulating * (alpha * cross_entropy + poly * wrong)
+
+
+def value_and_grad(
+    x,
+    p,
+    q,
+    log_p,
+    log_q,
+    y,
+    is_positive,
+    gamma,
+    alpha_positive,
+    alpha_negative,
+    poly_positive,
+    poly_negative,
+    EXPONENT: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    wrong, log_wrong, slope, cross_entropy = prim.miss(p, q, log_p, log_q, y, is_positive, HARD)
+    alpha = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
+    poly = prim.mix(y, is_positive, poly_positive, poly_negative, HARD)
+    modulating = prim.power(wrong, log_wrong, gamma, EXPONENT)
+    value = modulating * (alpha * cross_entropy + poly * wrong)
+    through_miss = slope * (alpha * gamma * cross_entropy + poly * (gamma + 1) * wrong)
+    if HARD:
+        return value, tl.where(is_positive, -modulating, modulating) * (through_miss + alpha * wrong)
+    residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
+    return value, modulating * ((1 - 2 * y) * through_miss + alpha * residual)
+
+
+SPEC = Spec(
+    name='poly_focal',
+    title='Poly-1 focal loss of `PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions`',
+    paper='2204.12511',
+    formula='alpha_t (1 - p_t)^gamma (-log p_t) + epsilon (1 - p_t)^(gamma + 1)',
+    parameters=(
+        Parameter('epsilon', 1.0, 'Coefficient of the polynomial term', low=-1),
+        GAMMA,
+        ALPHA,
+        Parameter('alpha_on_poly', False, "Whether alpha_t multiplies the polynomial term too, unlike the paper's"),
+    ),
+    pack=pack,
+    value=value,
+    value_and_grad=value_and_grad,
+)

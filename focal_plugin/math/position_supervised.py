@@ -1,0 +1,84 @@
+"""Position-supervised loss. Liu et al., Detection Transformer with Stable Matching, arXiv 2304.04742."""
+
+from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
+
+from dataclasses import replace
+
+import torch
+
+from focal_plugin.lazy import LazyModule
+from focal_plugin.math.eager import choose, distance_power
+from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
+
+tl = LazyModule('triton.language')
+prim = LazyModule('focal_plugin.kernels.triton.primitives')
+
+
+def pack(alpha, gamma, normalize):
+    return gamma, alpha, 1 - alpha
+
+
+def prepare(pred, target, score, weight, alpha, gamma, normalize):
+    """Divides the qualities so that the largest t of the batch is 1."""
+    if normalize == 'none' or pred.numel() == 0:
+        return target, score, weight
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    if target.dim() == pred.dim():
+        return _normalized(target.to(dtype)), score, weight
+    score = torch.ones_like(target, dtype=dtype) if score is None else score.to(dtype)
+    return target, _normalized(score), weight
+
+
+def _normalized(quality):
+    return quality / (quality.max().square() + 1e-8).sqrt()
+
+
+def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):
+    t = y if y.dtype == torch.bool else y.square()
+    alpha = torch.where(is_positive, alpha_positive, alpha_negative)
+    return alpha * distance_power(t, p, q, gamma) * -choose(t, log_p, log_q)
+
+
+def value_and_grad(
+    x,
+    p,
+    q,
+    log_p,
+    log_q,
+    y,
+    is_positive,
+    gamma,
+    alpha_positive,
+    alpha_negative,
+    EXPONENT: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    value, derivative = prim.quality(p, q, log_p, log_q, y * y, is_positive, gamma, EXPONENT, HARD)
+    alpha = tl.where(is_positive, alpha_positive, alpha_negative)
+    return alpha * value, alpha * derivative
+
+
+SPEC = Spec(
+    name='position_supervised',
+    title='Position-supervised loss of `Detection Transformer with Stable Matching`, with y the quality (IoU) of a positive',
+    paper='2304.04742',
+    formula='alpha |t - p|^gamma BCE(p, t), t = y^2 for a positive;  (1 - alpha) p^gamma (-log q) for a negative',
+    parameters=(
+        replace(ALPHA, vector=False, optional=False),
+        replace(GAMMA, vector=False),
+        Parameter(
+            'normalize',
+            'none',
+            "What t is divided by: for 'batch' its maximum over all rows + 1e-8 (the paper's code takes each image's, but a "
+            'loss sees flat rows)',
+            choices=('none', 'batch'),
+        ),
+    ),
+    pack=pack,
+    value=value,
+    value_and_grad=value_and_grad,
+    form='scored',
+    scored=True,
+    per_row=True,
+    prepare=prepare,
+)

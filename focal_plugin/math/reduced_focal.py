@@ -1,0 +1,78 @@
+"""Reduced focal loss. Sergievskiy and Ponamarev, Reduced Focal Loss: 1st Place Solution to xView, arXiv 1903.01347."""
+
+from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
+
+import math
+from dataclasses import replace
+
+import torch
+
+from focal_plugin.lazy import LazyModule
+from focal_plugin.math.eager import choose, modulated_focal
+from focal_plugin.math.focal import by_target
+from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
+
+tl = LazyModule('triton.language')
+prim = LazyModule('focal_plugin.kernels.triton.primitives')
+
+
+def pack(threshold, gamma, alpha):
+    margin = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
+    return (gamma, margin, 1 - threshold, threshold**-gamma, *by_target(alpha))
+
+
+def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, scale, alpha_positive, alpha_negative):
+    wrong, modulating, cross_entropy = modulated_focal(p, q, log_p, log_q, y, gamma)
+    # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
+    below = torch.where(y == 1, x < margin, torch.where(y == 0, -x < margin, wrong > limit))
+    factor = torch.where(below, 1.0, scale * modulating)
+    return choose(y, alpha_positive, alpha_negative) * factor * cross_entropy
+
+
+def value_and_grad(
+    x,
+    p,
+    q,
+    log_p,
+    log_q,
+    y,
+    is_positive,
+    gamma,
+    margin,
+    limit,
+    scale,
+    alpha_positive,
+    alpha_negative,
+    EXPONENT: tl.constexpr,
+    HARD: tl.constexpr,
+):
+    wrong, log_wrong, slope, cross_entropy = prim.miss(p, q, log_p, log_q, y, is_positive, HARD)
+    factor = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
+    # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
+    if HARD:
+        below = tl.where(is_positive, x, -x) < margin
+    else:
+        below = tl.where((y == 0) | (y == 1), (tl.where(y == 1, x, -x) < margin).to(tl.int1), wrong > limit)
+    factor *= tl.where(below, 1.0, scale * prim.power(wrong, log_wrong, gamma, EXPONENT))
+    exponent = tl.where(below, 0.0, gamma)
+    if HARD:
+        signed = tl.where(is_positive, -factor, factor)
+        return factor * cross_entropy, signed * (exponent * slope * cross_entropy + wrong)
+    residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
+    return factor * cross_entropy, factor * (exponent * (1 - 2 * y) * slope * cross_entropy + residual)
+
+
+SPEC = Spec(
+    name='reduced_focal',
+    title='Reduced focal loss of `Reduced Focal Loss: 1st Place Solution to xView object detection in Satellite Imagery`',
+    paper='1903.01347',
+    formula='alpha_t (-log p_t) where p_t < threshold;  alpha_t ((1 - p_t) / threshold)^gamma (-log p_t) elsewhere',
+    parameters=(
+        Parameter('threshold', 0.5, 'p_t below which the loss is the cross-entropy', high=1, above=True),
+        GAMMA,
+        replace(ALPHA, default=None),
+    ),
+    pack=pack,
+    value=value,
+    value_and_grad=value_and_grad,
+)
