@@ -1,0 +1,8 @@
+"""Deformable DETR-R50 with the IoU-aware BCE loss on COCO, 50 epochs."""
+
+_base_ = ['mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', '../_base_/focal_plugin.py']
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(_delete_=True, type='FusedIoUAwareBCELoss', use_sigmoid=True, k=0.25, gamma=2.0, loss_weight=2.0)
+    )
+)

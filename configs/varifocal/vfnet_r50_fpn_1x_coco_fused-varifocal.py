@@ -1,0 +1,10 @@
+"""VFNet-R50 on COCO, 12 epochs."""
+
+_base_ = ['mmdet::vfnet/vfnet_r50_fpn_1x_coco.py', '../_base_/focal_plugin.py']
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            type='FusedVarifocalLoss', use_sigmoid=True, alpha=0.75, gamma=2.0, iou_weighted=True, loss_weight=1.0
+        )
+    )
+)
