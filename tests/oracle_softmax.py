@@ -6,7 +6,7 @@ With p = softmax(x) over the last dimension and y the label of a row:
     dL/dx_j  = a_y (delta_jy - p_j) [gamma m^(gamma - 1) p_y log p_y - m^gamma]
 
 Nothing is differentiated, and no margin is taken: the softmax is that of the definition, in numpy's longdouble, whose range
-holds exp(20000) unshifted. Only 1 - p_y is written as the sum of the other probabilities, where it would cancel.
+holds exp(10000) unshifted. Only 1 - p_y is written as the sum of the other probabilities, where it would cancel.
 """
 
 from typing import NamedTuple

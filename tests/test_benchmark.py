@@ -143,16 +143,18 @@ def test_readme_holds_the_committed_results(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_tables_are_written_between_their_markers(tmp_path):
+def test_tables_are_written_between_their_markers(tmp_path, tools):
+    import readme_tables
+
     readme = tmp_path / 'README.md'
-    marks = [f'<!-- {name}:{end} -->' for name in ('benchmark', 'accuracy', 'kernels') for end in ('begin', 'end')]
-    readme.write_text('above\n{}\nold\n{}\nbetween\n{}\n{}\n{}\n{}\nbelow\n'.format(*marks))
+    first, *rest = [f'<!-- {name}:begin -->\nOUT OF DATE\n<!-- {name}:end -->' for name in readme_tables.TABLES]
+    readme.write_text('\n'.join(['above', first, 'between', *rest, 'below', '']))
     check = ['tools/readme_tables.py', '--readme', readme]
     assert start(*check, '--check').returncode == 1
-    assert 'old' in readme.read_text()
+    assert 'OUT OF DATE' in readme.read_text()
     assert start(*check).returncode == 0
     text = readme.read_text()
-    assert 'old' not in text and text.startswith('above') and text.endswith('below\n') and '\nbetween\n' in text
+    assert 'OUT OF DATE' not in text and text.startswith('above') and text.endswith('below\n') and '\nbetween\n' in text
     shapes = {row['shape'] for row in rows(ROOT / 'tools/results/benchmark.csv')}
     assert all(f'| ({shape.replace("x", ", ")}) |' in text for shape in shapes)
     assert start(*check, '--check').returncode == 0

@@ -215,6 +215,8 @@ def test_bad_reduction_override():
     pred, target, _ = inputs()
     with pytest.raises(ValueError, match=r"reduction_override .*'avg'"):
         FusedFocalLoss()(pred, target, reduction_override='avg')
+    with pytest.raises(AssertionError):  # what mmdet's class raises, and its tests expect
+        FusedFocalLoss()(pred, target, reduction_override=True)
 
 
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)

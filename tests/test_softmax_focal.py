@@ -1,5 +1,7 @@
 """The softmax focal loss: the row-wise skeleton of every backend against the float64 oracle, and the identities."""
 
+import contextlib
+
 import oracle_softmax
 import pytest
 import torch
@@ -55,6 +57,13 @@ def test_every_margin(any_backend, device, dtype, gamma):
         check(device, pred, torch.full((len(pred),), label), gamma=gamma, reduction='none')
 
 
+@pytest.mark.parametrize('offset', (9000.0, -9000.0))
+def test_rows_far_from_zero(device, offset):
+    """There the logarithm of a row's sum, as one float32, would be off by 5e-4, and the gradient with it."""
+    pred, labels, _ = inputs(40, 6)
+    check(device, pred + offset, labels, reduction='none')
+
+
 SHAPES = {
     'two classes': (37, 2),
     'odd classes': (37, 5),
@@ -84,6 +93,21 @@ def test_an_nchw_map_is_read_where_it_lies(device, dtype):
     view = pred.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     _, grad = check(device, view, labels, weight, reduction='none')
     assert grad.stride() == view.stride()
+
+
+VIEWS = {
+    'every second class': lambda: inputs(9, 12)[0][:, ::2],
+    'transposed': lambda: inputs(70, 9)[0].t(),
+    'four dimensions of rows that do not join': lambda: inputs(4, 6, 4, 6, 5)[0][::2, ::2, ::2, ::2],
+}
+
+
+@pytest.mark.parametrize('make', VIEWS.values(), ids=VIEWS)
+def test_views(device, make):
+    pred = make()
+    labels = torch.randint(0, pred.size(-1), pred.shape[:-1], generator=generator(1))
+    check(device, pred, labels, torch.rand(labels.shape, generator=generator(2)), reduction='none')
+    check(device, pred, labels)
 
 
 def test_a_weight_with_the_last_dimension(device):
@@ -124,6 +148,32 @@ def test_nan_stays_in_its_row(device):
     loss.sum().backward()
     bad = torch.tensor([False, False, True, False, False])
     assert (loss.isnan().cpu() == bad).all() and (leaf.grad.isnan().any(1).cpu() == bad).all()
+
+
+INF = float('inf')
+LIMITS = {
+    'its own': ([INF, 1.0, 2.0], 0.0, [0.0, 0.0, 0.0]),
+    'one other': ([0.0, INF, 2.0], INF, [-0.25, 0.25, 0.0]),
+    'two others, of equal right': ([0.0, INF, INF], INF, [-0.25, 0.125, 0.125]),
+    'its own and another: either could win': ([INF, INF, 2.0], float('nan'), [float('nan')] * 3),
+    'all others negative': ([0.0, -INF, -INF], 0.0, [0.0, 0.0, 0.0]),
+    'all negative: either could win': ([-INF, -INF, -INF], float('nan'), [float('nan'), float('nan'), float('nan')]),
+}
+
+
+@pytest.mark.parametrize('pred, value, grad', LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize('gamma', (0.0, 1.5, 2.0))
+def test_infinite_logits_give_the_limit(device, pred, value, grad, gamma):
+    leaf = torch.tensor([pred], device=device, requires_grad=True)
+    label = torch.zeros(1, dtype=torch.long, device=device)
+    loss = functional.softmax_focal_loss(leaf, label, gamma=gamma, reduction='none')
+    loss.sum().backward()
+    torch.testing.assert_close(loss.detach().cpu(), torch.tensor([value]), equal_nan=True)
+    got, expected = leaf.grad[0].cpu(), torch.tensor(grad)
+    if loss.isnan():
+        assert got.isnan().any()
+    else:
+        torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize('own', (True, False), ids=('the label is impossible', 'another class is'))
@@ -232,15 +282,58 @@ def test_double_backward_in_float64():
         assert torch.autograd.gradgradcheck(lambda x, g=gamma: functional.softmax_focal_loss(x, labels, gamma=g), pred)
 
 
+def test_nothing_is_saved_but_the_arguments(device):
+    pred, labels, weight = (t.to(device) for t in inputs(7, 5))
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        functional.softmax_focal_loss(pred.requires_grad_(), labels, weight)
+    assert saved and set(saved) <= {t.data_ptr() for t in (pred, labels, weight)}
+
+
+def test_backward_is_pure(device):
+    pred, labels, weight = (t.to(device) for t in inputs(7, 5))
+    loss = functional.softmax_focal_loss(pred.requires_grad_(), labels, weight)
+    assert torch.equal(*(torch.autograd.grad(loss, pred, retain_graph=True)[0] for _ in range(2)))
+
+
+def test_second_derivative_of_every_backend(device):
+    pred, labels, _ = inputs(7, 5)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        with focal_plugin.use_backend('torch') if dtype == torch.float64 else contextlib.nullcontext():
+            leaf = pred.to(device, dtype).requires_grad_()
+            loss = functional.softmax_focal_loss(leaf, labels.to(device))
+            (grad,) = torch.autograd.grad(loss, leaf, create_graph=True)
+            results.append(torch.autograd.grad(grad.square().sum(), leaf)[0].double())
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-9)
+
+
+def test_gradients_of_weight_and_alpha():
+    pred, labels, weight = inputs(7, 5, dtype=torch.float64)
+    weight, alpha = weight.double().requires_grad_(), torch.rand(5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda w, a: functional.softmax_focal_loss(pred, labels, w, alpha=a), (weight, alpha)
+    )
+
+
 def test_the_same_input_gives_the_same_bits(device):
     pred, labels, _ = (t.to(device) for t in inputs(3000, 16))
-    assert torch.equal(*(functional.softmax_focal_loss(pred, labels) for _ in range(2)))
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(functional.softmax_focal_loss(pred, labels))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
 
 
 # ---- errors ----
 
 BAD = {
     'label C': (dict(target=torch.tensor([0, 5])), ValueError, r'label 5 is outside \[0, 5\)'),
+    'a label far outside': (dict(target=torch.tensor([0, 2**40])), ValueError, r'label 1099511627776 '),
     'a negative label': (dict(target=torch.tensor([-1, 0])), ValueError, r'label -1 .*ignore_index=-1'),
     'a one-hot target': (dict(target=torch.zeros(2, 5)), ValueError, r'argmax'),
     'a weight an element': (dict(weight=torch.ones(2, 5)), ValueError, r'one number a row'),

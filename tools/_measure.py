@@ -49,9 +49,9 @@ def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
         Path('/proc/self/clear_refs').write_text('5')
     except (AttributeError, OSError):
         return None
-    before = _resident('VmRSS')
+    before = resident('VmRSS')
     run()
-    return _resident('VmHWM') - before
+    return resident('VmHWM') - before
 
 
 class Noise:
@@ -74,5 +74,5 @@ class Noise:
         return sum(ticks), ticks[3] + ticks[4], own
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     return 1024 * int(re.search(rf'{name}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])

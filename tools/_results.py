@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / 'tools/results/benchmark.csv'
 ACCURACY = ROOT / 'tools/results/accuracy.csv'
 KERNELS = ROOT / 'tools/results/kernels.csv'
+VARIANTS = ROOT / 'tools/results/variants.csv'
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -2,10 +2,13 @@
 
     python tools/kernel_report.py --arch sm_80 sm_90 gfx942
 
-One row per kernel, dtype and architecture: the forward (a sum over labels with a weight per row) and the backward of every
-variant, compiled with the arguments that the package itself launches them with. Everything here is predicted: nothing is
-run. Issue slots and MUFU (special-function) instructions are those that a thread executes, loops counted by their trips,
-divided by the logits of a thread. The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
+One row per kernel, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every variant,
+for the targets that heads hand it most, compiled with the arguments that the package itself launches them with.
+Everything here is predicted: nothing is run. Issue slots and MUFU (special-function) instructions are those that a thread
+executes, loops counted by their trips, divided by the logits of a thread. `of the budget`: against the slots that an H100
+can issue in the time in which its memory moves the logits, 20 forward and 40 backward in half types, twice that in fp32;
+the bytes of dense targets are not counted.
+The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
 import argparse
@@ -22,7 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from _variants import typical_arguments
 
+from focal_plugin.functional import packed
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
 
@@ -31,6 +36,8 @@ ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
 ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 ROWS = 200_001
+# Slots a logit that an H100 can issue while its memory moves the 2 bytes of a bf16 logit (forward), or 4 (backward).
+BUDGET = {'fwd': 20, 'bwd': 40}
 
 
 class Instruction(NamedTuple):
@@ -153,7 +160,7 @@ def executed(listing: Listing, moved: list[tuple[int, int]], total: tuple[int, i
     raise ValueError(f'no way through the code loads and stores {total} logits: unknown control flow')
 
 
-def count(listing: Listing, logits_lines: range, logit_bits: int, slots: int, logits: float) -> dict[str, Any]:
+def count(listing: Listing, logits_lines: set[int], logit_bits: int, slots: int, logits: float) -> dict[str, Any]:
     """The columns read off a listing.
 
     Args:
@@ -177,11 +184,17 @@ def count(listing: Listing, logits_lines: range, logit_bits: int, slots: int, lo
     }
 
 
-def classes_loop(function: Any) -> range:
-    """The source lines of a kernel's loop over the classes: what it loads and stores there is per logit."""
+def logits_lines(function: Any) -> set[int]:
+    """The source lines that load logits and store results: of a loop over the classes, or of the functions of its blocks."""
+    blocks = [function.fn.__globals__.get(name) for name in ('_others', '_spread')]
+    if all(blocks):
+        # What a function returns can have the line after its last.
+        return {block.starting_line_number + n for block in blocks for n in range(len(block.raw_src) + 2)}
     loop = next(node for node in ast.walk(ast.parse(''.join(function.raw_src))) if isinstance(node, ast.For))
-    first = function.starting_line_number - 1
-    return range(first + loop.lineno, first + loop.end_lineno + 1)
+    lines = range(loop.lineno, loop.end_lineno + 1)
+    source = ''.join(function.raw_src).splitlines()
+    others = re.compile(r'\b(?!x_|out_)\w+_ptr\b|tl\.store\(at\b')
+    return {function.starting_line_number - 1 + n for n in lines if not others.search(source[n - 1])}
 
 
 def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
@@ -189,7 +202,7 @@ def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[d
     from triton import knobs
     from triton.runtime import driver
 
-    from focal_plugin.kernels.triton import elementwise
+    from focal_plugin.kernels.triton import elementwise, rowwise
 
     class Driver:
         """Stands for the driver of a GPU."""
@@ -210,26 +223,34 @@ def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[d
         return True
 
     on_meta = {'device': 'meta'}
+    variant = SPECS[spec]
+    is_dense = variant.form == 'dense'
+    pred = torch.empty(ROWS, classes, dtype=dtype, **on_meta)
+    parameters, table = packed(variant, typical_arguments(variant, classes, 'meta'), pred)
     problem = Problem(
-        pred=torch.empty(ROWS, classes, dtype=dtype, **on_meta),
-        target=torch.empty(ROWS, dtype=torch.int64, **on_meta),
-        score=None,
+        pred=pred,
+        target=torch.empty(ROWS, classes, **on_meta) if is_dense else torch.empty(ROWS, dtype=torch.int64, **on_meta),
+        score=torch.empty(ROWS, **on_meta) if variant.form == 'scored' else None,
         weight=torch.empty(ROWS, 1, **on_meta).expand(ROWS, classes),
-        table=None,
+        table=table,
         avg_factor=torch.empty((), **on_meta),
-        spec=SPECS[spec],
-        parameters=list(SPECS[spec].pack(**SPECS[spec].defaults)),
-        activated=False,
+        spec=variant,
+        parameters=parameters,
+        activated=variant.probabilities == 'from_logits',
         ignore_index=None,
         scale=1.0,
-        reduce=True,
+        output='sum',
     )
+    statistics = torch.empty(2, classes, dtype=torch.float64, **on_meta) if variant.statistics else None
     driver.set_active(Driver())
+    more = [] if statistics is None else [statistics]
+    skeleton = rowwise if variant.skeleton == 'rowwise' else elementwise
     with knobs.runtime.scope():
         knobs.runtime.jit_cache_hook = instead_of_compiling
-        elementwise.forward(problem)
-        elementwise.backward(problem, torch.empty((), **on_meta))
-    return [launch for launch in seen if launch['fn'].jit_function is elementwise.elementwise_kernel]
+        skeleton.forward(problem)
+        skeleton.backward(problem, torch.empty((), **on_meta), *more)
+    kernels = elementwise.elementwise_kernel, rowwise.rowwise_kernel
+    return [launch for launch in seen if launch['fn'].jit_function in kernels]
 
 
 def compiled(launch: dict, target: Any):
@@ -279,17 +300,19 @@ def report(spec: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
         function = launch['fn'].jit_function
         constants = {function.arg_names[path[0]]: value for path, value in launch['compile']['constants'].items()}
         tile, width = constants['BLOCK_R'] * constants['BLOCK_C'], constants['BLOCK_C']
-        used = 1 if constants['FLAT'] else classes / width
+        used = 1 if constants.get('FLAT') else classes / width
         threads = kernel.metadata.num_warps * target.warp_size
         counted = count(
             parse(text, Path(function.fn.__code__.co_filename).name),
-            classes_loop(function),
+            logits_lines(function),
             torch.finfo(DTYPES[dtype]).bits,
             slots=tile * -int(-used // 1) // threads,
             logits=tile * used / threads,
         )
         head = {'kernel': f'{spec}_{kind}', 'dtype': dtype, 'arch': arch}
-        rows.append({**head, 'registers': registers, 'spills (bytes)': spills, **counted})
+        budget = BUDGET[kind] * torch.finfo(DTYPES[dtype]).bits / 16
+        of_budget = {'of the budget': round(counted['predicted slots/logit'] / budget, 2)}
+        rows.append({**head, 'registers': registers, 'spills (bytes)': spills, **counted, **of_budget})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from the CSVs in tools/results, between their markers."""
+"""Writes the tables of README.md between their markers: from the CSVs in tools/results, and from the variants' specs."""
 
 import argparse
 import re
@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from _contenders import COMPILED, MMDET, OURS
-from _results import ACCURACY, BENCHMARK, KERNELS, ROOT, read
+from _results import ACCURACY, BENCHMARK, KERNELS, ROOT, VARIANTS, read
+
+from focal_plugin.losses import CLASSES
+from focal_plugin.math import SPECS
+from focal_plugin.swap import HEADS, TARGETS
 
 Row = dict[str, str]
 
@@ -104,7 +108,44 @@ def off_beyond(row: Row, of: str) -> str:
 
 
 def kernels(rows: list[Row]) -> str:
-    return markdown(rows[0], (row.values() for row in rows))
+    """Those of one architecture, a variant a line: issue slots a logit, and against the budget."""
+    columns = [(dtype, kind) for dtype in ('bf16', 'fp32') for kind in ('fwd', 'bwd')]
+    shown = {(row['kernel'], row['dtype']): row for row in rows if row['arch'] == 'sm_90'}
+    lines = []
+    for spec in SPECS:
+        found = [shown[f'{spec}_{kind}', dtype] for dtype, kind in columns]
+        cells = [f'{row["predicted slots/logit"]} ({row["of the budget"]} x)' for row in found]
+        registers, mufu = (max(found, key=lambda row: float(row[c]))[c] for c in ('registers', 'predicted MUFU/logit'))
+        lines.append([spec, *cells, mufu, registers])
+    names = {'fwd': 'forward', 'bwd': 'backward'}
+    header = ['sm_90', *(f'{dtype} {names[kind]}' for dtype, kind in columns), 'MUFU at most', 'registers at most']
+    return markdown(header, lines)
+
+
+def variants(rows: list[Row]) -> str:
+    parts = []
+    for (machine, shape), rows_here in groups(rows, 'machine', 'shape').items():
+        header = ['variant', 'target', 'ms', 'times FusedFocalLoss', "mmdet's class, ms", "against mmdet's", 'memory']
+        lines = []
+        for row in rows_here:
+            ours, focal, theirs = (float(row[f'{of}_ms'] or 'nan') for of in ('both', 'focal', 'mmdet'))
+            against = [row['mmdet_ms'], f'{theirs / ours:.1f} x'] if row['mmdet_ms'] else ['-', '-']
+            lines.append(
+                [row['variant'], row['target'], row['both_ms'], f'{ours / focal:.2f}', *against, row['extra_memory']]
+            )
+        parts += [f'Measured on {machine}, {label(shape)} float32:', markdown(header, lines)]
+    return '\n\n'.join(parts)
+
+
+def losses() -> str:
+    header = ['class', 'function', 'loss', 'paper', 'configs']
+    lines = []
+    for name, spec in SPECS.items():
+        formula = spec.formula.replace('|', '\\|')
+        paper = f'[{spec.paper}](https://arxiv.org/abs/{spec.paper})'
+        configs = f'[{name}](configs/{name})'
+        lines.append([f'`{CLASSES[name].__name__}`', f'`{spec.function}`', formula, paper, configs])
+    return markdown(header, lines)
 
 
 def replaced(text: str, name: str, table: str) -> str:
@@ -114,10 +155,22 @@ def replaced(text: str, name: str, table: str) -> str:
     return re.sub(f'{begin}.*{end}', lambda _: f'{begin}\n\n{table}\n\n{end}', text, flags=re.DOTALL)
 
 
-TABLES: dict[str, tuple[Path, Callable[[list[Row]], str]]] = {
-    'benchmark': (BENCHMARK, benchmark),
-    'accuracy': (ACCURACY, accuracy),
-    'kernels': (KERNELS, kernels),
+def heads() -> str:
+    lines = []
+    for name, head in HEADS.items():
+        handed = 'probabilities' if head.probabilities else 'logits'
+        remarks = [f'fixed: {head.fixed}'] if head.fixed else [head.note] if head.note else []
+        lines.append([f'`{name}`', handed, TARGETS[head.targets], head.activation, '; '.join(remarks)])
+    return markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    'losses': losses,
+    'heads': heads,
+    'benchmark': lambda: benchmark(read(BENCHMARK)),
+    'variants': lambda: variants(read(VARIANTS)),
+    'accuracy': lambda: accuracy(read(ACCURACY)),
+    'kernels': lambda: kernels(read(KERNELS)),
 }
 
 
@@ -127,8 +180,8 @@ def main() -> int:
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where the tables are out of date')
     args = parser.parse_args()
     old = new = args.readme.read_text()
-    for name, (path, table) in TABLES.items():
-        new = replaced(new, name, table(read(path)))
+    for name, table in TABLES.items():
+        new = replaced(new, name, table())
     if args.check and new != old:
         print(f'{args.readme} is out of date: run python tools/readme_tables.py')
         return 1

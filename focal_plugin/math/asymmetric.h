@@ -18,10 +18,11 @@ struct asymmetric {
     const auto negative = [&]() -> Point {
       if (parameter.is(2, 0.f)) return focal_negative<GAMMA>(t, parameter[0], parameter[3]);
       const V shifted = select(t.p < clip, V{}, t.p - clip);
-      const Complement loss = minus_log_of_complement(shifted, t.q + clip);
+      const V loss = minus_log_of_complement(shifted, log_normal(t.q + clip));
       const V modulating = powered<GAMMA>(shifted, parameter[0]);
-      const V slope = modulating * t.p * t.q * (keep * parameter[0] * loss.ratio + 1.f / (t.q + clip));
-      return {modulating * loss.value, select(shifted == 0.f, V{}, slope)};
+      const V through = keep * parameter[0] * lowered<GAMMA>(shifted, modulating) * loss;
+      const V slope = t.p * t.q * (through + modulating / (t.q + clip));
+      return {modulating * loss, select(shifted == 0.f, V{}, slope)};
     };
     if constexpr (!Target::is_hard) {
       const Point one = positive(), zero = negative();

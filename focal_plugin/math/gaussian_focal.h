@@ -10,19 +10,18 @@ struct gaussian_focal {
 
   template <int ALPHA, class Target, class Parameters>
   FP_INLINE Point value_and_grad(const Terms &t, const Target &target, const Parameters &parameter) {
-    const V y = target.y + V{};
-    const Mask centre = y == 1.f;
-    V weight = select(centre, parameter[2], parameter[3]);
-    if constexpr (!Target::is_hard) {
-      const V far = 1.f - y;
-      weight *= select(centre, all(1.f), parameter.is(1, 4.f) ? power<4>(far, far, far) : power_of(far, parameter[1]));
-    }
-    const V wrong = select(centre, t.q, t.p), right = select(centre, t.p, t.q);
-    // Not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
-    const V modulated = weight * powered<ALPHA>(select(wrong <= 1e-30f, V{}, wrong), parameter[0]);
-    const V cross_entropy = -select(centre, t.log_p, t.log_q);
-    const V derivative = modulated * (parameter[0] * right * cross_entropy + wrong);
-    return {modulated * cross_entropy, select(centre, -derivative, derivative)};
+    // Powers not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
+    const auto side = [&](V weight, V wrong, V right, V cross_entropy) -> Point {
+      const V modulated = weight * powered<ALPHA>(select(wrong <= 1e-30f, V{}, wrong), parameter[0]);
+      return {modulated * cross_entropy, modulated * (parameter[0] * right * cross_entropy + wrong)};
+    };
+    const V far = 1.f - (target.y + V{});
+    const V spared = parameter.is(1, 4.f) ? power<4>(far, far, far) : power_of(far, parameter[1]);
+    const Point around = side(parameter[3] * spared, t.p, t.q, -t.log_q);
+    const Mask centre = far == 0.f;
+    if (!any(centre)) return around;  // nearly always: one logarithm is spared
+    const Point at = side(parameter[2], t.q, t.p, -t.log_p);
+    return select(centre, Point{at.value, -at.derivative}, around);
   }
 };
 

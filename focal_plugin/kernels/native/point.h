@@ -68,16 +68,10 @@ FP_INLINE Terms terms_of_logit(V x) {
   return {x, select(negative, er, r), select(negative, r, er), select(negative, x, V{}) - l, select(negative, V{}, -x) - l};
 }
 
-// -log(1 - s) and its ratio to s, given 1 - s as well: near 0 from s, which 1 - s has rounded away.
-struct Complement {
-  V value, ratio;
-};
-
-FP_INLINE Complement minus_log_of_complement(V s, V complement) {
-  const V series = 1.f + s * (0.5f + s * (0.333333333f + s * (0.25f + s * 0.2f)));
-  const V log = -log_nonnegative(complement);
-  const Mask small = s < 0.03125f;
-  return {select(small, s * series, log), select(small, series, log / s)};
+// -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
+FP_INLINE V minus_log_of_complement(V s, V log) {
+  const V series = s * (1.f + s * (0.5f + s * (0.333333333f + s * (0.25f + s * 0.2f))));
+  return select(s >= 0.03125f, -log, series);  // a NaN takes the series
 }
 
 template <int MODE>
@@ -88,7 +82,7 @@ FP_INLINE Terms terms_of_probability(V p) {
     p = select(p < least, least, p);
     q = select(q < least, least, q);
   }
-  const V log_p = log_nonnegative(p + epsilon), log_q = -minus_log_of_complement(p, q + epsilon).value;
+  const V log_p = log_nonnegative(p + epsilon), log_q = -minus_log_of_complement(p, log_nonnegative(q + epsilon));
   if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q};
   const V low = all(-100.f);
   return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q)};
@@ -120,6 +114,15 @@ FP_INLINE V power_of(V base, V exponent) { return power_of_log(log_nonnegative(b
 template <int EXPONENT>
 FP_INLINE V powered(V base, V exponent) {
   return EXPONENT < 0 ? power_of(base, exponent) : power<EXPONENT>(base, base, exponent);
+}
+
+// base^(EXPONENT - 1), given base^EXPONENT; 0 at a base of 0 where the exponent is not known at compile time.
+template <int EXPONENT>
+FP_INLINE V lowered(V base, V powered) {
+  if (EXPONENT == 1) return all(1.f);
+  if (EXPONENT == 2) return base;
+  if (EXPONENT == 4) return base * base * base;
+  return select(base == 0.f, V{}, powered / base);
 }
 
 // What the losses that modulate by 1 - p_t have in common.

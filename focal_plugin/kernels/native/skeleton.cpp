@@ -5,6 +5,7 @@
 // read into contiguous floats (not copied where it lies so already), the variant's loop runs over all of it as negatives,
 // and the few positives are gathered, computed and put in their places.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #if defined(__linux__)
@@ -23,6 +24,7 @@ constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in t
 constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
 constexpr int64_t kParallelFrom = 32768;
 constexpr int64_t kBlock = 32;    // labels compared at once
+constexpr int64_t kTableRun = 640;       // elements: eight rows of 80 classes
 constexpr int64_t kMostStatistics = 64;  // batches with sums of their own
 constexpr int64_t kSumRun = 64;   // vectors added in float before the sum goes on in double
 
@@ -145,7 +147,7 @@ struct Scratch {
   std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
   std::vector<int32_t> positive_at, positive_row;
   std::vector<double> row_sums;
-  std::vector<float> absolute;
+  std::vector<float> kept;
 
   void reserve(const Call &call, int parameters) {
     const auto at_least = [](auto &values, int64_t size) {
@@ -155,7 +157,6 @@ struct Scratch {
     for (auto *values : {&buffer, &input, &factor}) at_least(*values, kTile);
     if (!call.labels) at_least(y, kTile);
     at_least(row_sums, call.by_row ? kTile : 0);
-    at_least(absolute, call.statistics == nullptr ? 0 : kTile);
     for (auto &values : compact) at_least(values, call.labels ? kTile : 0);
     for (auto *values : {&table, &compact_table}) at_least(*values, call.table == nullptr ? 0 : kTile * parameters);
   }
@@ -181,6 +182,8 @@ struct Worker {
   std::vector<float> (&compact)[3] = scratch.compact;
   std::vector<float> &compact_table = scratch.compact_table;
   std::vector<int32_t> &positive_at = scratch.positive_at, &positive_row = scratch.positive_row;
+  int64_t expanded[3] = {-1, -1, -1};  // first class, outer and inner size that `table` was expanded for
+  int64_t period = 1;                  // elements after which it repeats
   int64_t bad_row = -1;
 
   explicit Worker(const Plan &p) : plan(p), call(p.call), scratch(scratch_of_thread()) {
@@ -276,14 +279,27 @@ struct Worker {
   }
   int64_t element(int64_t row, int64_t c) const { return plan.rows_inner ? c * inner + row : row * inner + c; }
 
-  // Parameters of every element of the tile, one plane a parameter.
+  // Parameters of every element, one plane a parameter: of the whole tile where its rows are inner, else of as many rows
+  // as leave room for the logits in the first-level cache; most tiles are of whole rows, and one expansion serves them all.
   void expand_table() {
+    const int64_t repeated = plan.rows_inner ? outer : std::min(outer, std::max<int64_t>(1, kTableRun / inner));
+    if (expanded[0] == first_class && expanded[1] == repeated && expanded[2] == inner) return;
+    expanded[0] = first_class, expanded[1] = repeated, expanded[2] = inner;
+    period = repeated * inner;
     for (int k = 0; k < plan.variant.parameters; ++k) {
       const float *from = call.table + k * plan.classes.size + first_class;
       float *to = table.data() + k * kTile;
-      for (int64_t o = 0; o < outer; ++o) {
+      for (int64_t o = 0; o < repeated; ++o) {
         for (int64_t i = 0; i < inner; ++i) to[o * inner + i] = from[plan.rows_inner ? o : i];
       }
+    }
+  }
+
+  // The loop over the whole tile.
+  void run(Kind kind, const float *values, const float *targets, float *to) const {
+    const int64_t count = outer * inner, step = call.table == nullptr ? count : period;
+    for (int64_t i = 0; i < count; i += step) {
+      run(kind, values + i, targets == nullptr ? nullptr : targets + i, to + i, std::min(step, count - i), table);
     }
   }
 
@@ -330,7 +346,7 @@ struct Worker {
       compact[0][i] = values[positive_at[i]];
       if (scored) copy_in(call.score, row_offset(kScore, positive_row[i]), 1, 1, &compact[1][i]);
       for (int k = 0; call.table != nullptr && k < plan.variant.parameters; ++k) {
-        compact_table[k * kTile + i] = table[k * kTile + positive_at[i]];
+        compact_table[k * kTile + i] = table[k * kTile + positive_at[i] % period];
       }
     }
     run(scored ? kScored : kPositive, compact[0].data(), compact[1].data(), compact[2].data(), count, compact_table);
@@ -384,29 +400,35 @@ struct Worker {
 
   // Adds the absolute derivatives of positives and of negatives, class by class.
   void gather(float *values, const float *targets, double *statistics) {
-    std::vector<float> &absolute = scratch.absolute;
     const int64_t count = outer * inner;
-    for (int64_t i = 0; i < count; ++i) absolute[i] = values[i] < 0.f ? -values[i] : values[i];
-    const auto take = [&](int64_t at) {
-      statistics[first_class + (plan.rows_inner ? at / inner : at % inner)] += absolute[at];
-      absolute[at] = 0.f;
-    };
-    if (targets == nullptr) {
-      for (const int32_t at : positive_at) take(at);
-    } else {
+    std::vector<float> &kept = scratch.kept;
+    if (targets != nullptr) {
+      positive_at.clear();
       for (int64_t i = 0; i < count; ++i) {
-        if (targets[i] > 0.f) take(i);
+        if (targets[i] > 0.f) positive_at.push_back(static_cast<int32_t>(i));
       }
+    }
+    // The positives step aside while the others are added.
+    kept.clear();
+    for (const int32_t at : positive_at) {
+      statistics[first_class + (plan.rows_inner ? at / inner : at % inner)] += std::fabs(values[at]);
+      kept.push_back(values[at]);
+      values[at] = 0.f;
     }
     double *negatives = statistics + plan.classes.size + first_class;
     for (int64_t o = 0; o < outer; ++o) {
-      const float *from = absolute.data() + o * inner;
+      const float *from = values + o * inner;
       if (plan.rows_inner) {
-        negatives[o] += sum_rows(from, 1, inner, nullptr);
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < inner; ++i) sum += std::fabs(from[i]);
+        negatives[o] += sum;
       } else {
-        for (int64_t i = 0; i < inner; ++i) negatives[i] += from[i];
+#pragma omp simd
+        for (int64_t i = 0; i < inner; ++i) negatives[i] += std::fabs(from[i]);
       }
     }
+    for (size_t i = 0; i < kept.size(); ++i) values[positive_at[i]] = kept[i];
   }
 
   double process(int64_t tile, double *statistics) {
@@ -418,11 +440,11 @@ struct Worker {
     const float *targets = call.labels ? nullptr : load(kTarget, scratch.y);
     if (call.table != nullptr) expand_table();
     if (call.labels) {
-      run(kNegative, values, nullptr, to, outer * inner, table);
+      run(kNegative, values, nullptr, to);
       positives(values, to);
       if (call.has_ignore_index) silence_ignored(to);
     } else {
-      run(kSoft, values, targets, to, outer * inner, table);
+      run(kSoft, values, targets, to);
     }
     if (!stores && !call.by_row) return sum(to);
     multiply(kWeight, to);
@@ -433,7 +455,8 @@ struct Worker {
     }
     if (statistics != nullptr) {
       gather(to, targets, statistics);
-      for (int64_t i = 0; i < outer * inner; ++i) to[i] *= static_cast<float>(call.after);
+      const float after = static_cast<float>(call.after);
+      for (int64_t i = 0; after != 1.f && i < outer * inner; ++i) to[i] *= after;
     }
     multiply(kUpstream, to);
     // The derivative by a probability reaches 1e12 at the ends.
@@ -464,6 +487,7 @@ int64_t batch_of(const Plan &plan) {
 
 void work(void *state) {
   Shared &shared = *static_cast<Shared *>(state);
+  const SubnormalsToZero mode(shared.plan.call.table != nullptr);
   Worker worker(shared.plan);
   for (;;) {
     const int64_t batch = shared.next.fetch_add(1), first = batch * shared.batch;

@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define FP_INLINE static inline __attribute__((always_inline))
 
 namespace focal_plugin {
@@ -25,6 +29,17 @@ typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(float))));
 
 FP_INLINE V all(float value) { return value - V{}; }
 FP_INLINE V select(Mask mask, V yes, V no) { return mask ? yes : no; }
+FP_INLINE bool any(Mask mask) {
+#if defined(__AVX512DQ__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  int32_t some = 0;
+  for (int lane = 0; lane < kLanes; ++lane) some |= mask[lane];
+  return some != 0;
+#endif
+}
 FP_INLINE V clamp(V v, float limit) {  // to [-limit, limit]; NaN stays NaN
   v = select(v > limit, all(limit), v);
   return select(v < -limit, all(-limit), v);
@@ -76,13 +91,11 @@ FP_INLINE V log1p_unit(V e) {
   return p * e;
 }
 
-// log(x) for x >= 0: log(0) = -inf, NaN stays NaN.
-FP_INLINE V log_nonnegative(V given) {
-  const Mask subnormal = given < 1.17549435e-38f;
-  const V x = select(subnormal, given * 16777216.f, given);  // by 2^24, taken back from n
+// log(x 2^-shift) for a normal x > 0.
+FP_INLINE V log_normal(V x, V shift = V{}) {
   // The mantissa is taken into [sqrt(1/2), sqrt(2)), so that f = m - 1 is small on both sides of 1.
   const Bits shifted = bits_as<Bits>(x) - 0x3f3504f3u;
-  const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - select(subnormal, all(24.f), V{});
+  const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - shift;
   const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
   V p = all(0.0697161147145f);  // 2.9e-8 of f^3 / 3
   p = p * f - 0.114797338466f;
@@ -94,7 +107,13 @@ FP_INLINE V log_nonnegative(V given) {
   p = p * f - 0.24999996958f;
   p = p * f + 0.3333333118f;
   const V f2 = f * f;
-  const V log = (p * f * f2 - 0.5f * f2 - n * 2.12194440e-4f) + f + n * 0.693359375f;
+  return (p * f * f2 - 0.5f * f2 - n * 2.12194440e-4f) + f + n * 0.693359375f;
+}
+
+// log(x) for x >= 0: log(0) = -inf, NaN stays NaN.
+FP_INLINE V log_nonnegative(V x) {
+  const Mask subnormal = x < 1.17549435e-38f;
+  const V log = log_normal(select(subnormal, x * 16777216.f, x), select(subnormal, all(24.f), V{}));
   return select(x != x, x, select(x == 0.f, all(-__builtin_inff()), log));
 }
 
