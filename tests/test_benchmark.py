@@ -160,4 +160,4 @@ def test_tables_are_written_between_their_markers(tmp_path, tools):
     assert start(*check, '--check').returncode == 0
     readme.write_text('no markers')
     done = start(*check)
-    assert done.returncode == 1 and 'must hold <!-- benchmark:begin -->' in done.stderr
+    assert done.returncode == 1 and 'must hold <!-- losses:begin -->' in done.stderr

@@ -14,8 +14,8 @@ def _margin(pred: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """(margin of each row, share of each other logit in the sum of their exponentials); own marks the labels' logits."""
     finite = torch.finfo(pred.dtype).max
     others = pred.masked_fill(own, -torch.inf)
-    top = others.amax(-1, keepdim=True).clamp(-finite, finite)
-    power = (others - top).clamp(max=0).exp()
+    top = others.amax(-1, keepdim=True)
+    power = (others - top.clamp(-finite, finite)).clamp(max=0).exp()  # an infinite logit would be taken from itself
     total = power.sum(-1, keepdim=True)
     # What x_y - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
     mine = torch.where(own, pred, 0).sum(-1, keepdim=True)

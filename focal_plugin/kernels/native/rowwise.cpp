@@ -24,6 +24,7 @@ constexpr int64_t kFewClasses = 2 * kLanes;
 constexpr int64_t kSumRun = 64;  // terms added one after the other, before their sum is added to the total
 constexpr int32_t kDead = -1;    // label of a row that gives nothing
 constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 int64_t round_up(int64_t n) { return ceil_div(n, kLanes) * kLanes; }
 
@@ -88,10 +89,10 @@ FP_INLINE Mask load_labels(const int32_t *from) {
 
 FP_INLINE V greater(V a, V b) { return select(a > b, a, b); }  // b where a is NaN
 
-// exp(x - top) of a logit that is at most top, or NaN.
-FP_INLINE V power_of(V x, V top) {
-  const V below = x - top;
-  return exp_nonpositive(select(below > 0.f, V{}, below));  // inf - kLargest
+// exp(x - greatest), where `finite` is the greatest logit or, in place of an infinite one, the largest number.
+FP_INLINE V power_of(V x, V finite) {
+  const V below = x - finite;
+  return exp_nonpositive(select(below > 0.f, V{}, below));
 }
 
 struct Worker {
@@ -164,18 +165,17 @@ struct Worker {
         }
       }
     }
-    constexpr float none = -std::numeric_limits<float>::infinity();
     if (plan.across_rows) {
       for (int64_t c = 0; c < plan.classes.size; ++c) std::fill(x + c * pitch + rows, x + (c + 1) * pitch, 0.f);
     } else {
-      for (int64_t r = 0; r < rows; ++r) std::fill(x + r * pitch + plan.classes.size, x + (r + 1) * pitch, none);
+      for (int64_t r = 0; r < rows; ++r) std::fill(x + r * pitch + plan.classes.size, x + (r + 1) * pitch, -kInfinity);
     }
     for (int64_t r = 0; r < padded; ++r) {
       scratch.own[r] = 0.f;
       if (label[r] == kDead) continue;
       float &mine = plan.across_rows ? x[label[r] * pitch + r] : x[r * pitch + label[r]];
       scratch.own[r] = mine;
-      mine = none;
+      mine = -kInfinity;
     }
   }
 
@@ -186,14 +186,14 @@ struct Worker {
       float *const row = x + r * pitch;
       V most = load(row);
       for (int64_t c = kLanes; c < pitch; c += kLanes) most = greater(load(row + c), most);
-      float top = -kLargest;
+      float top = -kInfinity;
       for (int lane = 0; lane < kLanes; ++lane) top = most[lane] > top ? most[lane] : top;
-      top = std::min(top, kLargest);
+      const V finite = clamp(all(top), kLargest);
       double total = 0;
       for (int64_t from = 0; from < pitch; from += kSumRun * kLanes) {
         V sum{};
         for (int64_t c = from; c < std::min(pitch, from + kSumRun * kLanes); c += kLanes) {
-          const V power = power_of(load(row + c), all(top));
+          const V power = power_of(load(row + c), finite);
           sum += power;
           if (DERIVATIVE) store(row + c, power);
         }
@@ -210,14 +210,14 @@ struct Worker {
   void powers_across_rows() {
     const int64_t classes = plan.classes.size;
     for (int64_t r = 0; r < padded; r += kLanes) {
-      V top = all(-kLargest);
+      V top = all(-kInfinity);
       for (int64_t c = 0; c < classes; ++c) top = greater(load(x + c * pitch + r), top);
-      top = clamp(top, kLargest);
+      const V finite = clamp(top, kLargest);
       V total{};
       for (int64_t from = 0; from < classes; from += kSumRun) {
         V sum{};
         for (int64_t c = from; c < std::min(classes, from + kSumRun); ++c) {
-          const V power = power_of(load(x + c * pitch + r), top);
+          const V power = power_of(load(x + c * pitch + r), finite);
           sum += power;
           if (DERIVATIVE) store(x + c * pitch + r, power);
         }

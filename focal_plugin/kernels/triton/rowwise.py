@@ -47,15 +47,10 @@ def _others(x_ptr, row_at, stride, label, row_mask, col, C, MASK: tl.constexpr):
 
 
 @triton.jit
-def _top(most):
-    """The greatest logit of each row, finite: an infinite one would be taken from itself."""
-    return prim.clamp(tl.max(most, 1, keep_dims=True), _LARGEST)
-
-
-@triton.jit
 def _power(x, top):
-    """exp(x - top) of logits that are at most top; NaN stays NaN."""
-    return prim.exp_negative(tl.clamp(top - x, 0.0, 1e30, propagate_nan=tl.PropagateNan.ALL))
+    """exp(x - top) of logits that are at most top, whose infinities are taken from the largest number; NaN stays NaN."""
+    below = prim.clamp(top, _LARGEST) - x
+    return prim.exp_negative(tl.clamp(below, 0.0, 1e30, propagate_nan=tl.PropagateNan.ALL))
 
 
 @triton.jit
@@ -74,14 +69,14 @@ def _sums(
                 _others(x_ptr, row_at, stride, label, row_mask, i * BLOCK_C + lane, C, MASK_C and i == BLOCKS - 1),
             )
             most = tl.maximum(most, logits[i])
-        top = _top(most)
+        top = tl.max(most, 1, keep_dims=True)
         for i in tl.static_range(BLOCKS):
             powers += (_power(logits[i], top),)
             total += powers[i]
     else:
         for c in range(0, C, BLOCK_C):
             most = tl.maximum(most, _others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C))
-        top = _top(most)
+        top = tl.max(most, 1, keep_dims=True)
         for c in range(0, C, BLOCK_C):
             total += _power(_others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C), top)
     return top, tl.sum(total, 1, keep_dims=True), powers
