@@ -82,7 +82,8 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
         return list(parameters), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
     for p in parameters:
-        if isinstance(p, Tensor) and p.dim() == 1 and p.numel() not in (1, classes):
+        # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
+        if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:
             raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
     planes = [torch.as_tensor(p, dtype=dtype, device=pred.device).expand(classes) for p in parameters]
     return [], torch.stack(planes)

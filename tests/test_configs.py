@@ -133,6 +133,7 @@ def test_variant_has_configs_and_a_page(folder):
 @pytest.mark.parametrize('path', SWAPPED, ids=name)
 def test_losses_take_what_they_are_given(path):
     config = complete(read(path))
+    init_default_scope('mmdet')
     found = list(fused(config.model, ('model',)))
     assert found
     if path.parent.name in SPECS:

@@ -144,3 +144,14 @@ def test_no_operation_waits_for_the_gpu(any_backend, device):
     finally:
         if device == 'cuda':
             torch.cuda.set_sync_debug_mode('default')
+
+
+@pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
+def test_vectors_compile_for_another_number_of_classes():
+    """The second number of classes is symbolic to the compiler."""
+    compiled = torch.compile(functional.sigmoid_focal_loss, fullgraph=True)
+    for classes in (7, 5):
+        pred, target, alpha = torch.randn(9, classes), torch.arange(9) % (classes + 1), torch.rand(classes)
+        torch.testing.assert_close(
+            compiled(pred, target, alpha=alpha), functional.sigmoid_focal_loss(pred, target, alpha=alpha)
+        )
