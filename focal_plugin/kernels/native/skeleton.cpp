@@ -8,32 +8,21 @@
 #include <cmath>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "api.h"
 #include "operand.h"
 #include "threads.h"
 #include "variant.h"
+#include "walk.h"
 
 namespace focal_plugin {
 namespace {
 
 constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in the first-level cache
 constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
-constexpr int64_t kParallelFrom = 32768;
 constexpr int64_t kBlock = 32;    // labels compared at once
 constexpr int64_t kTableRun = 640;       // elements: eight rows of 80 classes
 constexpr int64_t kMostStatistics = 64;  // batches with sums of their own
 constexpr int64_t kSumRun = 64;   // vectors added in float before the sum goes on in double
-
-enum Role { kInput, kTarget, kScore, kWeight, kUpstream, kOutput, kRoles };
-
-struct Dim {
-  int64_t size;
-  int64_t stride[kRoles];
-};
 
 struct Plan {
   const Call &call;
@@ -48,41 +37,9 @@ struct Plan {
   int64_t class_tiles() const { return rows_inner ? outer_tiles : inner_tiles; }
 };
 
-bool mergeable(const Dim &slow, const Dim &fast) {
-  for (int role = 0; role < kRoles; ++role) {
-    if (slow.stride[role] != fast.stride[role] * fast.size) return false;
-  }
-  return true;
-}
-
-// Sorts the dimensions by the logits' strides and joins those that every operand walks through in one step.
-std::vector<Dim> coalesce(std::vector<Dim> dims) {
-  dims.erase(std::remove_if(dims.begin(), dims.end(), [](const Dim &d) { return d.size == 1; }), dims.end());
-  std::stable_sort(dims.begin(), dims.end(), [](const Dim &a, const Dim &b) { return a.stride[kInput] > b.stride[kInput]; });
-  std::vector<Dim> joined;
-  for (const Dim &dim : dims) {
-    if (!joined.empty() && mergeable(joined.back(), dim)) {
-      const int64_t size = joined.back().size * dim.size;
-      joined.back() = dim;
-      joined.back().size = size;
-    } else {
-      joined.push_back(dim);
-    }
-  }
-  return joined;
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 Plan plan_of(const Call &call, const Variant &variant) {
   Plan plan{call, variant, {&call.input, &call.target, &call.score, &call.weight, &call.upstream, &call.output}, {}, {}, false, 1, 1, 1, 1, 1, 1, 1};
-  std::vector<Dim> dims(call.dims);
-  for (int64_t d = 0; d < call.dims; ++d) {
-    dims[d].size = call.size[d];
-    for (int role = 0; role < kRoles; ++role) {
-      dims[d].stride[role] = plan.operand[role]->data != nullptr ? plan.operand[role]->stride[d] : 0;
-    }
-  }
+  std::vector<Dim> dims = dims_of(call);
   const bool classes_matter = call.labels || call.table != nullptr || call.by_row || call.statistics != nullptr;
   if (classes_matter) {
     plan.classes = dims.back();
@@ -500,20 +457,6 @@ void work(void *state) {
     }
   }
   if (worker.bad_row >= 0) shared.bad_row = worker.bad_row;
-}
-
-// Fresh memory costs more than the arithmetic: large pages make its first touch cheap.
-void advise(const Call &call, int64_t elements) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = uintptr_t{2} << 20;
-  const int64_t bytes = elements * (call.output.type == kFloat ? 4 : 2);
-  if (call.output.data == nullptr || call.by_row || bytes < static_cast<int64_t>(4 * page)) return;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(call.output.data) + page - 1) & ~(page - 1);
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(call.output.data) + bytes) & ~(page - 1);
-  madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)call, (void)elements;
-#endif
 }
 
 void run_call(Call &call, const Variant &variant) {

@@ -63,7 +63,7 @@ inline void advise(const Call &call, int64_t elements) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = uintptr_t{2} << 20;
   const int64_t bytes = elements * (call.output.type == kFloat ? 4 : 2);
-  if (call.output.data == nullptr || bytes < static_cast<int64_t>(4 * page)) return;
+  if (call.output.data == nullptr || call.by_row || bytes < static_cast<int64_t>(4 * page)) return;
   const uintptr_t first = (reinterpret_cast<uintptr_t>(call.output.data) + page - 1) & ~(page - 1);
   const uintptr_t last = (reinterpret_cast<uintptr_t>(call.output.data) + bytes) & ~(page - 1);
   madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
