@@ -1,4 +1,4 @@
-"""Slots of the skeletons that no public function reaches yet: quality losses hand over labels with a score each."""
+"""The score slot of the skeletons with a loss whose public function has none: focal, at soft positives."""
 
 import pytest
 import torch

@@ -46,6 +46,12 @@ class Problem(NamedTuple):
     def reduce(self) -> bool:
         return self.output == 'sum'
 
+    @property
+    def exponent(self) -> int:
+        """The first parameter where the kernels are specialised at it, else -1."""
+        first = self.parameters[0] if self.table is None else -1
+        return int(first) if first in (0.0, 1.0, 2.0, 4.0) else -1
+
     def per_element(self, upstream: Tensor) -> Tensor:
         """An upstream gradient of the output, as a view of pred's shape where it is one a row."""
         return upstream.unsqueeze(-1).expand(self.pred.shape) if self.output == 'row' else upstream

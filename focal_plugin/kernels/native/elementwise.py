@@ -32,13 +32,11 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
         call.output.set(output, (*output.stride(), 0) if call.by_row else output.stride())
     if upstream is not None and not problem.reduce:
         call.upstream.set(upstream, upstream.stride())
+    call.exponent = problem.exponent
     if problem.table is not None:
         call.table = problem.table.data_ptr()
-        call.exponent = -1
     else:
-        parameters = problem.parameters
-        call.parameter[: len(parameters)] = parameters
-        call.exponent = int(parameters[0]) if parameters[0] in (0.0, 1.0, 2.0, 4.0) else -1
+        call.parameter[: len(problem.parameters)] = problem.parameters
     return call
 
 

@@ -269,19 +269,13 @@ def point_function(name: str):
     return triton.jit(function)
 
 
-def exponent_of(problem: Problem) -> int:
-    if problem.table is not None or problem.parameters[0] not in (0.0, 1.0, 2.0, 4.0):
-        return -1
-    return int(problem.parameters[0])
-
-
 def constants(problem: Problem, layout: Layout, gradient: bool, statistics: bool = False) -> dict:
     """The kernel's compile-time arguments."""
     table = problem.table
     return {
         'FN': point_function(problem.spec.name),
         'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
-        'EXPONENT': exponent_of(problem),
+        'EXPONENT': problem.exponent,
         'LABELS': problem.has_labels,
         'HAS_SCORE': problem.score is not None,
         'WEIGHT': layout.weight,

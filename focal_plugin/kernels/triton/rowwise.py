@@ -21,7 +21,6 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.elementwise import (
     contiguous,
-    exponent_of,
     label_of,
     point,
     point_function,
@@ -203,7 +202,7 @@ def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
     return {
         'FN': point_function(problem.spec.name),
         'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
-        'EXPONENT': exponent_of(problem),
+        'EXPONENT': problem.exponent,
         'HAS_WEIGHT': problem.weight is not None,
         'HAS_AVG': problem.avg_factor is not None,
         'TABLE': table is not None,
