@@ -119,6 +119,61 @@ def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
     )
 
 
+def canonical_masks(
+    pred: Tensor, target: Tensor, labels: Tensor | None, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Masks with their pixels in one dimension: pred (n, P), or (n, C, P) with a channel (n,) each; target, weight."""
+    on_device_of(pred, 'target', target)
+    channel = None
+    if target.dim() == pred.dim() - 1:
+        if pred.dim() < 3 or target.shape != (pred.size(0), *pred.shape[2:]):
+            raise ValueError(
+                f'target of shape {tuple(target.shape)} does not fit pred of shape {tuple(pred.shape)}: masks of '
+                f'(n, C, H, W) logits have the shape (n, H, W), those of (n, C, P) the shape (n, P)'
+            )
+        channel = _canonical_channel(pred, labels)
+        pred = pred.flatten(2)
+    elif target.shape != pred.shape or pred.dim() < 2:
+        raise ValueError(
+            f'target of shape {tuple(target.shape)} does not fit pred of shape {tuple(pred.shape)}: write masks of '
+            f"pred's shape (n, H, W), or of one dimension less, (n, H, W) for (n, C, H, W), with labels"
+        )
+    elif labels is not None:
+        raise ValueError(
+            f"labels pick a channel of pred (n, C, H, W) for a target (n, H, W), but target has pred's shape "
+            f'{tuple(pred.shape)}: leave labels out (weight=... is another argument)'
+        )
+    else:
+        pred = pred.flatten(1)
+    if isinstance(weight, Tensor) and weight.shape != target.shape[:1]:
+        if weight.shape != target.shape:
+            raise ValueError(
+                f'weight must be one number an instance {tuple(target.shape[:1])} or one a pixel '
+                f'{tuple(target.shape)}, got {tuple(weight.shape)}'
+            )
+        weight = weight.flatten(1)
+    return pred, target.flatten(1), channel, weight
+
+
+def _canonical_channel(pred: Tensor, labels: Tensor | None) -> Tensor:
+    instances, channels = pred.shape[:2]
+    if labels is None:
+        if channels != 1:
+            raise ValueError(
+                f'pred of shape {tuple(pred.shape)} has {channels} channels: write labels, one an instance, to pick one'
+            )
+        return torch.zeros(instances, dtype=torch.int64, device=pred.device)
+    on_device_of(pred, 'labels', labels)
+    if labels.dtype not in INTEGERS or labels.shape != (instances,):
+        raise ValueError(
+            f'labels must be integers of shape ({instances},), one an instance of pred {tuple(pred.shape)}, got '
+            f'{labels.dtype} of {tuple(labels.shape)}'
+        )
+    if channels == 0 and instances > 0:
+        raise ValueError(f'pred of shape {tuple(pred.shape)} has no channels')
+    return labels.long().contiguous()
+
+
 def check_rows(pred: Tensor, target, weight) -> None:
     """What a loss over a softmax can't take: logits without classes, dense targets, weights of elements or classes."""
     rows = tuple(pred.shape[:-1])

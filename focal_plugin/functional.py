@@ -1,5 +1,6 @@
 """One public function for each variant, made from its spec: FUNCTIONS, and each under its own name in this module."""
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ def apply(
     activated: bool = False,
     loss_weight: float = 1.0,
     statistics: Tensor | None = None,
+    channel: Tensor | None = None,
 ) -> Tensor:
     """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
 
@@ -39,6 +41,7 @@ def apply(
         loss_weight: a factor that is folded into the kernel.
         statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
             positives and of negatives, without the upstream gradient.
+        channel: of pred (n, channels, P) only this channel of each row is read, int64 (n,); the target is then (n, P).
 
     The other arguments are those of the public functions.
     """
@@ -47,8 +50,9 @@ def apply(
     arguments.check_ignore_index(ignore_index)
     if spec.skeleton == 'rowwise':
         arguments.check_rows(pred, target, weight)
-    target, score = arguments.canonical_target(pred, target, ignore_index, spec.scored)
-    weight = arguments.canonical_weight(pred, weight)
+    read = pred if channel is None else pred.select(1, 0)
+    target, score = arguments.canonical_target(read, target, ignore_index, spec.scored)
+    weight = arguments.canonical_weight(read, weight)
     avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
     arguments.check_statistics(pred, statistics)
     if spec.prepare is not None:
@@ -59,7 +63,7 @@ def apply(
         if isinstance(avg_factor, Tensor):
             divisor = avg_factor
         else:
-            count = math.prod(pred.shape[:-1]) if spec.per_row else pred.numel()
+            count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
             scale = scale / (max(count, 1) if avg_factor is None else avg_factor + eager.EPS)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
 
@@ -68,7 +72,7 @@ def apply(
     more = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     name = backend.choose(pred, more)
     problem = Problem(
-        pred, target, score, weight, table, divisor, spec, numbers, activated, ignore_index, scale, output
+        pred, target, score, weight, table, divisor, channel, spec, numbers, activated, ignore_index, scale, output
     )
     if spec.skeleton == 'rowwise':
         return rowwise_eager.compose(problem) if more else rowwise(problem, name)
@@ -137,6 +141,70 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     loss.__name__ = loss.__qualname__ = spec.function
     loss.__doc__ = documentation.of_function(spec)
     return loss
+
+
+MASKS = dataclasses.replace(
+    SPECS['focal'],
+    title='Sigmoid focal loss of masks, each read from the channel of its label,',
+    formula='mean over the pixels of alpha_t (1 - p_t)^gamma (-log p_t)',
+    parameters=tuple(dataclasses.replace(p, vector=False) for p in SPECS['focal'].parameters),
+    per_row=True,
+    function='mask_focal_loss',
+)
+"""The focal loss with one value an instance; its kernels are those of focal."""
+
+
+def mask_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    labels: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    gamma: float = MASKS.defaults['gamma'],
+    alpha: float | None = MASKS.defaults['alpha'],
+    reduction: str = 'mean',
+    avg_factor: float | Tensor | None = None,
+    activated: bool = False,
+) -> Tensor:
+    """Sigmoid focal loss of masks, arXiv 1708.02002: one number an instance, the mean over its pixels.
+
+    Args:
+        pred: logits (n, C, H, W) or (n, C, P), of which only the channel of each instance's label is read, where it lies,
+            and the others get a gradient of zero; or (n, H, W) or (n, P), one mask an instance; float64, float32, float16
+            or bfloat16.
+        target: masks (n, H, W) or (n, P), values in [0, 1]: float, bool or integer. Of pred's shape where there is no
+            channel to pick.
+        labels: int64 (n,), in [0, C), where target has one dimension less than pred; may be left out where C = 1.
+        weight: one an instance (n,), or one a pixel, of the masks' shape.
+        gamma: Focusing exponent; at least 0.
+        alpha: Weight of the mask's inside; in [0, 1]; None or a negative number: none.
+        reduction: 'none' (one number an instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
+        avg_factor: 'mean' divides by avg_factor + 1.19e-7 instead of n; a number, or a tensor of shape () or (1,).
+        activated: pred holds probabilities instead of logits.
+
+    Returns:
+        The loss; no instances give 0 with a gradient.
+
+    Raises:
+        ValueError: shapes that do not fit, a label outside [0, C) (on a GPU it makes the instance's loss NaN), a number
+            outside its range.
+        TypeError: a wrong type or dtype.
+    """
+    arguments.check_pred(pred)
+    pred, target, channel, weight = arguments.canonical_masks(pred, target, labels, weight)
+    given = {'gamma': gamma, 'alpha': alpha}
+    return apply(
+        MASKS,
+        {p.name: arguments.check_parameter(p, given[p.name]) for p in MASKS.parameters},
+        pred,
+        target,
+        weight,
+        reduction=reduction,
+        avg_factor=avg_factor,
+        activated=activated,
+        loss_weight=1 / max(pred.size(-1), 1),
+        channel=channel,
+    )
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: _made(spec) for name, spec in SPECS.items()}

@@ -29,7 +29,7 @@ def test_opcheck(any_backend, device, output, dense):
         target = torch.rand_like(pred)
     avg_factor = torch.tensor([3.0], device=device) if output == 'sum' else None
     problem = (
-        *(pred, target, None, weight[:, None].expand(N, C), None, avg_factor),
+        *(pred, target, None, weight[:, None].expand(N, C), None, avg_factor, None),
         *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
     )
     torch.library.opcheck(library.elementwise_forward, problem)

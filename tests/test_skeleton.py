@@ -22,7 +22,7 @@ def test_a_score_is_the_target_of_its_positive(any_backend, device, layout):
     spec = SPECS['focal']
     parameters = list(spec.pack(1.5, 0.25))
     problem = Problem(
-        leaf, labels.to(device), score.to(device), None, None, None, spec, parameters, False, None, 0.5, 'sum'
+        leaf, labels.to(device), score.to(device), None, None, None, None, spec, parameters, False, None, 0.5, 'sum'
     )
     loss = elementwise(problem, any_backend)
     loss.backward()

@@ -234,6 +234,7 @@ def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[d
         weight=torch.empty(ROWS, 1, **on_meta).expand(ROWS, classes),
         table=table,
         avg_factor=torch.empty((), **on_meta),
+        channel=None,
         spec=variant,
         parameters=parameters,
         activated=variant.probabilities == 'from_logits',

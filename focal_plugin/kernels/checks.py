@@ -33,11 +33,32 @@ def bad_label(label: int, problem: Problem) -> ValueError:
     )
 
 
+def check_channels(problem: Problem) -> None:
+    """Raises ValueError for a label of a mask that no channel has."""
+    if problem.channel.device.type != 'cpu' or torch.compiler.is_compiling():
+        return
+    bad = (problem.channel < 0) | (problem.channel >= problem.pred.size(1))
+    if bad.any():
+        raise bad_channel(int(problem.channel[bad][0]), problem)
+
+
+def bad_channel(label: int, problem: Problem) -> ValueError:
+    channels = problem.pred.size(1)
+    return ValueError(
+        f'label {label} is outside [0, {channels}): masks of {channels} channels take labels 0 to {channels - 1}, and a '
+        f'mask has no background class. Does num_classes match the annotations? (Class-agnostic masks take label 0.)'
+    )
+
+
 def check_probabilities(problem: Problem) -> None:
     """Raises ValueError for a probability outside [0, 1]."""
     if not problem.activated or problem.pred.device.type != 'cpu' or problem.pred.numel() == 0:
         return
-    low, high = (float(v) for v in torch.aminmax(problem.pred.detach()))
+    pred = problem.pred.detach()
+    if problem.channel is not None:
+        check_channels(problem)
+        pred = pred[torch.arange(pred.size(0)), problem.channel]
+    low, high = (float(v) for v in torch.aminmax(pred))
     if low < 0 or high > 1:
         raise ValueError(
             f'activated=True takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write '

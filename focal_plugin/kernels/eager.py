@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.checks import check_labels, check_probabilities
+from focal_plugin.kernels.checks import check_channels, check_labels, check_probabilities
 from focal_plugin.kernels.problem import Problem
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
@@ -171,8 +171,22 @@ def _gather(statistics: Tensor, problem: Problem, derivative: Tensor, target: Te
         statistics[row] += (size * part).reshape(-1, classes).sum(0)
 
 
+def of_own_channel(problem: Problem) -> Problem:
+    """The problem with each row's own channel picked, a copy; autograd knows where it comes from."""
+    if problem.channel is None:
+        return problem
+    check_channels(problem)
+    pred, channel = problem.pred, problem.channel
+    inside = (channel >= 0) & (channel < pred.size(1))
+    own = pred[torch.arange(pred.size(0), device=pred.device), torch.where(inside, channel, 0)]
+    if pred.device.type != 'cpu' or torch.compiler.is_compiling():
+        own = torch.where(inside.unsqueeze(-1), own, float('nan'))  # check_channels did not look
+    return problem._replace(pred=own, channel=None)
+
+
 def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in target, weight and avg_factor too, and twice."""
+    problem = of_own_channel(problem)
     if not torch.compiler.is_compiling():  # there a wrong label or probability gives NaN, as on a GPU
         check_labels(problem)
         check_probabilities(problem)

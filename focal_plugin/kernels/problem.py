@@ -17,6 +17,8 @@ class Problem(NamedTuple):
         weight: broadcast to pred's shape, or None.
         table: parameters that are vectors over the classes: float32 (parameters, C), or None.
         avg_factor: what the sum is divided by, on pred's device, shape () or (1,), or None.
+        channel: int64 (n,): of pred (n, channels, P) only this channel of each row is read, and the other operands have
+            its shape (n, P); or None.
         spec: the variant.
         parameters: the packed parameters; unused where there is a table.
         activated: pred holds probabilities.
@@ -31,6 +33,7 @@ class Problem(NamedTuple):
     weight: Tensor | None
     table: Tensor | None
     avg_factor: Tensor | None
+    channel: Tensor | None
     spec: Spec
     parameters: list[float]
     activated: bool
@@ -38,9 +41,13 @@ class Problem(NamedTuple):
     scale: float
     output: str
 
+    def own(self, tensor: Tensor) -> Tensor:
+        """Of a tensor of pred's shape what the loss reads: all; or the first channel, for the shape and strides."""
+        return tensor if self.channel is None else tensor.select(1, 0)
+
     @property
     def has_labels(self) -> bool:
-        return self.target.dim() < self.pred.dim()
+        return self.target.dim() < self.pred.dim() - (self.channel is not None)
 
     @property
     def reduce(self) -> bool:
@@ -54,4 +61,4 @@ class Problem(NamedTuple):
 
     def per_element(self, upstream: Tensor) -> Tensor:
         """An upstream gradient of the output, as a view of pred's shape where it is one a row."""
-        return upstream.unsqueeze(-1).expand(self.pred.shape) if self.output == 'row' else upstream
+        return upstream.unsqueeze(-1).expand(self.own(self.pred).shape) if self.output == 'row' else upstream

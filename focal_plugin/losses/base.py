@@ -1,6 +1,7 @@
 """What the registry classes have in common: constructor, call, and what happens to arguments that are not theirs."""
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.math import SPECS, Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
+from focal_plugin.rows import Rows
 
 _COMMON = ('reduction', 'loss_weight')
 
@@ -156,8 +158,12 @@ class FusedLoss(nn.Module):
         """
         return self.run(pred, target, weight, avg_factor, reduction_override)
 
-    def run(self, pred, target, weight, avg_factor, reduction_override, statistics=None, **changed) -> Tensor:
-        """The loss, with statistics and parameters of this call."""
+    def run(
+        self, pred, target, weight, avg_factor, reduction_override, statistics=None, channel=None, part=1.0, **changed
+    ) -> Tensor:
+        """The loss, or a part of it, with statistics, channels and parameters of this call."""
+        if isinstance(pred, Rows):
+            return self._run_levels(pred, target, weight, avg_factor, reduction_override, statistics, **changed)
         if reduction_override not in (None, *arguments.REDUCTIONS):
             raise ReductionOverrideError(
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
@@ -171,8 +177,23 @@ class FusedLoss(nn.Module):
             reduction=reduction_override or self.reduction,
             avg_factor=avg_factor,
             activated=self.takes_probabilities,
-            loss_weight=self.loss_weight,
+            loss_weight=self.loss_weight * part,
             statistics=statistics,
+            channel=channel,
+        )
+
+    def _run_levels(self, rows: Rows, target, weight, avg_factor, reduction_override, statistics, **changed) -> Tensor:
+        """The loss of logits that lie in maps: the sum of the levels' sums."""
+        reduction = reduction_override or self.reduction
+        if reduction == 'none':
+            return self.run(rows.tensor(), target, weight, avg_factor, reduction, statistics, **changed)
+        part = 1.0
+        if reduction == 'mean' and avg_factor is None:
+            count = rows.size(0) if self.spec.per_row else math.prod(rows.shape)
+            reduction, part = 'sum', 1 / max(count, 1)
+        return sum(
+            self.run(*level, avg_factor, reduction, statistics, part=part, **changed)
+            for level in rows.levels(target, weight)
         )
 
     def extra_repr(self) -> str:

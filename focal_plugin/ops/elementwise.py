@@ -11,11 +11,11 @@ from focal_plugin.ops import library
 
 class _Elementwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pred, target, score, weight, table, avg_factor, config, statistics):
-        ctx.save_for_backward(pred, target, score, weight, table, avg_factor)
+    def forward(ctx, pred, target, score, weight, table, avg_factor, channel, config, statistics):
+        ctx.save_for_backward(pred, target, score, weight, table, avg_factor, channel)
         ctx.config = config
         ctx.statistics = statistics  # not saved: every backward of an iteration adds to it
-        return library.forward(pred, target, score, weight, table, avg_factor, *config)
+        return library.forward(pred, target, score, weight, table, avg_factor, channel, *config)
 
     @staticmethod
     def backward(ctx, upstream):
@@ -29,7 +29,7 @@ class _Elementwise(torch.autograd.Function):
             if ctx.statistics is not None:
                 ctx.statistics += gathered
                 ctx.statistics = None  # a second backward of the same loss counts no second time
-        return grad, *[None] * 7
+        return grad, *[None] * 8
 
 
 def elementwise(problem: Problem, backend: str, statistics: Tensor | None = None) -> Tensor:
@@ -38,6 +38,7 @@ def elementwise(problem: Problem, backend: str, statistics: Tensor | None = None
         if torch.compiler.is_compiling():
             return eager.compose(problem)  # what a compiler fuses best
         warn_if_slow(problem.pred.device.type, problem.pred.dtype)
+        problem = eager.of_own_channel(problem)
     *tensors, spec, parameters, activated, ignore_index, scale, output = problem
     config = (spec.name, parameters, activated, ignore_index, scale, output, backend)
     if torch.is_grad_enabled() and problem.pred.requires_grad:

@@ -20,8 +20,9 @@ _MODULES = {
     'torch': 'focal_plugin.kernels.eager',
 }
 _PROBLEM = (
-    'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, str spec, '
-    'float[] parameters, bool activated, int? ignore_index, float scale, str output, str backend'
+    'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, '
+    'Tensor? channel, str spec, float[] parameters, bool activated, int? ignore_index, float scale, str output, '
+    'str backend'
 )
 
 _library = torch.library.Library('focal_plugin', 'DEF')
@@ -32,8 +33,8 @@ for _name in _SCRIPTABLE:
     _library.define(f'{_name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
 
 
-def problem_of(pred, target, score, weight, table, avg_factor, spec, *rest) -> Problem:
-    return Problem(pred, target, score, weight, table, avg_factor, SPECS[spec], *rest)
+def problem_of(pred, target, score, weight, table, avg_factor, channel, spec, *rest) -> Problem:
+    return Problem(pred, target, score, weight, table, avg_factor, channel, SPECS[spec], *rest)
 
 
 @functools.cache
@@ -88,12 +89,25 @@ def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor
 
 
 def _fake_forward(
-    pred, target, score, weight, table, avg_factor, spec, parameters, activated, ignore_index, scale, output, backend
+    pred,
+    target,
+    score,
+    weight,
+    table,
+    avg_factor,
+    channel,
+    spec,
+    parameters,
+    activated,
+    ignore_index,
+    scale,
+    output,
+    backend,
 ):
     if output == 'element':
         return torch.empty_like(pred)
     if output == 'row':
-        return pred.new_empty(pred.shape[:-1])
+        return pred.new_empty(pred.shape[:-1] if channel is None else channel.shape)
     shape = () if avg_factor is None else avg_factor.shape
     return pred.new_empty(shape, dtype=torch.promote_types(pred.dtype, torch.float32))
 
@@ -137,7 +151,9 @@ _library.define(f'rowwise_backward(Tensor upstream, {_ROWS}) -> Tensor')
 
 
 def row_problem_of(pred, target, weight, table, avg_factor, spec, parameters, ignore_index, *rest) -> Problem:
-    return Problem(pred, target, None, weight, table, avg_factor, SPECS[spec], parameters, False, ignore_index, *rest)
+    return Problem(
+        pred, target, None, weight, table, avg_factor, None, SPECS[spec], parameters, False, ignore_index, *rest
+    )
 
 
 @functools.cache
@@ -167,7 +183,7 @@ def backward_rows(upstream: Tensor, pred: Tensor, *arguments) -> Tensor:
 
 
 def _fake_forward_rows(pred, target, weight, table, avg_factor, spec, parameters, *rest):
-    return _fake_forward(pred, target, None, weight, table, avg_factor, spec, parameters, False, *rest)
+    return _fake_forward(pred, target, None, weight, table, avg_factor, None, spec, parameters, False, *rest)
 
 
 def _fake_backward_rows(upstream, pred, *arguments):

@@ -38,7 +38,7 @@ def rowwise(problem: Problem, backend: str) -> Tensor:
         if torch.compiler.is_compiling():
             return rowwise_eager.compose(problem)  # what a compiler fuses best
         warn_if_slow(problem.pred.device.type, problem.pred.dtype)
-    pred, target, _, weight, table, avg_factor, spec, parameters, _, ignore_index, scale, output = problem
+    pred, target, _, weight, table, avg_factor, _, spec, parameters, _, ignore_index, scale, output = problem
     tensors = (pred, target, weight, table, avg_factor)
     config = (spec.name, parameters, ignore_index, scale, output, backend)
     if torch.is_grad_enabled() and pred.requires_grad:

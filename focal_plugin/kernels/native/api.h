@@ -20,6 +20,8 @@ struct Call {
   int64_t size[kMaxDims];  // the logits' shape; the last dimension holds the classes
   Operand input, target, score, weight, upstream, output;  // output: one value an element, or by_row (class stride 0)
   int64_t by_row;
+  const int64_t *channel;  // of each row of a call of two dimensions, or null: input and output begin so many strides on
+  int64_t channels, channel_stride[2];
   const float *table;  // (parameters, classes), or null
   float parameter[8];
   int64_t exponent;  // 0, 1 or 2 where the first parameter is that number, else -1
@@ -30,7 +32,7 @@ struct Call {
   int64_t threads;
   void *gomp_parallel;  // torch's own OpenMP runtime; null: threads of our own
   double sum;           // out: where output is absent
-  int64_t bad_row;      // out: a row whose label is outside [0, classes], or -1
+  int64_t bad_row;      // out: where the label of a row is outside [0, classes] (its channel outside [0, channels)), or -1
 };
 
 }  // namespace focal_plugin

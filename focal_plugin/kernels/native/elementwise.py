@@ -9,7 +9,7 @@ from focal_plugin.kernels.problem import Problem
 
 
 def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tensor | None = None) -> loader.Call:
-    pred, target, score = problem.pred, problem.target, problem.score
+    pred, target, score = problem.own(problem.pred), problem.target, problem.score
     call = loader.Call(
         dims=pred.dim(),
         labels=problem.has_labels,
@@ -27,6 +27,12 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
         call.score.set(score, (*score.stride(), 0))
     if problem.weight is not None:
         call.weight.set(problem.weight, problem.weight.stride())
+    if problem.channel is not None:
+        call.channel, call.channels = problem.channel.data_ptr(), problem.pred.size(1)
+        call.channel_stride[0] = problem.pred.stride(1)
+        if upstream is not None:
+            call.channel_stride[1] = output.stride(1)
+            output = problem.own(output)
     if output is not None:
         call.by_row = output.dim() < pred.dim()
         call.output.set(output, (*output.stride(), 0) if call.by_row else output.stride())
@@ -42,6 +48,8 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
 
 def _run(problem: Problem, call: loader.Call) -> None:
     loader.run(call, problem.spec)
+    if call.bad_row >= 0 and problem.channel is not None:
+        raise checks.bad_channel(int(problem.channel[call.bad_row]), problem)
     if call.bad_row >= 0:
         label = problem.target.as_strided((), (), problem.target.storage_offset() + call.bad_row)
         raise checks.bad_label(int(label), problem)
@@ -50,8 +58,8 @@ def _run(problem: Problem, call: loader.Call) -> None:
 def forward(problem: Problem) -> Tensor:
     scale = eager.scale_of(problem)
     if not problem.reduce:
-        pred = problem.pred
-        out = torch.empty_like(pred) if problem.output == 'element' else pred.new_empty(pred.shape[:-1])
+        pred = problem.own(problem.pred)
+        out = torch.empty_like(pred) if problem.output == 'element' else pred.new_zeros(pred.shape[:-1])
         _run(problem, _call(problem, float(scale), out))
         return out
     call = _call(problem, float(scale), None)
@@ -61,7 +69,7 @@ def forward(problem: Problem) -> Tensor:
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
-    out = torch.empty_like(problem.pred)
+    out = torch.empty_like(problem.pred) if problem.channel is None else torch.zeros_like(problem.pred)
     scale, after = float(eager.scale_of(problem)), float(upstream) if problem.reduce else 1.0
     call = _call(problem, scale if statistics is not None else scale * after, out, upstream)
     if statistics is not None:

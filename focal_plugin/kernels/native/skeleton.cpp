@@ -40,17 +40,17 @@ struct Plan {
 Plan plan_of(const Call &call, const Variant &variant) {
   Plan plan{call, variant, {&call.input, &call.target, &call.score, &call.weight, &call.upstream, &call.output}, {}, {}, false, 1, 1, 1, 1, 1, 1, 1};
   std::vector<Dim> dims = dims_of(call);
-  const bool classes_matter = call.labels || call.table != nullptr || call.by_row || call.statistics != nullptr;
+  const bool classes_matter = call.channel != nullptr || call.labels || call.table != nullptr || call.by_row || call.statistics != nullptr;
   if (classes_matter) {
     plan.classes = dims.back();
     dims.pop_back();
-    plan.rows = coalesce(dims);
+    plan.rows = call.channel == nullptr ? coalesce(dims) : dims;
   } else {
     plan.rows = coalesce(dims);
     plan.classes = plan.rows.empty() ? Dim{1, {}} : plan.rows.back();
     if (!plan.rows.empty()) plan.rows.pop_back();
   }
-  plan.rows_inner = classes_matter && !plan.rows.empty() && plan.classes.size > 1 &&
+  plan.rows_inner = classes_matter && call.channel == nullptr && !plan.rows.empty() && plan.classes.size > 1 &&
                     plan.rows.back().stride[kInput] < plan.classes.stride[kInput];
   int64_t rows = 1;
   for (const Dim &dim : plan.rows) rows *= dim.size;
@@ -167,7 +167,7 @@ struct Worker {
     inner = std::min(plan.inner_step, plan.inner - inner_index);
     outer = std::min(plan.outer_step, plan.outer - outer_index);
     std::fill(start, start + kRoles, 0);
-    linear = plan.rows_inner || plan.rows.size() <= 1;
+    linear = plan.rows_inner || (plan.rows.size() <= 1 && call.channel == nullptr);
     if (plan.rows_inner) {
       first_class = outer_index, classes = outer, rows = inner;
       add_row(slow / plan.inner_tiles, plan.rows.size() - 1, start);
@@ -189,6 +189,19 @@ struct Worker {
         for (int64_t i = 0; i < run; ++i) offset[role][o + i] = first[role] + i * outer_stride[role];
       }
       o += run;
+    }
+    if (call.channel != nullptr) pick_channels(outer_index);
+  }
+
+  void pick_channels(int64_t first_row) {
+    for (int64_t o = 0; o < outer; ++o) {
+      const int64_t channel = call.channel[first_row + o];
+      if (channel < 0 || channel >= call.channels) {
+        bad_row = first_row + o;
+        continue;
+      }
+      offset[kInput][o] += channel * call.channel_stride[0];
+      offset[kOutput][o] += channel * call.channel_stride[1];
     }
   }
 

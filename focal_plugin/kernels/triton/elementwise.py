@@ -103,22 +103,24 @@ def point(
 
 @triton.jit
 def elementwise_kernel(
-    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, statistics_ptr, out_ptr,
+    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, channel_ptr, statistics_ptr, out_ptr,
     rows, C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
+    channels, x_channel, o_channel, span, o_split,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr, STATISTICS: tl.constexpr,
     DIMS: tl.constexpr, FLAT: tl.constexpr, FLAT_C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-    MASK_C: tl.constexpr,
+    MASK_C: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Values of a block, or gradients of an OUTPUT: one value an 'element', the sum of each 'row', or the 'sum' of all,
     of which each program writes its part.
 
     WEIGHT is 'none', 'row' or 'element'. STATISTICS: sums of the absolute gradients of positives and of negatives before
     the upstream gradient, class by class: (2, C) a program. FLAT walks BLOCK_R * BLOCK_C elements of rows of FLAT_C
-    classes, else the program's tile is BLOCK_R rows by all classes, BLOCK_C at a time.
+    classes, else the program's tile is BLOCK_R rows by all classes, BLOCK_C at a time; SPLIT: by `span` classes, and there
+    is a second dimension of programs. HAS_CHANNEL: each row's logits and gradients begin at a channel of its own.
     """
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
@@ -166,6 +168,12 @@ def elementwise_kernel(
         offset = row_offset(first_row, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
         row_factor = row_factor * tl.load(weight_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
     x_row = row_offset(first_row, row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    if HAS_CHANNEL:
+        channel = tl.load(channel_ptr + row, mask=row_mask, other=0)
+        is_channel = channel.to(tl.uint64, bitcast=True) < channels
+        row_factor = tl.where(is_channel, 1.0, float('nan')) * row_factor
+        channel = tl.where(is_channel, channel, 0)
+        x_row += channel * x_channel
     if not LABELS:
         t_row = row_offset(first_row, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
     if WEIGHT == 'element':
@@ -174,13 +182,21 @@ def elementwise_kernel(
         u_row = row_offset(first_row, row, n1, n2, u_s0, u_s1, u_s2, DIMS)
     if STORES or OUTPUT == 'row':
         o_row = row_offset(first_row, row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+        if HAS_CHANNEL and STORES:
+            o_row += channel * o_channel
     if FLAT:
         total = tl.zeros([BLOCK_R * BLOCK_C], tl.float32)
     else:
         total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
 
     # 4. classes, BLOCK_C at a time (FLAT: all at once)
-    for c in range(0, 1 if FLAT else C, BLOCK_C):
+    if SPLIT:
+        first_class = tl.program_id(1) * span
+        last_class = tl.minimum(first_class + span, C)
+    else:
+        first_class = 0
+        last_class = 1 if FLAT else C
+    for c in range(first_class, last_class, BLOCK_C):
         if FLAT:
             col = flat_col
             mask = row_mask
@@ -241,11 +257,14 @@ def elementwise_kernel(
             total = tl.where(kept, total, 0.0)
         if OUTPUT == 'row':
             row_sum = tl.sum(total, 1, keep_dims=True).to(out_ptr.dtype.element_ty)
+            if SPLIT:
+                o_row += tl.program_id(1) * o_split
             tl.store(out_ptr + o_row, row_sum, mask=row_mask)
         elif FLAT:
             tl.store(out_ptr + pid, tl.sum(tl.where(row_mask, total, 0.0)))
         else:
-            tl.store(out_ptr + pid, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1)))
+            at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
+            tl.store(out_ptr + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1)))
 
 
 @triton.jit
@@ -293,6 +312,8 @@ def constants(problem: Problem, layout: Layout, gradient: bool, statistics: bool
         'BLOCK_R': layout.block_rows,
         'BLOCK_C': layout.block_classes,
         'MASK_C': layout.classes % layout.block_classes != 0,
+        'HAS_CHANNEL': problem.channel is not None,
+        'SPLIT': layout.splits > 1,
     }
 
 
@@ -306,24 +327,41 @@ def _launch(
     problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None
 ) -> None:
     parameters = [*problem.parameters, *[0.0] * 6][:6]
-    elementwise_kernel[(layout.programs,)](
+    channels, *channel_strides = (0, 0, 0)
+    if problem.channel is not None:
+        stores = upstream is not None
+        channels, *channel_strides = problem.pred.size(1), problem.pred.stride(1), out.stride(1) if stores else 0
+    elementwise_kernel[(layout.programs, layout.splits)](
         problem.pred, problem.target, problem.score, problem.weight, upstream, problem.avg_factor, problem.table,
-        partial, out, layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
-        *layout.strides, torch.finfo(problem.pred.dtype).max,
+        problem.channel, partial, out,
+        layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
+        *layout.strides, torch.finfo(problem.pred.dtype).max, channels, *channel_strides, layout.span,
+        out.stride(0) if layout.splits > 1 and out.dim() else 0,
         **constants(problem, layout, upstream is not None, partial is not None), enable_fp_fusion=True,
     )  # fmt: skip
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
     """One value an element or a row, or one gradient an element."""
-    pred = problem.pred
+    pred = problem.own(problem.pred)
     by_row = upstream is None and problem.output == 'row'
-    out = pred.new_empty(pred.shape[:-1]) if by_row else torch.empty_like(pred)
+    if by_row:
+        out = pred.new_empty(pred.shape[:-1])
+    elif problem.channel is None:
+        out = torch.empty_like(pred)
+    else:
+        out = torch.zeros_like(problem.pred)
     if pred.numel() == 0:
         return out.zero_()
-    layout = layout_of(problem, out, None if problem.reduce else upstream, statistics is not None)
+    layout = layout_of(
+        problem, out if by_row else problem.own(out), None if problem.reduce else upstream, statistics is not None
+    )
     if layout is None:
         return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
+    if by_row and layout.splits > 1:
+        parts = pred.new_empty((layout.splits, *out.shape), dtype=torch.float32)
+        _launch(problem, layout, parts, None)
+        return parts.sum(0).to(out.dtype)
     if statistics is None:
         _launch(problem, layout, out, upstream)
     else:
@@ -343,9 +381,10 @@ def forward(problem: Problem) -> Tensor:
     layout = layout_of(problem)
     if layout is None:
         return forward(contiguous(problem))
-    partial = pred.new_empty(layout.programs, dtype=torch.float32)
+    programs = layout.programs * layout.splits
+    partial = pred.new_empty(programs, dtype=torch.float32)
     _launch(problem, layout, partial, None)
-    sum_kernel[(1,)](partial, avg_factor, result, layout.programs, avg_factor is not None, 1024)
+    sum_kernel[(1,)](partial, avg_factor, result, programs, avg_factor is not None, 1024)
     return result
 
 

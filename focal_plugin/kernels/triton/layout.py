@@ -9,6 +9,7 @@ from focal_plugin.kernels.problem import Problem
 
 BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
 MAX_ROW_DIMS = 3
+PROGRAMS = 1024  # enough for a whole chip
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Layout:
         weight: 'none', 'row' (the same for all classes of a row) or 'element'.
         flat: walk contiguous logits in their order instead of in tiles.
         block_rows, block_classes: the tile.
+        splits, span: programs that share the classes of their rows, and how many each takes.
     """
 
     rows: int
@@ -34,6 +36,8 @@ class Layout:
     flat: bool
     block_rows: int
     block_classes: int
+    splits: int = 1
+    span: int = 0
 
     @property
     def programs(self) -> int:
@@ -67,11 +71,22 @@ def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
     return BLOCK // width, width
 
 
+def _shared(rows: int, classes: int, block_rows: int, block_classes: int) -> tuple[int, int, int, int]:
+    """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
+    if rows < block_rows and block_classes < classes:
+        block_rows = 1 << (rows - 1).bit_length()
+        block_classes = min(BLOCK // block_rows, 1 << (classes - 1).bit_length())
+    blocks = -(-classes // block_classes)
+    splits = min(blocks, -(-PROGRAMS // -(-rows // block_rows)))
+    span = -(-blocks // splits) * block_classes
+    return block_rows, block_classes, -(-classes // span), span
+
+
 def layout_of(
     problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None, statistics: bool = False
 ) -> Layout | None:
     """The layout of a problem, or None where more than three dimensions of rows don't join."""
-    pred, labels = problem.pred, problem.has_labels
+    pred, labels = problem.own(problem.pred), problem.has_labels
     by_row = out is not None and out.dim() < pred.dim()
 
     def strides(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
@@ -89,7 +104,9 @@ def layout_of(
     ]
     dims = list(zip(pred.shape, *operands, strict=True))
     one = (1, *[0] * len(operands))
-    if labels or problem.table is not None or by_row or statistics:
+    if problem.channel is not None:
+        *row_dims, classes = dims
+    elif labels or problem.table is not None or by_row or statistics:
         classes, row_dims = dims[-1], _joined(dims[:-1])
     else:
         *row_dims, classes = _joined(dims) or [one]
@@ -108,8 +125,11 @@ def layout_of(
         return (rows == 1 or of_operand[operand][-1] == size) and (size == 1 or class_strides[operand] == 1)
 
     flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
-    flat = flat and not by_row and not statistics
+    flat = flat and not by_row and not statistics and problem.channel is None
     block_rows, block_classes = (BLOCK, 1) if flat else _tile(size, class_strides[0] <= of_operand[0][-1])
+    splits, span = 1, size
+    if not flat and rows > 0:
+        block_rows, block_classes, splits, span = _shared(rows, size, block_rows, block_classes)
     weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 or size == 1 else 'element'
     ordered: list[int] = []
     for k, of in enumerate(of_operand):
@@ -124,4 +144,6 @@ def layout_of(
         flat=flat,
         block_rows=block_rows,
         block_classes=block_classes,
+        splits=splits,
+        span=span,
     )
