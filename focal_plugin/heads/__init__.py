@@ -1,0 +1,37 @@
+"""mmdet's dense heads without the copies of their logits; importing this package registers them."""
+
+from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead, VFNetHead
+from mmdet.registry import MODELS
+
+from focal_plugin.heads.zero_copy import ZeroCopyMixin
+
+__all__ = ['FusedATSSHead', 'FusedFCOSHead', 'FusedGFLHead', 'FusedRetinaHead', 'FusedVFNetHead']
+
+
+@MODELS.register_module()
+class FusedRetinaHead(ZeroCopyMixin, RetinaHead):
+    """RetinaHead (arXiv 1708.02002) that hands its class logits over without copying them."""
+
+
+@MODELS.register_module()
+class FusedATSSHead(ZeroCopyMixin, ATSSHead):
+    """ATSSHead (arXiv 1912.02424) that hands its class logits over without copying them."""
+
+
+@MODELS.register_module()
+class FusedFCOSHead(ZeroCopyMixin, FCOSHead):
+    """FCOSHead (arXiv 1904.01355) that hands its class logits over without copying or joining them."""
+
+
+@MODELS.register_module()
+class FusedGFLHead(ZeroCopyMixin, GFLHead):
+    """GFLHead (arXiv 2006.04388) that hands its class logits over without copying them.
+
+    The weights of its box losses, the greatest probability of each positive, are found as in GFLHead: from a copy that is
+    freed before the loss.
+    """
+
+
+@MODELS.register_module()
+class FusedVFNetHead(ZeroCopyMixin, VFNetHead):
+    """VFNetHead (arXiv 2008.13367) that hands its class logits over without copying or joining them."""
