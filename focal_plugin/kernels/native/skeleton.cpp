@@ -17,12 +17,11 @@
 namespace focal_plugin {
 namespace {
 
-constexpr int64_t kTile = 4096;       // 16 KiB of floats: two buffers stay in the first-level cache
-constexpr int64_t kShortestRun = 64;  // of rows in a permuted map: shorter runs waste vector lanes
-constexpr int64_t kBlock = 32;    // labels compared at once
+constexpr int64_t kTile = 4096;          // 16 KiB of floats: two buffers stay in the first-level cache
+constexpr int64_t kBlock = 32;           // labels compared at once
 constexpr int64_t kTableRun = 640;       // elements: eight rows of 80 classes
 constexpr int64_t kMostStatistics = 64;  // batches with sums of their own
-constexpr int64_t kSumRun = 64;   // vectors added in float before the sum goes on in double
+constexpr int64_t kSumRun = 64;          // vectors added in float before the sum goes on in double
 
 struct Plan {
   const Call &call;
@@ -57,7 +56,7 @@ Plan plan_of(const Call &call, const Variant &variant) {
   if (plan.rows_inner) {
     plan.inner = plan.rows.back().size;
     plan.outer = plan.classes.size;
-    plan.inner_step = std::min(plan.inner, std::max(kShortestRun, kTile / plan.outer));
+    plan.inner_step = std::min(plan.inner, kTile);  // whole planes of a map lie one behind the other
     plan.outer_step = std::min(plan.outer, kTile / plan.inner_step);
     plan.inner_tiles = ceil_div(plan.inner, plan.inner_step);
     plan.outer_tiles = ceil_div(plan.outer, plan.outer_step);
@@ -101,8 +100,8 @@ double sum_rows(const float *values, int64_t rows, int64_t length, const float *
 // A thread's buffers, kept from call to call: for a small loss allocating them would be most of the time.
 struct Scratch {
   std::vector<int64_t> offset[kRoles];  // of each outer index, where the tile is not linear
-  std::vector<float> buffer, input, factor, y, compact[3], table, compact_table;
-  std::vector<int32_t> positive_at, positive_row;
+  std::vector<float> buffer, input, factor, row_weight, y, compact[3], table, compact_table;
+  std::vector<int32_t> labelled_row, labelled_class, positive_at, positive_row;
   std::vector<double> row_sums;
   std::vector<float> kept;
 
@@ -111,7 +110,7 @@ struct Scratch {
       if (static_cast<int64_t>(values.size()) < size) values.resize(size);
     };
     for (auto &offsets : offset) at_least(offsets, kTile);
-    for (auto *values : {&buffer, &input, &factor}) at_least(*values, kTile);
+    for (auto *values : {&buffer, &input, &factor, &row_weight}) at_least(*values, kTile);
     if (!call.labels) at_least(y, kTile);
     at_least(row_sums, call.by_row ? kTile : 0);
     for (auto &values : compact) at_least(values, call.labels ? kTile : 0);
@@ -138,10 +137,13 @@ struct Worker {
   std::vector<float> &buffer = scratch.buffer, &factor = scratch.factor, &table = scratch.table;
   std::vector<float> (&compact)[3] = scratch.compact;
   std::vector<float> &compact_table = scratch.compact_table;
+  std::vector<int32_t> &labelled_row = scratch.labelled_row, &labelled_class = scratch.labelled_class;
   std::vector<int32_t> &positive_at = scratch.positive_at, &positive_row = scratch.positive_row;
   int64_t expanded[3] = {-1, -1, -1};  // first class, outer and inner size that `table` was expanded for
   int64_t period = 1;                  // elements after which it repeats
   int64_t bad_row = -1;
+  int64_t rows_of_tile = -1;           // counts the tiles with other rows
+  int64_t listed = -1, weighed = -1;   // the rows whose labels are listed, whose weights are at hand
 
   explicit Worker(const Plan &p) : plan(p), call(p.call), scratch(scratch_of_thread()) {
     const Dim &direction = plan.rows_inner ? plan.rows.back() : plan.classes;
@@ -229,6 +231,16 @@ struct Worker {
     return factor.data();
   }
 
+  // One float of every inner index; those of the weight serve all tiles of the same rows.
+  const float *of_rows(Role role) {
+    std::vector<float> &into = role == kWeight ? scratch.row_weight : factor;
+    if (role != kWeight || weighed != rows_of_tile) {
+      copy_in(*plan.operand[role], start[role], inner_stride[role], inner, into.data());
+    }
+    if (role == kWeight) weighed = rows_of_tile;
+    return into.data();
+  }
+
   template <class Use>
   void each_run(Role role, Use use) const {
     if (contiguous(role)) return use(at(role, 0), int64_t{1}, outer * inner, int64_t{0});
@@ -290,9 +302,10 @@ struct Worker {
     return different == 0;
   }
 
-  void positives(const float *values, float *to) {
-    positive_at.clear();
-    positive_row.clear();
+  // The rows with a class, and which: the same for all tiles of these rows.
+  void list_labels() {
+    labelled_row.clear();
+    labelled_class.clear();
     const int64_t *labels = static_cast<const int64_t *>(call.target.data);
     // Nearly all rows are background: where labels lie side by side, a block of nothing else is seen in one comparison.
     const bool adjacent = plan.rows_inner ? inner_stride[kTarget] == 1
@@ -305,9 +318,22 @@ struct Worker {
       const int64_t label = labels[row_offset(kTarget, row)];
       if (call.has_ignore_index && label == call.ignore_index) continue;
       if (label < 0 || label > plan.classes.size) bad_row = row_offset(kTarget, row);
-      if (label < first_class || label >= first_class + classes) continue;
-      positive_at.push_back(static_cast<int32_t>(element(row, label - first_class)));
-      positive_row.push_back(static_cast<int32_t>(row));
+      if (label < 0 || label >= plan.classes.size) continue;
+      labelled_row.push_back(static_cast<int32_t>(row));
+      labelled_class.push_back(static_cast<int32_t>(label));
+    }
+  }
+
+  void positives(const float *values, float *to) {
+    if (listed != rows_of_tile) list_labels();
+    listed = rows_of_tile;
+    positive_at.clear();
+    positive_row.clear();
+    for (size_t i = 0; i < labelled_row.size(); ++i) {
+      const int64_t c = labelled_class[i] - first_class;
+      if (c < 0 || c >= classes) continue;
+      positive_at.push_back(static_cast<int32_t>(element(labelled_row[i], c)));
+      positive_row.push_back(labelled_row[i]);
     }
     const int64_t count = static_cast<int64_t>(positive_at.size());
     if (count == 0) return;
@@ -336,6 +362,13 @@ struct Worker {
     if (operand.data == nullptr) return;
     if (inner_stride[role] == 0) {
       return multiply_rows(column(role), outer, inner, values);
+    }
+    if (plan.rows_inner && outer_stride[role] == 0) {
+      const float *by = of_rows(role);
+      for (int64_t o = 0; o < outer; ++o) {
+        for (int64_t i = 0; i < inner; ++i) values[o * inner + i] *= by[i];
+      }
+      return;
     }
     each_run(role, [&](int64_t from, int64_t stride, int64_t count, int64_t to) {
       multiply_by(operand, from, stride, count, values + to);
@@ -403,6 +436,7 @@ struct Worker {
 
   double process(int64_t tile, double *statistics) {
     place(tile);
+    rows_of_tile = tile / plan.class_tiles();
     const bool stores = call.output.data != nullptr && !call.by_row;
     const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
     float *to = in_place ? static_cast<float *>(call.output.data) + at(kOutput, 0) : buffer.data();
