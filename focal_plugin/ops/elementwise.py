@@ -1,4 +1,8 @@
-"""The autograd.Function of every sigmoid variant."""
+"""The autograd.Function of every sigmoid variant.
+
+A GPU computes the terms again in the backward, since there memory is what costs. On a CPU the arithmetic is, so the forward
+leaves the gradient behind where one is wanted: the backward's own allocation, made earlier.
+"""
 
 import torch
 from torch import Tensor
@@ -15,15 +19,24 @@ class _Elementwise(torch.autograd.Function):
         ctx.save_for_backward(pred, target, score, weight, table, avg_factor, channel)
         ctx.config = config
         ctx.statistics = statistics  # not saved: every backward of an iteration adds to it
+        ctx.grad = None  # under an upstream gradient of 1
+        if statistics is None and library.in_one_pass(pred, channel, *config):
+            value, ctx.grad = library.forward_and_backward(
+                pred, target, score, weight, table, avg_factor, channel, *config
+            )
+            return value
         return library.forward(pred, target, score, weight, table, avg_factor, channel, *config)
 
     @staticmethod
     def backward(ctx, upstream):
         arguments = (*ctx.saved_tensors, *ctx.config)
+        done, ctx.grad = ctx.grad, None  # given away: a second backward computes its own
         if torch.is_grad_enabled():
             # create_graph=True: the gradient is to be differentiated again, so plain autograd operations give it.
             problem = library.problem_of(*arguments[:-1])
             (grad,) = torch.autograd.grad(eager.compose(problem), problem.pred, upstream, create_graph=True)
+        elif done is not None:
+            grad = done if upstream.item() == 1 else done.mul_(upstream.item())
         else:
             grad, gathered = library.backward(upstream, *arguments, ctx.statistics is not None)
             if ctx.statistics is not None:

@@ -82,6 +82,23 @@ def forward(pred: Tensor, *arguments) -> Tensor:
     return run(pred, *arguments)
 
 
+def in_one_pass(pred: Tensor, channel: Tensor | None, *config) -> bool:
+    """Whether forward_and_backward takes the problem.
+
+    Of half-precision logits no gradient may be kept: it underflows without the loss scale, which comes with the backward.
+    """
+    *_, output, backend = config
+    alone = backend == 'native' and output == 'sum' and channel is None and pred.dtype == torch.float32
+    return alone and _directly(pred, backend)
+
+
+def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
+    """The sum and the gradient by pred, given the operator's arguments."""
+    problem = problem_of(*arguments[:-1])
+    check_probabilities(problem)
+    return _module(arguments[-1]).forward_and_backward(problem)
+
+
 def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
     """The gradient by pred under an upstream gradient, and the statistics if the last argument asks for them."""
     run = _backward if _directly(pred, arguments[-2]) else elementwise_backward

@@ -26,12 +26,14 @@ struct Call {
   float parameter[8];
   int64_t exponent;  // 0, 1 or 2 where the first parameter is that number, else -1
   int64_t labels;    // the target holds class labels: its stride of the class dimension is ignored
-  int64_t activated, derivative, has_ignore_index, ignore_index;
+  int64_t activated, derivative;
+  int64_t both;  // derivatives are stored and values are summed, in one pass
+  int64_t has_ignore_index, ignore_index;
   double scale, after;  // `after` multiplies what the statistics have seen
   double *statistics;   // (2, classes): absolute derivatives of positives and of negatives are added, or null
   int64_t threads;
   void *gomp_parallel;  // torch's own OpenMP runtime; null: threads of our own
-  double sum;           // out: where output is absent
+  double sum;           // out: where output is absent, or with both
   int64_t bad_row;      // out: where the label of a row is outside [0, classes] (its channel outside [0, channels)), or -1
 };
 

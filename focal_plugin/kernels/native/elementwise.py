@@ -8,13 +8,22 @@ from focal_plugin.kernels.native import loader
 from focal_plugin.kernels.problem import Problem
 
 
-def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tensor | None = None) -> loader.Call:
+def _call(
+    problem: Problem,
+    scale: float,
+    output: Tensor | None,
+    upstream: Tensor | None = None,
+    *,
+    derivative: bool = False,
+    both: bool = False,
+) -> loader.Call:
     pred, target, score = problem.own(problem.pred), problem.target, problem.score
     call = loader.Call(
         dims=pred.dim(),
         labels=problem.has_labels,
         activated=problem.activated,
-        derivative=upstream is not None,
+        derivative=derivative,
+        both=both,
         has_ignore_index=problem.ignore_index is not None,
         ignore_index=problem.ignore_index or 0,
         scale=scale,
@@ -30,13 +39,13 @@ def _call(problem: Problem, scale: float, output: Tensor | None, upstream: Tenso
     if problem.channel is not None:
         call.channel, call.channels = problem.channel.data_ptr(), problem.pred.size(1)
         call.channel_stride[0] = problem.pred.stride(1)
-        if upstream is not None:
+        if derivative:
             call.channel_stride[1] = output.stride(1)
             output = problem.own(output)
     if output is not None:
         call.by_row = output.dim() < pred.dim()
         call.output.set(output, (*output.stride(), 0) if call.by_row else output.stride())
-    if upstream is not None and not problem.reduce:
+    if upstream is not None:
         call.upstream.set(upstream, upstream.stride())
     call.exponent = problem.exponent
     if problem.table is not None:
@@ -64,14 +73,31 @@ def forward(problem: Problem) -> Tensor:
         return out
     call = _call(problem, float(scale), None)
     _run(problem, call)
+    return _total(problem, call)
+
+
+def _total(problem: Problem, call: loader.Call) -> Tensor:
     total = torch.scalar_tensor(call.sum, dtype=torch.float32)
     return total if problem.avg_factor is None else total.reshape(problem.avg_factor.shape)
 
 
+def _empty_gradient(problem: Problem) -> Tensor:
+    return torch.empty_like(problem.pred) if problem.channel is None else loader.zeros_like(problem.pred)
+
+
+def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The sum and its gradient, in one pass over the logits."""
+    out = _empty_gradient(problem)
+    call = _call(problem, float(eager.scale_of(problem)), out, derivative=True, both=True)
+    _run(problem, call)
+    return _total(problem, call), out
+
+
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
-    out = torch.empty_like(problem.pred) if problem.channel is None else torch.zeros_like(problem.pred)
+    out = _empty_gradient(problem)
     scale, after = float(eager.scale_of(problem)), float(upstream) if problem.reduce else 1.0
-    call = _call(problem, scale if statistics is not None else scale * after, out, upstream)
+    first = scale if statistics is not None else scale * after
+    call = _call(problem, first, out, None if problem.reduce else upstream, derivative=True)
     if statistics is not None:
         call.after, call.statistics = after, statistics.data_ptr()
     _run(problem, call)

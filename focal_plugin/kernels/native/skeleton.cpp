@@ -100,7 +100,7 @@ double sum_rows(const float *values, int64_t rows, int64_t length, const float *
 // A thread's buffers, kept from call to call: for a small loss allocating them would be most of the time.
 struct Scratch {
   std::vector<int64_t> offset[kRoles];  // of each outer index, where the tile is not linear
-  std::vector<float> buffer, input, factor, row_weight, y, compact[3], table, compact_table;
+  std::vector<float> buffer, value, input, factor, row_weight, y, compact[4], table, compact_table;
   std::vector<int32_t> labelled_row, labelled_class, positive_at, positive_row;
   std::vector<double> row_sums;
   std::vector<float> kept;
@@ -110,8 +110,7 @@ struct Scratch {
       if (static_cast<int64_t>(values.size()) < size) values.resize(size);
     };
     for (auto &offsets : offset) at_least(offsets, kTile);
-    for (auto *values : {&buffer, &input, &factor, &row_weight}) at_least(*values, kTile);
-    if (!call.labels) at_least(y, kTile);
+    for (auto *values : {&buffer, &value, &input, &factor, &row_weight, &y}) at_least(*values, kTile);
     at_least(row_sums, call.by_row ? kTile : 0);
     for (auto &values : compact) at_least(values, call.labels ? kTile : 0);
     for (auto *values : {&table, &compact_table}) at_least(*values, call.table == nullptr ? 0 : kTile * parameters);
@@ -122,6 +121,13 @@ Scratch &scratch_of_thread() {
   static thread_local Scratch scratch;
   return scratch;
 }
+
+// Where the loop puts values, or derivatives and perhaps values beside them.
+struct Results {
+  bool derivative;
+  float scale;  // of what goes to `to`
+  float *to, *value;
+};
 
 struct Worker {
   const Plan &plan;
@@ -135,7 +141,7 @@ struct Worker {
   Scratch &scratch;
   std::vector<int64_t> (&offset)[kRoles] = scratch.offset;
   std::vector<float> &buffer = scratch.buffer, &factor = scratch.factor, &table = scratch.table;
-  std::vector<float> (&compact)[3] = scratch.compact;
+  std::vector<float> (&compact)[4] = scratch.compact;
   std::vector<float> &compact_table = scratch.compact_table;
   std::vector<int32_t> &labelled_row = scratch.labelled_row, &labelled_class = scratch.labelled_class;
   std::vector<int32_t> &positive_at = scratch.positive_at, &positive_row = scratch.positive_row;
@@ -278,22 +284,23 @@ struct Worker {
   }
 
   // The loop over the whole tile.
-  void run(Kind kind, const float *values, const float *targets, float *to) const {
+  void run(Kind kind, const float *values, const float *targets, const Results &results) const {
     const int64_t count = outer * inner, step = call.table == nullptr ? count : period;
     for (int64_t i = 0; i < count; i += step) {
-      run(kind, values + i, targets == nullptr ? nullptr : targets + i, to + i, std::min(step, count - i), table);
+      const Results part{results.derivative, results.scale, results.to + i, results.value == nullptr ? nullptr : results.value + i};
+      run(kind, values + i, targets == nullptr ? nullptr : targets + i, part, std::min(step, count - i), table);
     }
   }
 
-  void run(Kind kind, const float *values, const float *targets, float *to, int64_t count, const std::vector<float> &planes) const {
+  void run(Kind kind, const float *values, const float *targets, const Results &results, int64_t count, const std::vector<float> &planes) const {
     Loop loop{};
-    loop.input = values, loop.y = targets, loop.output = to, loop.count = count;
-    loop.scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
+    loop.input = values, loop.y = targets, loop.output = results.to, loop.value = results.value, loop.count = count;
+    loop.scale = results.scale;
     for (int k = 0; k < plan.variant.parameters; ++k) {
       loop.parameter[k] = call.parameter[k];
       if (call.table != nullptr) loop.table[k] = planes.data() + k * kTile;
     }
-    plan.variant.loop(kind, call.derivative, call.activated, static_cast<int>(call.exponent), call.table != nullptr)(loop);
+    plan.variant.loop(kind, results.derivative, call.activated, static_cast<int>(call.exponent), call.table != nullptr)(loop);
   }
 
   bool all_background(const int64_t *label) const {
@@ -324,7 +331,7 @@ struct Worker {
     }
   }
 
-  void positives(const float *values, float *to) {
+  void positives(const float *values, const Results &results) {
     if (listed != rows_of_tile) list_labels();
     listed = rows_of_tile;
     positive_at.clear();
@@ -345,8 +352,55 @@ struct Worker {
         compact_table[k * kTile + i] = table[k * kTile + positive_at[i] % period];
       }
     }
-    run(scored ? kScored : kPositive, compact[0].data(), compact[1].data(), compact[2].data(), count, compact_table);
-    for (int64_t i = 0; i < count; ++i) to[positive_at[i]] = compact[2][i];
+    const Results compacted{results.derivative, results.scale, compact[2].data(), results.value == nullptr ? nullptr : compact[3].data()};
+    run(scored ? kScored : kPositive, compact[0].data(), compact[1].data(), compacted, count, compact_table);
+    for (int64_t i = 0; i < count; ++i) results.to[positive_at[i]] = compact[2][i];
+    for (int64_t i = 0; results.value != nullptr && i < count; ++i) results.value[positive_at[i]] = compact[3][i];
+  }
+
+  // Of one class, as masks have it, positives are common: 1 where the label is 0, without a list of them.
+  const float *targets_of_one_class() {
+    const int64_t *labels = static_cast<const int64_t *>(call.target.data);
+    float *y = scratch.y.data();
+    int64_t bits = 0;  // of all labels, ignored ones taken for 0
+    const int64_t ignored = call.has_ignore_index ? call.ignore_index : 0;
+    const auto convert = [&](const int64_t *label, int64_t count, float *to) __attribute__((always_inline)) {
+      int64_t any = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        to[i] = label[i] == 0 ? 1.f : 0.f;
+        any |= label[i] == ignored ? 0 : label[i];
+      }
+      bits |= any;
+    };
+    if (linear && outer_stride[kTarget] == 1) {
+      convert(labels + start[kTarget], rows, y);
+    } else {
+      for (int64_t row = 0; row < rows; ++row) convert(labels + at(kTarget, row), 1, y + row);
+    }
+    for (int64_t row = 0; (bits & ~int64_t{1}) != 0 && row < rows; ++row) {
+      const int64_t label = labels[at(kTarget, row)];
+      if (label != ignored && (label & ~int64_t{1}) != 0) bad_row = at(kTarget, row);
+    }
+    return y;
+  }
+
+  void evaluate(const float *values, const float *targets, const Results &results) {
+    if (targets != nullptr) {
+      run(call.labels ? kHard : kSoft, values, targets, results);
+    } else {
+      run(kNegative, values, nullptr, results);
+      positives(values, results);
+    }
+    if (!call.labels || !call.has_ignore_index) return;
+    silence_ignored(results.to);
+    if (results.value != nullptr) silence_ignored(results.value);
+  }
+
+  // Whether the loops of derivatives have clamped a logit.
+  bool any_beyond(const float *values) const {
+    int any = 0;
+    for (int64_t i = 0; !call.activated && i < outer * inner; ++i) any |= std::fabs(values[i]) > kLargestLogit ? 1 : 0;
+    return any != 0;
   }
 
   void silence_ignored(float *values) const {
@@ -441,16 +495,15 @@ struct Worker {
     const bool in_place = stores && call.output.type == kFloat && contiguous(kOutput);
     float *to = in_place ? static_cast<float *>(call.output.data) + at(kOutput, 0) : buffer.data();
     const float *values = load(kInput, scratch.input);
-    const float *targets = call.labels ? nullptr : load(kTarget, scratch.y);
+    const bool one_class = call.labels && plan.classes.size == 1 && call.score.data == nullptr;
+    const float *targets = one_class ? targets_of_one_class() : call.labels ? nullptr : load(kTarget, scratch.y);
     if (call.table != nullptr) expand_table();
-    if (call.labels) {
-      run(kNegative, values, nullptr, to);
-      positives(values, to);
-      if (call.has_ignore_index) silence_ignored(to);
-    } else {
-      run(kSoft, values, targets, to);
-    }
+    float *const value = call.both ? scratch.value.data() : nullptr;
+    const float scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
+    evaluate(values, targets, {call.derivative != 0, scale, to, value});
+    if (value != nullptr && any_beyond(values)) evaluate(values, targets, {false, 1.f, value, nullptr});
     if (!stores && !call.by_row) return sum(to);
+    const double total = value == nullptr ? 0 : sum(value);
     multiply(kWeight, to);
     if (call.by_row) {
       const int64_t part = tile % plan.class_tiles();
@@ -470,7 +523,7 @@ struct Worker {
         copy_out(call.output, at, stride, count, to + from);
       });
     }
-    return 0;
+    return total;
   }
 };
 
@@ -514,7 +567,7 @@ void run_call(Call &call, const Variant &variant) {
   if (elements == 0) return;
   const Plan plan = plan_of(call, variant);
   const int64_t batch = batch_of(plan), classes = plan.classes.size;
-  Shared shared{plan, batch, std::vector<double>(call.output.data == nullptr ? plan.tiles : 0),
+  Shared shared{plan, batch, std::vector<double>(call.output.data == nullptr || call.both ? plan.tiles : 0),
                 std::vector<double>(call.statistics == nullptr ? 0 : 2 * classes * ceil_div(plan.tiles, batch))};
   advise(call, elements);
   parallel(call.gomp_parallel, elements < kParallelFrom ? 1 : std::min(call.threads, plan.tiles), work, &shared);
@@ -530,4 +583,8 @@ void run_call(Call &call, const Variant &variant) {
 extern "C" __attribute__((visibility("default"))) void focal_plugin_run(focal_plugin::Call *call,
                                                                          const focal_plugin::Variant *variant) {
   focal_plugin::run_call(*call, *variant);
+}
+
+extern "C" __attribute__((visibility("default"))) void focal_plugin_advise(void *data, int64_t bytes) {
+  focal_plugin::advise(data, bytes);
 }

@@ -11,7 +11,7 @@ FP_INLINE auto target_at(const float *y) {
   if constexpr (KIND == kNegative) return Negative{};
   if constexpr (KIND == kPositive) return Positive{};
   if constexpr (KIND == kScored) return Soft{load(y), Mask{} - 1};
-  if constexpr (KIND == kSoft) return Soft{load(y), load(y) > 0.f};
+  if constexpr (KIND == kHard || KIND == kSoft) return Soft{load(y), load(y) > 0.f};
 }
 
 template <bool TABLE>
@@ -27,19 +27,29 @@ struct Parameters {
   }
 };
 
+template <int KIND, int EXPONENT, class Target, class Parameters>
+FP_INLINE Point point_at(const Terms &terms, const Target &target, const Parameters &parameter) {
+  if constexpr (KIND != kHard) {
+    return VARIANT::value_and_grad<EXPONENT>(terms, target, parameter);
+  } else {
+    return select(target.is_positive, VARIANT::value_and_grad<EXPONENT>(terms, Positive{}, parameter),
+                  VARIANT::value_and_grad<EXPONENT>(terms, Negative{}, parameter));
+  }
+}
+
 template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>
 FP_INLINE void vectors(const Loop &loop) {
   for (int64_t i = 0; i < loop.count; i += kLanes) {
     V input = load(loop.input + i);
-    // Far beyond where every derivative is constant: an infinite logit would meet a 0.
-    if (DERIVATIVE && !ACTIVATED) input = clamp(input, 1e30f);
+    if (DERIVATIVE && !ACTIVATED) input = clamp(input, kLargestLogit);
     constexpr int mode = VARIANT::probabilities;
     const Terms terms = ACTIVATED ? terms_of_probability<mode>(input) : terms_of_logit(input);
     const auto target = target_at<KIND>(loop.y + i);
     const Parameters<TABLE> parameter{loop, i};
-    Point point = VARIANT::value_and_grad<EXPONENT>(terms, target, parameter);
+    Point point = point_at<KIND, EXPONENT>(terms, target, parameter);
     if (ACTIVATED && DERIVATIVE) point.derivative *= outer_derivative_of_probability<mode>(terms, target.y + V{});
     store(loop.output + i, (DERIVATIVE ? point.derivative : point.value) * loop.scale);
+    if (DERIVATIVE && loop.value != nullptr) store(loop.value + i, point.value);
   }
 }
 
@@ -51,19 +61,20 @@ void run(const Loop &shared) {
   const int64_t rest = shared.count - loop.count;
   if (rest == 0) return;
   // The last elements, in a vector of their own: the caller's memory may end with them.
-  float input[kLanes] = {}, y[kLanes] = {}, output[kLanes], table[kMaxParameters][kLanes] = {};
+  float input[kLanes] = {}, y[kLanes] = {}, output[kLanes], value[kLanes], table[kMaxParameters][kLanes] = {};
   const auto copy = [&](float *to, const float *from) { std::memcpy(to, from + loop.count, rest * sizeof(float)); };
   copy(input, shared.input);
-  if (KIND == kScored || KIND == kSoft) copy(y, shared.y);
+  if (KIND == kScored || KIND == kHard || KIND == kSoft) copy(y, shared.y);
   for (int k = 0; TABLE && k < VARIANT::parameters; ++k) {
     copy(table[k], shared.table[k]);
     loop.table[k] = table[k];
   }
-  loop.input = input, loop.y = y, loop.output = output;
+  loop.input = input, loop.y = y, loop.output = output, loop.value = shared.value == nullptr ? nullptr : value;
   float *const end = shared.output + loop.count;
   loop.count = kLanes;
   vectors<KIND, DERIVATIVE, ACTIVATED, EXPONENT, TABLE>(loop);
   std::memcpy(end, output, rest * sizeof(float));
+  if (shared.value != nullptr) std::memcpy(shared.value + shared.count - rest, value, rest * sizeof(float));
 }
 
 template <int KIND, bool DERIVATIVE, bool ACTIVATED>
@@ -92,6 +103,7 @@ LoopFunction loop_for(Kind kind, bool derivative, bool activated, int exponent, 
   switch (kind) {
     case kNegative: return of_kind<kNegative>(derivative, activated, exponent, table);
     case kPositive: return of_kind<kPositive>(derivative, activated, exponent, table);
+    case kHard: return of_kind<kHard>(derivative, activated, exponent, table);
     case kScored: return of_kind<kScored>(derivative, activated, exponent, table);
     default: return of_kind<kSoft>(derivative, activated, exponent, table);
   }

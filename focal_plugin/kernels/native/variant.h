@@ -5,13 +5,16 @@
 namespace focal_plugin {
 
 constexpr int kMaxParameters = 8;
+constexpr float kLargestLogit = 1e30f;  // derivatives are those of a logit no larger: an infinite one would meet a 0
 
-enum Kind : int { kNegative, kPositive, kScored, kSoft, kKinds };  // kScored: positives with a y of their own
+// kHard: y is 1 or 0, a positive or a negative; kScored: positives with a y of their own.
+enum Kind : int { kNegative, kPositive, kHard, kScored, kSoft };
 
 struct Loop {
   const float *input;                   // logits or probabilities
-  const float *y;                       // kScored and kSoft
+  const float *y;                       // of kHard, kScored and kSoft
   float *output;                        // values or derivatives, times scale
+  float *value;                         // beside derivatives: values, not scaled; or null
   int64_t count;
   float scale;
   float parameter[kMaxParameters];      // one number each, or ...

@@ -59,17 +59,21 @@ inline std::vector<Dim> coalesce(std::vector<Dim> dims) {
 }
 
 // Fresh memory costs more than the arithmetic: large pages make its first touch cheap.
-inline void advise(const Call &call, int64_t elements) {
+inline void advise(void *data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = uintptr_t{2} << 20;
-  const int64_t bytes = elements * (call.output.type == kFloat ? 4 : 2);
-  if (call.output.data == nullptr || call.by_row || bytes < static_cast<int64_t>(4 * page)) return;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(call.output.data) + page - 1) & ~(page - 1);
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(call.output.data) + bytes) & ~(page - 1);
+  if (bytes < static_cast<int64_t>(4 * page)) return;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + page - 1) & ~(page - 1);
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(page - 1);
   madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
 #else
-  (void)call, (void)elements;
+  (void)data, (void)bytes;
 #endif
+}
+
+inline void advise(const Call &call, int64_t elements) {
+  const bool filled = call.output.data != nullptr && !call.by_row && call.channel == nullptr;
+  if (filled) advise(call.output.data, elements * (call.output.type == kFloat ? 4 : 2));
 }
 
 }  // namespace focal_plugin
