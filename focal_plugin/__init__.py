@@ -11,9 +11,9 @@ __all__ = ['__version__', 'config_dir', 'functional', 'use_backend']
 
 # Without mmdet the functions still serve.
 if importlib.util.find_spec('mmdet') is not None:
-    from focal_plugin import heads, hooks, losses
+    from focal_plugin import heads, hooks, losses, match_costs
 
-    __all__ += ['heads', 'hooks', 'losses']
+    __all__ += ['heads', 'hooks', 'losses', 'match_costs']
 
 
 def config_dir() -> str:

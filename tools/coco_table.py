@@ -28,8 +28,13 @@ def newest_metrics(path: Path) -> Path:
 def table(metrics: dict) -> str:
     """A Markdown table; COCO's -1 (no such box in the set) is written as a dash."""
     rows = [(text, metrics[f'coco/bbox_{key}']) for key, text in ROWS.items() if f'coco/bbox_{key}' in metrics]
+    rows += [
+        (f'masks: {text.replace("boxes", "masks")}', metrics[f'coco/segm_{key}'])
+        for key, text in ROWS.items()
+        if f'coco/segm_{key}' in metrics
+    ]
     if not rows:
-        sys.exit('no coco/bbox_* metric in the file: was the detector tested with CocoMetric?')
+        sys.exit('no coco/bbox_* or coco/segm_* metric in the file: was the detector tested with CocoMetric?')
     ending = '_precision'
     rows += [
         (f'AP, {key.removeprefix("coco/").removesuffix(ending)}', value)

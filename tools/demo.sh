@@ -1,16 +1,29 @@
 #!/usr/bin/env bash
 # RetinaNet-R18 learns circuit boards from 120 real photos on the CPU, with FusedFocalLoss, and is tested on 29 others.
+# --masks: CondInst-R18 learns the masks of 14 photos of COCO by heart, with FusedMaskFocalLoss too, and is shown on the same.
 #
-#   bash tools/demo.sh [--seed N]      (or SEED=N bash tools/demo.sh; default 0)
+#   bash tools/demo.sh [--masks] [--seed N]      (or SEED=N bash tools/demo.sh; default 0)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seed=${SEED:-0}
+name=demo
+config=configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py
+data=tests/data/boards
+trained="RetinaNet-R18 with FusedFocalLoss, 120 photos of boards"
+shown="Validation photos, seed SEED: true and predicted boxes"
 while [ $# -gt 0 ]; do
   case $1 in
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
     --seed=*) seed=${1#*=}; shift ;;
-    *) echo "usage: bash tools/demo.sh [--seed N]; what is '$1'?" >&2; exit 2 ;;
+    --masks)
+      name=demo_masks
+      config=configs/condinst/condinst_r18_fpn_coco-mini_fused-mask-focal.py
+      data=tests/data/coco_mini
+      trained="CondInst-R18 with FusedFocalLoss and FusedMaskFocalLoss, 14 photos learnt by heart"
+      shown="The photos it was trained on, seed SEED: true and predicted masks"
+      shift ;;
+    *) echo "usage: bash tools/demo.sh [--masks] [--seed N]; what is '$1'?" >&2; exit 2 ;;
   esac
 done
 [[ $seed =~ ^[0-9]+$ ]] || { echo "the seed must be a whole number, not '$seed'" >&2; exit 2; }
@@ -18,9 +31,7 @@ done
 bash tools/setup_env.sh
 
 python=.venv/bin/python
-config=configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py
-data=tests/data/boards
-work=work_dirs/demo_seed$seed
+work=work_dirs/${name}_seed$seed
 export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 mkdir -p "$work"
 step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
@@ -37,18 +48,18 @@ step "testing"
 step "results"
 "$python" tools/coco_table.py "$work/test" --out "$work/coco_table.md"
 "$python" tools/plot_training.py "$work" --out "$work/loss_curve.png" \
-  --title "RetinaNet-R18 with FusedFocalLoss, 120 photos of boards, seed $seed" >/dev/null
+  --title "$trained, seed $seed" >/dev/null
 "$python" tools/draw_detections.py "$work/predictions.pkl" $data/val.json --out "$work/detections.png" \
-  --title "Validation photos, seed $seed: true and predicted boxes" >/dev/null
+  --title "${shown/SEED/$seed}" >/dev/null
 
 cat <<END
 
 Trained in $seconds s. Made:
   $work/train.log        the log
   $work/coco_table.md    the COCO table, as above
-  $work/loss_curve.png   losses and validation AP50 during training
-  $work/detections.png   validation photos with true and predicted boxes
+  $work/loss_curve.png   losses during training, and AP50 where photos are left to validate on
+  $work/detections.png   ${shown/SEED/$seed}
 
-To train with another loss, change one line of $config:
-$(grep -n "type='FusedFocalLoss'" $config)
+To train with another loss, change a line of $config:
+$(grep -n "type='Fused.*Loss'" $config)
 END

@@ -1,4 +1,7 @@
-"""Draws photos with their true and predicted boxes on one sheet, from what `tools/test.py --out FILE.pkl` wrote."""
+"""Draws photos with their true and predicted boxes on one sheet, from what `tools/test.py --out FILE.pkl` wrote.
+
+Where the predictions have masks, masks are drawn in place of boxes.
+"""
 
 import argparse
 import json
@@ -7,11 +10,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from matplotlib import image, patheffects
+import numpy as np
+from matplotlib import colormaps, image, patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pycocotools import mask as rle
 
-TRUE, PREDICTED = '#FFFFFF', '#FFB000'
+TRUE, PREDICTED, MASKS = '#FFFFFF', '#FFB000', colormaps['Set2']
 OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground='black')]
 
 
@@ -26,23 +31,24 @@ def read_predictions(file: Path) -> list[dict]:
 
 
 def read_truth(file: Path) -> tuple[list[str], dict[int, list[tuple]]]:
-    """The class names, and for each photo its (x, y, width, height, name)."""
+    """The class names, and for each photo its (x, y, width, height, name, COCO segmentation or None)."""
     coco = json.loads(file.read_text())
     names = {category['id']: category['name'] for category in coco['categories']}
-    boxes = defaultdict(list)
+    objects = defaultdict(list)
     for annotation in coco['annotations']:
-        boxes[annotation['image_id']].append((*annotation['bbox'], names[annotation['category_id']]))
-    return list(names.values()), boxes
+        name, segmentation = names[annotation['category_id']], annotation.get('segmentation')
+        objects[annotation['image_id']].append((*annotation['bbox'], name, segmentation))
+    return list(names.values()), objects
 
 
 def best_of_overlapping(detections: dict, score_thr: float) -> list[tuple]:
-    """The (x, y, width, height), score and label of each box that no higher-scoring one covers by half (IoU)."""
+    """The (x, y, width, height), score, label and index of each box that no higher-scoring one covers by half (IoU)."""
     kept = []
     rows = zip(*(detections[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True)
-    for (x1, y1, x2, y2), score, label in sorted(rows, key=lambda row: -row[1]):
+    for index, ((x1, y1, x2, y2), score, label) in sorted(enumerate(rows), key=lambda row: -row[1][1]):
         box = (x1, y1, x2 - x1, y2 - y1)
-        if score >= score_thr and all(iou(box, other) < 0.5 for other, _, _ in kept):
-            kept.append((box, score, label))
+        if score >= score_thr and all(iou(box, other) < 0.5 for other, *_ in kept):
+            kept.append((box, score, label, index))
     return kept
 
 
@@ -53,10 +59,28 @@ def iou(a: tuple, b: tuple) -> float:
     return common / (a[2] * a[3] + b[2] * b[3] - common)
 
 
-def draw_box(axis, box: tuple, colour: str, label: str, below: bool, dashed: bool) -> None:
+def draw_box(axis, box: tuple, colour, dashed: bool) -> None:
     x, y, width, height = box
     style = dict(fill=False, edgecolor=colour, linewidth=1.8, linestyle='--' if dashed else '-', path_effects=OUTLINE)
     axis.add_patch(Rectangle((x, y), width, height, **style))
+
+
+def draw_outlines(axis, segmentation, colour) -> None:
+    """The outline of a true mask: COCO polygons; of a crowd, which has none, nothing."""
+    for polygon in segmentation if isinstance(segmentation, list) else []:
+        axis.fill(polygon[0::2], polygon[1::2], fill=False, edgecolor=colour, linewidth=1.2, linestyle='--')
+
+
+def draw_mask(axis, encoded: dict, colour: tuple) -> None:
+    """A predicted mask, as COCO's run lengths, laid over the photo."""
+    mask = rle.decode(encoded).astype(bool)
+    layer = np.zeros((*mask.shape, 4))
+    layer[mask] = (*colour, 0.55)
+    axis.imshow(layer)
+
+
+def draw_label(axis, box: tuple, colour, label: str, below: bool) -> None:
+    x, y, width, height = box
     bottom, right = axis.get_ylim()[0], axis.get_xlim()[1]
     # Labels stay inside the photo: true ones under their box, predicted ones above.
     text_y = min(y + height + 2, bottom - 16) if below else max(y - 2, 16)
@@ -84,17 +108,29 @@ def draw(rows: list[dict], names: list[str], truth: dict, score_thr: float, colu
     for axis, row in zip(axes.flat, rows, strict=False):
         photo = image.imread(row['img_path'])
         axis.imshow(photo)
-        for *box, name in truth[row['img_id']]:
-            draw_box(axis, box, TRUE, name, below=True, dashed=True)
-        for box, score, label in best_of_overlapping(row['pred_instances'], score_thr):
-            draw_box(axis, box, PREDICTED, f'{names[label]} {score:.2f}', below=False, dashed=False)
+        masks = row['pred_instances'].get('masks')
+        for *box, name, segmentation in truth[row['img_id']]:
+            if masks is None:
+                draw_box(axis, box, TRUE, dashed=True)
+                draw_label(axis, box, TRUE, name, below=True)
+            else:  # objects are many and overlap: their names would hide them
+                draw_outlines(axis, segmentation, TRUE)
+        for nth, (box, score, label, index) in enumerate(best_of_overlapping(row['pred_instances'], score_thr)):
+            colour = PREDICTED if masks is None else MASKS(nth % MASKS.N)[:3]
+            if masks is None:
+                draw_box(axis, box, colour, dashed=False)
+            else:
+                draw_mask(axis, masks[index], colour)
+            draw_label(axis, box, colour, f'{names[label]} {score:.2f}', below=False)
+    masked = 'masks' in rows[0]['pred_instances']
     handles = [
         Rectangle((0, 0), 1, 1, fill=False, edgecolor='#222222', linestyle='--', linewidth=1.8),
-        Rectangle((0, 0), 1, 1, fill=False, edgecolor=PREDICTED, linewidth=2.4),
+        Rectangle((0, 0), 1, 1, fill=masked, color=MASKS(0) if masked else PREDICTED, linewidth=2.4),
     ]
     labels = [
-        'true box (white, name below)',
-        f'predicted box (name and score above): score at least {score_thr:g}, the best of overlapping ones',
+        'true mask (white outline)' if masked else 'true box (white, name below)',
+        f'predicted {"mask" if masked else "box"} (name and score above): score at least {score_thr:g}, '
+        'the best of overlapping ones',
     ]
     figure.suptitle(title, fontsize=14)
     figure.legend(handles, labels, loc='outside lower center', ncols=2, frameon=False, fontsize=11)
@@ -104,7 +140,7 @@ def draw(rows: list[dict], names: list[str], truth: dict, score_thr: float, colu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('predictions', type=Path, help='FILE.pkl of `tools/test.py --out FILE.pkl`')
-    parser.add_argument('annotations', type=Path, help='the COCO file with the true boxes of the same photos')
+    parser.add_argument('annotations', type=Path, help='the COCO file of the same photos')
     parser.add_argument('-o', '--out', type=Path, default=Path('detections.png'), help='default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score drawn; default: %(default)s')
     parser.add_argument(

@@ -8,7 +8,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-LOSSES = {'loss': ('total', '#222222'), 'loss_cls': ('class', '#D55E00'), 'loss_bbox': ('box', '#0072B2')}
+LOSSES = {
+    'loss': ('total', '#222222'),
+    'loss_cls': ('class', '#D55E00'),
+    'loss_bbox': ('box', '#0072B2'),
+    'loss_mask': ('mask', '#CC79A7'),
+}
 AP50 = 'coco/bbox_mAP_50'
 
 

@@ -1,0 +1,12 @@
+"""Mask R-CNN-R50 on COCO, 12 epochs, masks and classes learnt with focal losses."""
+
+_base_ = 'mask-rcnn_r50_fpn_1x_coco_fused-mask-focal.py'
+model = dict(
+    roi_head=dict(
+        bbox_head=dict(
+            loss_cls=dict(
+                type='FusedFocalCustomLoss', use_sigmoid=True, num_classes=80, gamma=2.0, alpha=0.25, loss_weight=1.0
+            )
+        )
+    )
+)

@@ -1,0 +1,6 @@
+"""SOLOv2-R50 on COCO, 12 epochs."""
+
+_base_ = ['mmdet::solov2/solov2_r50_fpn_1x_coco.py', '../_base_/focal_plugin.py']
+model = dict(
+    mask_head=dict(loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))
+)

@@ -1,0 +1,10 @@
+"""SOLOv2-R50 on COCO, 12 epochs, its masks learnt with a focal loss in place of the Dice loss."""
+
+_base_ = 'solov2_r50_fpn_1x_coco_fused-focal.py'
+model = dict(
+    mask_head=dict(
+        loss_mask=dict(
+            _delete_=True, type='FusedMaskFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=3.0
+        )
+    )
+)
