@@ -138,6 +138,32 @@ def test_accuracy_finds_where_mmcv_and_plain_torch_fail(tmp_path):
     assert found["mmcv's kernel", 'float16', 'negative']['value_error'] == 'nan'
 
 
+def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, tools, monkeypatch, capsys):
+    import benchmark_heads
+
+    labels = (torch.rand(1000) < 0.7).long()
+
+    def call(loss, around=lambda logits: logits):
+        return lambda leaves: loss(around(leaves[0]), labels, avg_factor=9.0)
+
+    fused = benchmark_heads.FusedFocalLoss
+    steps = {
+        'right': call(fused()),
+        'wrong value': call(fused(loss_weight=1.01)),
+        'wrong gradient': call(fused(), lambda logits: 1.5 * logits - 0.5 * logits.detach()),
+        'mmdet': call(benchmark_heads.FocalLoss()),
+    }
+    work = ([torch.randn(1000, 1)], steps)
+    monkeypatch.setattr(benchmark_heads, 'WORKS', {'masks': lambda device: work})
+    monkeypatch.setattr(benchmark_heads, 'TURN', 0.01)
+    out = tmp_path / 'maps.csv'
+    assert benchmark_heads.main(['--rounds', '1', '--out', str(out)]) == 1
+    said = capsys.readouterr().out
+    assert 'NOT TIMED: wrong value' in said and 'NOT TIMED: wrong gradient' in said
+    assert [row['contender'] for row in rows(out)] == ['right', 'mmdet']
+    assert all(float(row['both_ms']) > 0 for row in rows(out))
+
+
 def test_readme_holds_the_committed_results(tmp_path):
     done = start('tools/readme_tables.py', '--check')
     assert done.returncode == 0, done.stdout + done.stderr

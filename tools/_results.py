@@ -14,6 +14,7 @@ BENCHMARK = ROOT / 'tools/results/benchmark.csv'
 ACCURACY = ROOT / 'tools/results/accuracy.csv'
 KERNELS = ROOT / 'tools/results/kernels.csv'
 VARIANTS = ROOT / 'tools/results/variants.csv'
+MAPS = ROOT / 'tools/results/maps.csv'
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from _contenders import COMPILED, MMDET, OURS
-from _results import ACCURACY, BENCHMARK, KERNELS, ROOT, VARIANTS, read
+from _results import ACCURACY, BENCHMARK, KERNELS, MAPS, ROOT, VARIANTS, read
 
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
@@ -137,6 +137,30 @@ def variants(rows: list[Row]) -> str:
     return '\n\n'.join(parts)
 
 
+def maps(rows: list[Row]) -> str:
+    parts = []
+    for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
+        lines = []
+        for (work,), contenders in groups(rows_here, 'work').items():
+            ours, *_ = (float(row['both_ms']) for row in contenders)
+            lines += [
+                [
+                    work,
+                    row['contender'],
+                    row['both_ms'],
+                    f'{float(row["both_ms"]) / ours:.1f} x',
+                    row['extra_memory'] or '-',
+                ]
+                for row in contenders
+            ]
+        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
+        parts += [
+            f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
+            markdown(['work', 'loss', 'ms', 'of the first', 'memory, in logits'], lines),
+        ]
+    return '\n\n'.join(parts)
+
+
 def losses() -> str:
     header = ['class', 'function', 'loss', 'paper', 'configs']
     lines = []
@@ -169,6 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'heads': heads,
     'benchmark': lambda: benchmark(read(BENCHMARK)),
     'variants': lambda: variants(read(VARIANTS)),
+    'maps': lambda: maps(read(MAPS)),
     'accuracy': lambda: accuracy(read(ACCURACY)),
     'kernels': lambda: kernels(read(KERNELS)),
 }
