@@ -1,9 +1,10 @@
-"""Runs mmdet's own tests of its losses and dense heads with focal_plugin.override and without, and compares.
+"""Runs mmdet's own tests of its losses, heads and detectors with focal_plugin.override and without, and compares.
 
     .venv/bin/python tools/mmdet_tests.py FOLDER
 
 mmdet's wheel carries no tests: FOLDER is a checkout of open-mmlab/mmdetection at the tag of the installed version, which
-is what is tested. Ends with status 1 where a test passes without the override and not with it.
+is what is tested; some of the tests need the package parameterized. Ends with status 1 where a test passes without the
+override and not with it.
 """
 
 import argparse
@@ -15,16 +16,16 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-DEFAULT = ('tests/test_models/test_losses', 'tests/test_models/test_dense_heads')
+DEFAULT = tuple(f'tests/test_models/test_{name}' for name in ('losses', 'dense_heads', 'roi_heads', 'detectors'))
 
 
 def outcomes(folder: Path, tests: list[str], override: bool) -> dict[str, str]:
     """Each test's outcome: passed, skipped, failure or error."""
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=short', *tests]
-    if override:
-        command += ['-p', 'focal_plugin.override']
+    plugins = ['no:cacheprovider', '_mmdet_configs', *['focal_plugin.override'] * override]
+    command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', *tests, *(f'-p{plugin}' for plugin in plugins)]
     # The checkout is the working directory, for its tests/data, but not where mmdet is imported from.
-    environment = os.environ | {'PYTHONSAFEPATH': '1'}
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get('PYTHONPATH')])]
+    environment = os.environ | {'PYTHONSAFEPATH': '1', 'PYTHONPATH': os.pathsep.join(path)}
     with tempfile.NamedTemporaryFile(suffix='.xml') as report:
         done = subprocess.run([*command, f'--junitxml={report.name}'], cwd=folder, env=environment, check=False)
         if done.returncode not in (0, 1):

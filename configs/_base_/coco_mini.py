@@ -39,6 +39,15 @@ test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'val.json', metric
 # No photos are left to validate on.
 val_dataloader = val_evaluator = val_cfg = None
 
+padded = dict(
+    type='DetDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_mask=True,
+    pad_size_divisor=32,
+)
+
 epochs = 100
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)
 test_cfg = dict(type='TestLoop')

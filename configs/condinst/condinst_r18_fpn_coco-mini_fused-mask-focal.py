@@ -5,14 +5,7 @@ _base_ = '../_base_/coco_mini.py'
 bn = dict(type='BN', requires_grad=True)
 model = dict(
     type='CondInst',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=_base_.padded,
     # Without pretrained weights every layer has to learn, batch norm's statistics too.
     backbone=dict(type='ResNet', depth=18, norm_cfg=bn, norm_eval=False),
     neck=dict(

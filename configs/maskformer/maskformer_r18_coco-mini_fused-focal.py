@@ -6,15 +6,7 @@ attention = dict(embed_dims=64, num_heads=4, dropout=0.0, batch_first=True)
 ffn = dict(embed_dims=64, feedforward_channels=256, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type='ReLU', inplace=True))
 model = dict(
     type='MaskFormer',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        mask_pad_value=0,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=_base_.padded,
     # Without pretrained weights every layer has to learn, batch norm's statistics too.
     backbone=dict(type='ResNet', depth=18, norm_eval=False),
     panoptic_head=dict(

@@ -36,7 +36,8 @@ class _Elementwise(torch.autograd.Function):
             problem = library.problem_of(*arguments[:-1])
             (grad,) = torch.autograd.grad(eager.compose(problem), problem.pred, upstream, create_graph=True)
         elif done is not None:
-            grad = done if upstream.item() == 1 else done.mul_(upstream.item())
+            factor = upstream.item()  # on a CPU, where nothing waits
+            grad = done if factor == 1 else done.mul_(factor)
         else:
             grad, gathered = library.backward(upstream, *arguments, ctx.statistics is not None)
             if ctx.statistics is not None:
