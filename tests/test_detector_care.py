@@ -52,7 +52,7 @@ def step(model, photos: dict) -> tuple[dict[str, float], dict[str, torch.Tensor]
     [
         *((name, torch.bfloat16) for name in LEARNT),
         # A CPU's convolutions are slow in float16.
-        *(pytest.param(name, torch.float16, marks=[pytest.mark.slow] * (name != 'CondInst')) for name in LEARNT),
+        *(pytest.param(name, torch.float16, marks=pytest.mark.slow) for name in LEARNT),
     ],
     ids=str,
 )
@@ -114,7 +114,9 @@ def test_activation_checkpointing(name):
     assert error(found[1], wanted[1]) <= 1e-6
 
 
-@pytest.mark.parametrize('name', ('RetinaNet', 'FCOS, maps', pytest.param('ATSS', marks=pytest.mark.slow)))
+@pytest.mark.parametrize(
+    'name', ('FCOS, maps', *(pytest.param(name, marks=pytest.mark.slow) for name in ('RetinaNet', 'ATSS')))
+)
 def test_two_processes_are_one(name, tmp_path):
     """DDP averages what two processes found for a photo each.
 

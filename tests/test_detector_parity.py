@@ -16,7 +16,7 @@ import torch
 from detectors import DETECTORS
 from parity_run import ITERATIONS
 
-QUICK = ('GFL', 'SOLO', 'MaskFormer')
+QUICK = ('SOLO',)
 CASES = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in DETECTORS]
 SEEDS = range(6)
 
