@@ -53,21 +53,11 @@ def label_of(target_ptr, offset, mask, C, ignore_index, HAS_IGNORE: tl.constexpr
 
 
 @triton.jit
-def point(
-    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+def at_parameters(
+    x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
-    ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """The variant's value, or its derivative by what the caller passed."""
-    # 1. terms of the logit or probability
-    if ACTIVATED:
-        x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
-    else:
-        if GRADIENT:
-            # Far beyond where every derivative is constant: an infinite logit would meet a 0.
-            x = prim.clamp(x, 1e30)
-        x, p, q, log_p, log_q = prim.terms_of_logit(x)
-    # 2. parameters, one a class where there is a table
+    """(value, derivative) of the variant: its parameters are numbers, or a table of one a class."""
     if TABLE:
         p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
         if PARAMETERS > 1:
@@ -80,25 +70,67 @@ def point(
             p4 = tl.load(table_ptr + 4 * C + col, mask=mask, other=0.0)
         if PARAMETERS > 5:
             p5 = tl.load(table_ptr + 5 * C + col, mask=mask, other=0.0)
-    # 3. the variant
     if PARAMETERS == 1:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, EXPONENT, HARD)
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, EXPONENT, HARD)
     elif PARAMETERS == 2:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, EXPONENT, HARD)
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, EXPONENT, HARD)
     elif PARAMETERS == 3:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, EXPONENT, HARD)
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, EXPONENT, HARD)
     elif PARAMETERS == 4:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, EXPONENT, HARD)
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, EXPONENT, HARD)
     elif PARAMETERS == 5:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, EXPONENT, HARD)
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, EXPONENT, HARD)
     else:
-        value, derivative = FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, p5, EXPONENT, HARD)
-    # 4. the outer derivative
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, p5, EXPONENT, HARD)
+
+
+@triton.jit
+def point(
+    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+    ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr,
+):  # fmt: skip
+    """The variant's value, or its derivative by what the caller passed."""
+    if ACTIVATED:
+        x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
+    else:
+        if GRADIENT:
+            # Far beyond where every derivative is constant: an infinite logit would meet a 0.
+            x = prim.clamp(x, 1e30)
+        x, p, q, log_p, log_q = prim.terms_of_logit(x)
+    value, derivative = at_parameters(
+        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, HARD, TABLE,
+    )  # fmt: skip
     if GRADIENT:
         if ACTIVATED:
             return derivative * prim.outer_derivative_of_probability(p, q, y, EPSILON)
         return derivative
     return value
+
+
+@triton.jit
+def negative_point(
+    x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr,
+):  # fmt: skip
+    """The same where the target is 0, known at compile time."""
+    y = tl.zeros(x.shape, tl.float32)
+    is_positive = tl.zeros(x.shape, tl.int1)
+    if ACTIVATED or EXPONENT < 0:
+        return point(
+            x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT,
+        )  # fmt: skip
+    if GRADIENT:
+        x = prim.clamp(x, 1e30)
+    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, REDUCE)
+    value, derivative = at_parameters(
+        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, True, TABLE,
+    )  # fmt: skip
+    return derivative if GRADIENT else value
 
 
 @triton.jit
@@ -125,6 +157,8 @@ def elementwise_kernel(
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    BY_ROW: tl.constexpr = LABELS and not FLAT
+    PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     pid = tl.program_id(0)
 
     # 1. the factor of every element: scale, and for gradients of a sum the upstream scalar over avg_factor
@@ -188,6 +222,25 @@ def elementwise_kernel(
         total = tl.zeros([BLOCK_R * BLOCK_C], tl.float32)
     else:
         total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+    if BY_ROW:
+        # One positive a row at most: it is computed once a row, and all others as negatives.
+        has_positive = row_mask & (label >= 0) & (label < C)
+        any_positive = tl.max(tl.max(has_positive.to(tl.int32), 1), 0) > 0
+        own = tl.zeros([BLOCK_R, 1], tl.float32)
+        if any_positive:
+            own_x = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=has_positive, other=0.0).to(tl.float32)
+            own_y = score if HAS_SCORE else tl.full(own_x.shape, 1.0, tl.float32)
+            own = point(
+                own_x, own_y, tl.full(own_x.shape, 1, tl.int1), table_ptr, label, has_positive, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+            )  # fmt: skip
+            if not STORES:
+                if WEIGHT == 'element':
+                    own *= tl.load(weight_ptr + (w_row + label * w_sc), mask=has_positive, other=0.0).to(tl.float32)
+                is_first = tl.arange(0, BLOCK_C)[None, :] == 0
+                if SPLIT:
+                    is_first = is_first & (tl.program_id(1) == 0)
+                total = tl.where(is_first & has_positive, own, 0.0)
 
     # 4. classes, BLOCK_C at a time (FLAT: all at once)
     if SPLIT:
@@ -209,8 +262,13 @@ def elementwise_kernel(
             x = tl.load(x_ptr + start + lane)
         else:
             x = tl.load(x_ptr + start + lane, mask=mask, other=0.0)
-        x = x.to(tl.float32)
-        if LABELS:
+        x = prim.widened(x)
+        if BY_ROW:
+            is_positive = col == label
+            if not STORES:
+                if any_positive:
+                    x = tl.where(is_positive, 0.0 if ACTIVATED else -float('inf'), x)
+        elif LABELS:
             is_positive = col == label
             y = is_positive.to(tl.float32)
             if HAS_SCORE:
@@ -218,10 +276,19 @@ def elementwise_kernel(
         else:
             y = tl.load(target_ptr + (t_row + col * t_sc), mask=mask, other=0.0).to(tl.float32)
             is_positive = y > 0
-        result = point(
-            x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
-        )  # fmt: skip
+        if BY_ROW:
+            result = negative_point(
+                x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, not STORES,
+            )  # fmt: skip
+            if STORES:
+                if any_positive:
+                    result = tl.where(is_positive, own, result)
+        else:
+            result = point(
+                x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+            )  # fmt: skip
         if WEIGHT == 'element':
             result *= tl.load(weight_ptr + (w_row + col * w_sc), mask=mask, other=0.0).to(tl.float32)
         if not STORES:
@@ -252,19 +319,22 @@ def elementwise_kernel(
 
     # 5. the sums of this program's rows, or their sum
     if not STORES:
+        if not FLAT:
+            total = tl.sum(total, 1, keep_dims=True)
         total = total * row_factor
         if HAS_IGNORE:
             total = tl.where(kept, total, 0.0)
         if OUTPUT == 'row':
-            row_sum = tl.sum(total, 1, keep_dims=True).to(out_ptr.dtype.element_ty)
             if SPLIT:
                 o_row += tl.program_id(1) * o_split
-            tl.store(out_ptr + o_row, row_sum, mask=row_mask)
-        elif FLAT:
-            tl.store(out_ptr + pid, tl.sum(tl.where(row_mask, total, 0.0)))
+            tl.store(out_ptr + o_row, total.to(out_ptr.dtype.element_ty), mask=row_mask)
         else:
+            total = tl.sum(tl.where(row_mask, total, 0.0), 0)
             at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
-            tl.store(out_ptr + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1)))
+            if FLAT:
+                tl.store(out_ptr + at, total)
+            else:
+                tl.store(out_ptr + at, tl.sum(total, 0))
 
 
 @triton.jit

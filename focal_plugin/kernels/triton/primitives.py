@@ -8,6 +8,16 @@ _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
+def widened(x):
+    """x in float32; two bfloat16 in one instruction each, where the conversion takes three."""
+    if _INTERPRETED or not is_cuda() or x.dtype != tl.bfloat16:
+        return x.to(tl.float32)
+    return tl.inline_asm_elementwise(
+        '{ shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000; }', '=r,=r,r', [x], tl.float32, is_pure=True, pack=2
+    )
+
+
+@triton.jit
 def exp2(x):
     """2 ** x in one instruction: NVIDIA's gives 0 for what is below the smallest normal number."""
     if _INTERPRETED or not is_cuda():
@@ -29,6 +39,25 @@ def reciprocal(x):
     if _INTERPRETED or not is_cuda():
         return 1.0 / x
     return tl.inline_asm_elementwise('rcp.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def reciprocal_by_two(x):
+    """The same for x up to 2 ** 62: two neighbours share one instruction, and a NaN."""
+    if _INTERPRETED or not is_cuda():
+        return 1.0 / x
+    return tl.inline_asm_elementwise(
+        '{ .reg .f32 r; mul.f32 r, $2, $3; rcp.approx.ftz.f32 r, r; mul.f32 $0, r, $3; mul.f32 $1, r, $2; }',
+        '=f,=f,f,f', [x], tl.float32, is_pure=True, pack=2,
+    )  # fmt: skip
+
+
+@triton.jit
+def log2(x):
+    """log2(x) of a normal x in one instruction, off by 2 ** -22 at most near 1, where it is no use of itself."""
+    if _INTERPRETED or not is_cuda():
+        return tl.log2(x)
+    return tl.inline_asm_elementwise('lg2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -95,6 +124,41 @@ def terms_of_logit(x):
     p = tl.where(negative, er, r)
     q = tl.where(negative, r, er)
     return x, p, q, tl.minimum(x, 0.0) - log1p, tl.minimum(-x, 0.0) - log1p
+
+
+@triton.jit
+def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr):
+    """The same for the value of a target 0 or, with GRADIENT, for its derivative, in fewer instructions.
+
+    Of such a target no term but log(1 - p) goes on beyond a logit of 41, 2 ** 60: exp(x) is formed as it is. PRECISE
+    has errors of about 1e-6 in the logarithm and e; without it, 4e-6 and the rounding of x * log2(e), a
+    unit in the last place of which is at most 5e-6 of any result that is not subnormal. REDUCE: only a sum is wanted, in
+    which a NaN may take its neighbour along.
+    """
+    near = tl.minimum(x, 41.5888308, propagate_nan=tl.PropagateNan.ALL)
+    if PRECISE:
+        near = tl.maximum(near, -1e30, propagate_nan=tl.PropagateNan.ALL)  # an infinite logit would meet a 0
+    power_of_two = near * 1.4426950408889634
+    e = exp2(power_of_two)
+    if PRECISE:
+        e = tl.fma(e, tl.fma(power_of_two, -0.6931471805599453, near), e)
+    r = reciprocal_by_two(1.0 + e) if REDUCE else reciprocal(1.0 + e)
+    if PRECISE:
+        small = e < 0.25
+        series = -0.0923484117 * e + 0.181709215
+        series = series * e - 0.247781202
+        series = series * e + 0.333208263
+        series = series * e - 0.499997377
+        series = series * e + 1.0
+    else:
+        small = e < 0.0625
+        series = 0.311179757 * e - 0.499490201
+        series = series * e + 0.999998271
+    log1p = tl.where(small, series * e, log2(1.0 + e) * 0.6931471805599453)
+    if not GRADIENT:
+        log1p = tl.maximum(log1p, x)
+    p = e * r
+    return x, p, r, tl.where(x < 0, x - log1p, log2(p) * 0.6931471805599453), -log1p
 
 
 @triton.jit
