@@ -4,10 +4,13 @@
 
 One row per kernel, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every variant,
 for the targets that heads hand it most, compiled with the arguments that the package itself launches them with.
-Everything here is predicted: nothing is run. Issue slots and MUFU (special-function) instructions are those that a thread
-executes, loops counted by their trips, divided by the logits of a thread. `of the budget`: against the slots that an H100
-can issue in the time in which its memory moves the logits, 20 forward and 40 backward in half types, twice that in fp32;
-the bytes of dense targets are not counted.
+Everything here is predicted: nothing is run. Slots are what a thread executes (loops counted by their trips), divided by
+its logits, with 1 row in 500 positive: a tile with a positive takes a longer way than one without. FP32, integer and MUFU
+(special-function) instructions issue at rates of their own; memory, copies and control only take slots.
+Then, for each card of an architecture, what bounds the kernel, its share of the speed at which its memory could move what
+the kernel reads and writes (logits, gradients, dense targets of the logits' dtype, labels, scores and weights), and the
+time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. _gpus.py has the cards.
+mmcv's kernel is read in the same way where nvcc is installed.
 The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
@@ -20,11 +23,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import deque
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import _mmcv_code
 import torch
+from _gpus import GPUS
+from _machine_code import Listing, executed, parse
 from _variants import typical_arguments
 
 from focal_plugin.functional import packed
@@ -35,166 +41,70 @@ ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
 ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-ROWS = 200_001
-# Slots a logit that an H100 can issue while its memory moves the 2 bytes of a bf16 logit (forward), or 4 (backward).
-BUDGET = {'fwd': 20, 'bwd': 40}
+ROWS = 200_000
+POSITIVE = 1 / 500  # rows with a positive
+RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
+UNITS = ('FP32', 'integer', 'MUFU')
 
 
-class Instruction(NamedTuple):
-    """One machine instruction.
-
-    Attributes:
-        name: of the instruction, as the disassembler writes it.
-        line: the kernel's source line that it comes from.
-        target: where it branches to, a label, or None.
-        predicated: executed for some threads only.
-    """
-
-    name: str
-    line: int
-    target: str | None
-    predicated: bool
-
-    @property
-    def ends(self) -> bool:
-        return self.name in ('EXIT', 's_endpgm')
-
-    @property
-    def never_falls_through(self) -> bool:
-        return not self.predicated and (self.ends or self.name in ('BRA', 's_branch'))
-
-    @property
-    def is_mufu(self) -> bool:
-        return re.match(r'MUFU|v_(exp|log|rcp|rsq|sqrt)_', self.name) is not None
-
-    @property
-    def is_load(self) -> bool:
-        return re.match(r'LDG|(buffer|global)_load', self.name) is not None
-
-    @property
-    def is_store(self) -> bool:
-        return re.match(r'STG|(buffer|global)_store', self.name) is not None
-
-    @property
-    def bits(self) -> int:
-        """Width of a global load or store in one thread."""
-        if dwords := re.search(r'_dword(?:x(\d))?', self.name):
-            return 32 * int(dwords[1] or 1)
-        if small := re.search(r'_[us]?(short|byte)', self.name):
-            return {'short': 16, 'byte': 8}[small[1]]
-        width = re.search(r'(?:\.[US]?|_[bui])(8|16|32|64|96|128|256)\b', self.name)
-        return int(width[1]) if width else 32
-
-
-class Listing(NamedTuple):
-    """The instructions of a kernel, and the index of the instruction at each label."""
-
-    instructions: list[Instruction]
-    labels: dict[str, int]
-
-
-_LABEL = re.compile(r'(\.L\w+):')
-_SASS_LINE = re.compile(r'\s*//## File "(.*)", line (\d+)')
-_SASS = re.compile(r'\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)(?:.*`\((\.L\w+)\))?')
-_GCN_LINE = re.compile(r'\s*\.loc\s.*; (\S+?):(\d+):')
-_GCN = re.compile(r'\s+()((?:s|v|ds|buffer|global|scratch|flat)_\w+)(?:\s+(\.L\w+))?')
-_BRANCH = re.compile(r'BRA|CALL|JMP|s_c?branch')
-
-
-def parse(text: str, source: str) -> Listing:
-    """Reads `nvdisasm -c -g` or AMD's assembly text; `source`: the kernel's file, whose lines are kept."""
-    is_sass = '//## File' in text
-    line_mark, pattern = (_SASS_LINE, _SASS) if is_sass else (_GCN_LINE, _GCN)
-    instructions: list[Instruction] = []
-    labels: dict[str, int] = {}
-    line = 0
-    for row in text.splitlines():
-        if label := _LABEL.match(row):
-            labels[label[1]] = len(instructions)
-        elif mark := line_mark.match(row):
-            line = int(mark[2]) if Path(mark[1]).name == source else 0
-        elif found := pattern.match(row):
-            predicate, name, target = found.groups()
-            if name not in ('NOP', 's_nop'):  # padding
-                target = target if _BRANCH.match(name) else None
-                instructions.append(Instruction(name, line, target, bool(predicate)))
-    return Listing(instructions, labels)
-
-
-def executed(listing: Listing, moved: list[tuple[int, int]], total: tuple[int, int]) -> list[Instruction]:
-    """What a thread executes: the shortest way to the end on which it loads and stores as much as its tile holds.
-
-    This counts a loop by its trips, however it was unrolled, and takes the wide one of two ways to load a full tile.
-
-    Args:
-        listing: the kernel.
-        moved: logits that each instruction loads and stores.
-        total: logits that a thread loads and stores.
-    """
-    instructions, labels = listing
-    came_from: dict[tuple, tuple | None] = {(0, 0, 0): None}  # (instruction, loaded, stored) -> the state before
-    states = deque(came_from)
-    while states:
-        state = states.popleft()
-        at, loaded, stored = state
-        if at == len(instructions) or (instructions[at].ends and (loaded, stored) == total):
-            if (loaded, stored) != total:
-                continue
-            way = []
-            while state:
-                way.append(state[0])
-                state = came_from[state]
-            return [instructions[n] for n in reversed(way) if n < len(instructions)]
-        now = loaded + moved[at][0], stored + moved[at][1]
-        if now[0] > total[0] or now[1] > total[1]:
-            continue
-        one = instructions[at]
-        following = [] if one.never_falls_through else [at + 1]
-        if one.target in labels:
-            following.append(labels[one.target])
-        for n in following:
-            reached = (n, *now)
-            if reached not in came_from:
-                came_from[reached] = state
-                states.append(reached)
-    raise ValueError(f'no way through the code loads and stores {total} logits: unknown control flow')
-
-
-def count(listing: Listing, logits_lines: set[int], logit_bits: int, slots: int, logits: float) -> dict[str, Any]:
-    """The columns read off a listing.
+def count(
+    listing: Listing, logits_lines: set[int], logit_bits: int, slots: int, logits: float,
+    positive_lines: set[int] = frozenset(), positive_tiles: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
+    """What a thread executes a logit, read off a listing: the columns before they are rounded.
 
     Args:
         listing: the kernel.
         logits_lines: source lines whose global accesses are those of logits and gradients.
         logit_bits: width of a logit.
         slots: places of the tile, of one thread; logits: how many of them are logits.
+        positive_lines: source lines that a tile with a positive executes; positive_tiles: the share of such tiles.
     """
     moved = [
         (i.is_load * i.bits // logit_bits, i.is_store * i.bits // logit_bits) if i.line in logits_lines else (0, 0)
         for i in listing.instructions
     ]
-    has_stores = any(stored for _, stored in moved)
-    way = executed(listing, moved, (slots, slots * has_stores))
-    accesses = [i for i in way if i.line in logits_lines and (i.is_load or i.is_store)]
+    total = slots, slots * any(stored for _, stored in moved)
+    ways = [executed(listing, moved, total), executed(listing, moved, total, positive_lines)]
+    accesses = [i for i in ways[0] if i.line in logits_lines and (i.is_load or i.is_store)]
+
+    def mean(counts: list[int]) -> float:
+        return ((1 - positive_tiles) * counts[0] + positive_tiles * counts[1]) / logits
+
+    units = [Counter(i.unit for i in way) for way in ways]
     return {
         'widest access (bits)': max(i.bits for i in accesses),
         'narrowest access (bits)': min(i.bits for i in accesses),
-        'predicted slots/logit': round(len(way) / logits, 1),
-        'predicted MUFU/logit': round(sum(i.is_mufu for i in way) / logits, 2),
+        'slots/logit': mean([len(way) for way in ways]),
+        'without a positive': len(ways[0]) / logits,
+        **{f'{unit}/logit': mean([counted[unit] for counted in units]) for unit in UNITS},
     }
 
 
+def lines_of(function: Any, pattern: str) -> set[int]:
+    """The file's lines of a kernel whose source matches, and three after, which Triton may name instead."""
+    rows = ''.join(function.raw_src).splitlines()
+    found = [function.starting_line_number + n for n, row in enumerate(rows) if re.search(pattern, row)]
+    return {line + n for line in found for n in range(4)}
+
+
 def logits_lines(function: Any) -> set[int]:
-    """The source lines that load logits and store results: of a loop over the classes, or of the functions of its blocks."""
+    """The source lines that load tiles of logits and store tiles of results."""
     blocks = [function.fn.__globals__.get(name) for name in ('_others', '_spread')]
     if all(blocks):
         # What a function returns can have the line after its last.
         return {block.starting_line_number + n for block in blocks for n in range(len(block.raw_src) + 2)}
-    loop = next(node for node in ast.walk(ast.parse(''.join(function.raw_src))) if isinstance(node, ast.For))
-    lines = range(loop.lineno, loop.end_lineno + 1)
-    source = ''.join(function.raw_src).splitlines()
-    others = re.compile(r'\b(?!x_|out_)\w+_ptr\b|tl\.store\(at\b')
-    return {function.starting_line_number - 1 + n for n in lines if not others.search(source[n - 1])}
+    return lines_of(function, r'(?<!own_)x = tl\.load\(x_ptr|tl\.store\(out_ptr \+ \((o_row|start)')
+
+
+def positive_lines(function: Any) -> set[int]:
+    """The source lines of what only a tile with a positive executes."""
+    tree = ast.parse(''.join(function.raw_src))
+    branches = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == 'any_positive'
+    ]
+    first = function.starting_line_number - 1
+    return {first + n for at in branches for n in range(at.body[0].lineno, at.body[-1].end_lineno + 1)}
 
 
 def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
@@ -225,13 +135,13 @@ def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[d
     on_meta = {'device': 'meta'}
     variant = SPECS[spec]
     is_dense = variant.form == 'dense'
-    pred = torch.empty(ROWS, classes, dtype=dtype, **on_meta)
+    pred = torch.empty(ROWS + 1, classes, dtype=dtype, **on_meta)  # no multiple of 16, which Triton would know
     parameters, table = packed(variant, typical_arguments(variant, classes, 'meta'), pred)
     problem = Problem(
         pred=pred,
-        target=torch.empty(ROWS, classes, **on_meta) if is_dense else torch.empty(ROWS, dtype=torch.int64, **on_meta),
-        score=torch.empty(ROWS, **on_meta) if variant.form == 'scored' else None,
-        weight=torch.empty(ROWS, 1, **on_meta).expand(ROWS, classes),
+        target=torch.empty_like(pred) if is_dense else pred.new_empty(len(pred), dtype=torch.int64),
+        score=torch.empty(len(pred), **on_meta) if variant.form == 'scored' else None,
+        weight=torch.empty(len(pred), 1, **on_meta).expand(pred.shape),
         table=table,
         avg_factor=torch.empty((), **on_meta),
         channel=None,
@@ -289,11 +199,33 @@ def listing_and_resources(kernel: Any) -> tuple[str, int, int]:
     return text, int(registers), int(stack) + int(local)
 
 
+def moved_bytes(spec: str, kind: str, logit: int, classes: int) -> float:
+    """Bytes a logit that a kernel can't but move; partial sums, a few a program, are left out."""
+    form = SPECS[spec].form
+    logits = 1 + (form == 'dense') + (kind == 'bwd')
+    row = 4 + 8 * (form != 'dense') + 4 * (form == 'scored')  # weight, label, score
+    return logits * logit + row / classes
+
+
+def on_card(gpu: Any, moved: float, counted: dict[str, float], classes: int) -> dict[str, Any]:
+    """The columns of a card."""
+    bounds = gpu.seconds(moved, counted['slots/logit'], *(counted[f'{unit}/logit'] for unit in UNITS))
+    bound = max(bounds, key=bounds.get)
+    return {
+        'card': gpu.name,
+        'bound': bound,
+        'of the memory roofline': f'{bounds["memory"] / bounds[bound]:.2f}',
+        'ms, 200000 rows': f'{1e3 * ROWS * classes * bounds[bound]:.3g}',
+        'ms, RetinaNet batch 16': f'{1e3 * RETINANET * classes * bounds[bound]:.3g}',
+    }
+
+
 def report(spec: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any]]:
-    """The rows of a variant's kernels."""
+    """The rows of a variant's kernels: one for each card of the architecture, or one without a card."""
     from triton.backends.compiler import GPUTarget
 
     target = GPUTarget(*ARCHS[arch])
+    bits = torch.finfo(DTYPES[dtype]).bits
     rows = []
     for launch, kind in zip(launches(spec, DTYPES[dtype], classes, target), ('fwd', 'bwd'), strict=True):
         kernel = compiled(launch, target)
@@ -301,27 +233,51 @@ def report(spec: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
         function = launch['fn'].jit_function
         constants = {function.arg_names[path[0]]: value for path, value in launch['compile']['constants'].items()}
         tile, width = constants['BLOCK_R'] * constants['BLOCK_C'], constants['BLOCK_C']
-        used = 1 if constants.get('FLAT') else classes / width
+        is_flat = constants.get('FLAT')
+        used = 1 if is_flat else classes / width
         threads = kernel.metadata.num_warps * target.warp_size
         counted = count(
             parse(text, Path(function.fn.__code__.co_filename).name),
             logits_lines(function),
-            torch.finfo(DTYPES[dtype]).bits,
+            bits,
             slots=tile * -int(-used // 1) // threads,
             logits=tile * used / threads,
+            positive_lines=positive_lines(function),
+            positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else constants['BLOCK_R']),
         )
-        head = {'kernel': f'{spec}_{kind}', 'dtype': dtype, 'arch': arch}
-        budget = BUDGET[kind] * torch.finfo(DTYPES[dtype]).bits / 16
-        of_budget = {'of the budget': round(counted['predicted slots/logit'] / budget, 2)}
-        rows.append({**head, 'registers': registers, 'spills (bytes)': spills, **counted, **of_budget})
+        head = {'kernel': f'{spec}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, 'registers': registers}
+        head |= {'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills}
+        head |= {name: f'{value:.2f}' if '/' in name else value for name, value in counted.items()}
+        head['without a positive'] = f'{counted["without a positive"]:.2f}'
+        moved = moved_bytes(spec, kind, bits // 8, classes)
+        rows += [{**head, **on_card(gpu, moved, counted, classes)} for gpu in GPUS if gpu.arch == arch] or [head]
     return rows
 
 
+def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
+    """The rows of mmcv's kernels, which read and write a logit in either direction."""
+    from triton import knobs
+
+    rows = []
+    for counted in _mmcv_code.rows(arch, knobs.nvidia.nvdisasm.path):
+        if counted['dtype'] in dtypes:
+            moved = 2 * torch.finfo(DTYPES[counted['dtype']]).bits // 8 + 8 / classes
+            head = {name: f'{value:.2f}' if '/' in name else value for name, value in counted.items()}
+            head['classes'] = classes
+            rows += [{**head, **on_card(gpu, moved, counted, classes)} for gpu in GPUS if gpu.arch == arch] or [head]
+    return rows
+
+
+def columns(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as aligned text under a heading."""
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return '\n'.join('  '.join(map(str.rjust, row, widths)) for row in cells)
+    """The rows as a Markdown table."""
+    names = columns(rows)
+    lines = [names, ['---'] * len(names), *([str(row.get(name, '')) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in lines)
 
 
 def main() -> int:
@@ -329,11 +285,11 @@ def main() -> int:
     parser.add_argument('--arch', nargs='+', choices=ARCHS, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES))
     parser.add_argument('--spec', nargs='+', choices=SPECS, default=list(SPECS), help='variants (default: all)')
-    parser.add_argument('--classes', type=int, default=80, metavar='C')
+    parser.add_argument('--classes', nargs='+', type=int, default=[80], metavar='C')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='also write the rows here')
     args = parser.parse_args()
-    if args.classes < 1:
-        parser.error(f'--classes {args.classes}: at least 1')
+    if min(args.classes) < 1:
+        parser.error(f'--classes {min(args.classes)}: at least 1')
     if os.environ.get('TRITON_INTERPRET') == '1':
         sys.exit('TRITON_INTERPRET=1 interprets kernels instead of compiling them: unset it')
     try:
@@ -342,19 +298,27 @@ def main() -> int:
         sys.exit('Triton is not installed: pip install triton')
     rows = [
         row
+        for classes in args.classes
         for spec in args.spec
         for dtype in args.dtype
         for arch in args.arch
-        for row in report(spec, dtype, arch, args.classes)
+        for row in report(spec, dtype, arch, classes)
     ]
-    print(f'Triton {triton.__version__}, C = {args.classes}. Predicted from the machine code: nothing was run.')
+    spills = sum(row['spills (bytes)'] for row in rows)
+    missing = _mmcv_code.why_not()
+    if missing is None:
+        rows += [
+            row for arch in args.arch if arch.startswith('sm_') for row in of_mmcv(arch, args.dtype, args.classes[0])
+        ]
+    print(f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.')
     print(table(rows))
+    if missing:
+        print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
         with args.csv.open('w', newline='') as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, columns(rows), lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)
-    spills = sum(row['spills (bytes)'] for row in rows)
     print(f'spills: {spills}')
     return 1 if spills else 0
 

@@ -41,15 +41,33 @@ def row_offset(first_row, row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
 
 
 @triton.jit
-def label_of(target_ptr, offset, mask, C, ignore_index, HAS_IGNORE: tl.constexpr):
+def flat_row(first, lane, C: tl.constexpr, SHIFT: tl.constexpr):
+    """The row of each place of a flat tile that starts at class `first` of row 0.
+
+    The division is a product of 32 bits and a shift, unless SHIFT is 0. A thread's four neighbours share the product.
+    """
+    if SHIFT == 0:
+        return (first + lane) // C
+    FACTOR: tl.constexpr = ((1 << SHIFT) + C - 1) // C
+    of_four = (first + (lane & -4)).to(tl.uint32) * FACTOR
+    return ((of_four + (lane & 3).to(tl.uint32) * FACTOR) >> SHIFT).to(tl.int32)
+
+
+@triton.jit
+def checked(label, C, ignore_index, HAS_IGNORE: tl.constexpr):
     """(label, NaN where it is outside [0, C] and 1 elsewhere, whether the row is kept)."""
-    label = tl.load(target_ptr + offset, mask=mask, other=0)
     valid = label.to(tl.uint64, bitcast=True) <= C
     kept = valid | True
     if HAS_IGNORE:
         kept = label != ignore_index
         valid = valid | (label == ignore_index)
     return tl.where(valid, label, -1).to(tl.int32), tl.where(valid, 1.0, float('nan')), kept
+
+
+@triton.jit
+def label_of(target_ptr, offset, mask, C, ignore_index, HAS_IGNORE: tl.constexpr):
+    """The same of the labels at an offset."""
+    return checked(tl.load(target_ptr + offset, mask=mask, other=0), C, ignore_index, HAS_IGNORE)
 
 
 @triton.jit
@@ -143,8 +161,8 @@ def elementwise_kernel(
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr, STATISTICS: tl.constexpr,
-    DIMS: tl.constexpr, FLAT: tl.constexpr, FLAT_C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-    MASK_C: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
+    DIMS: tl.constexpr, FLAT: tl.constexpr, FLAT_C: tl.constexpr, FLAT_SHIFT: tl.constexpr, FLAT_ROWS: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Values of a block, or gradients of an OUTPUT: one value an 'element', the sum of each 'row', or the 'sum' of all,
     of which each program writes its part.
@@ -158,6 +176,8 @@ def elementwise_kernel(
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
     BY_ROW: tl.constexpr = LABELS and not FLAT
+    FLAT_LABELS: tl.constexpr = LABELS and FLAT
+    NARROW: tl.constexpr = FLAT_C > 0 and not FLAT
     PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     pid = tl.program_id(0)
 
@@ -179,11 +199,11 @@ def elementwise_kernel(
         lane = tl.arange(0, BLOCK)
         first_row = start // FLAT_C
         first_col = (start - first_row * FLAT_C).to(tl.int32)
-        row = (first_col + lane) // FLAT_C
-        flat_col = (first_col + lane) % FLAT_C
-        rows_left = rows - first_row
-        row_mask = row < tl.minimum(rows_left, BLOCK).to(tl.int32)
-        is_full = first_col + BLOCK <= rows_left * FLAT_C
+        row = flat_row(first_col, lane, FLAT_C, FLAT_SHIFT)
+        col = first_col + lane - row * FLAT_C
+        left = tl.minimum(rows * FLAT_C - start, BLOCK).to(tl.int32)
+        row_mask = lane < left
+        is_full = left == BLOCK
     else:
         first_row = 0
         row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
@@ -191,14 +211,23 @@ def elementwise_kernel(
 
     # 3. what is the same along a row
     row_factor = factor
-    if LABELS:
+    if FLAT_LABELS:
+        of_tile = tl.arange(0, FLAT_ROWS)
+        offset = row_offset(first_row, of_tile, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        in_tile = of_tile < tl.minimum(rows - first_row, FLAT_ROWS).to(tl.int32)
+        any_positive = tl.max((tl.load(target_ptr + offset, mask=in_tile, other=C) != C).to(tl.int32), 0) > 0
+    elif LABELS:
         offset = row_offset(first_row, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
-        label, validity, kept = label_of(target_ptr, offset, row_mask, C, ignore_index, HAS_IGNORE)
-        row_factor = validity * factor
+        read = tl.load(target_ptr + offset, mask=row_mask, other=C)
+        label = read.to(tl.int32)
+        any_positive = tl.max(tl.max((read != C).to(tl.int32), 1), 0) > 0  # or a label that is wrong or ignored
+        row_factor = tl.full([BLOCK_R, 1], 1.0, tl.float32) * factor
+        if HAS_IGNORE:
+            kept = read != ignore_index
         if HAS_SCORE:
             offset = row_offset(first_row, row, n1, n2, s_s0, s_s1, s_s2, DIMS)
             score = tl.load(score_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
-    if WEIGHT == 'row':
+    if WEIGHT == 'row' and not FLAT:
         offset = row_offset(first_row, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
         row_factor = row_factor * tl.load(weight_ptr + offset, mask=row_mask, other=0.0).to(tl.float32)
     x_row = row_offset(first_row, row, n1, n2, x_s0, x_s1, x_s2, DIMS)
@@ -218,16 +247,14 @@ def elementwise_kernel(
         o_row = row_offset(first_row, row, n1, n2, o_s0, o_s1, o_s2, DIMS)
         if HAS_CHANNEL and STORES:
             o_row += channel * o_channel
-    if FLAT:
-        total = tl.zeros([BLOCK_R * BLOCK_C], tl.float32)
-    else:
-        total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+    total = tl.zeros([BLOCK_R * BLOCK_C] if FLAT else [BLOCK_R, BLOCK_C], tl.float32)
     if BY_ROW:
         # One positive a row at most: it is computed once a row, and all others as negatives.
-        has_positive = row_mask & (label >= 0) & (label < C)
-        any_positive = tl.max(tl.max(has_positive.to(tl.int32), 1), 0) > 0
         own = tl.zeros([BLOCK_R, 1], tl.float32)
         if any_positive:
+            label, validity, _ = checked(read, C, ignore_index, HAS_IGNORE)
+            row_factor *= validity
+            has_positive = (label >= 0) & (label < C)
             own_x = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=has_positive, other=0.0).to(tl.float32)
             own_y = score if HAS_SCORE else tl.full(own_x.shape, 1.0, tl.float32)
             own = point(
@@ -236,7 +263,9 @@ def elementwise_kernel(
             )  # fmt: skip
             if not STORES:
                 if WEIGHT == 'element':
-                    own *= tl.load(weight_ptr + (w_row + label * w_sc), mask=has_positive, other=0.0).to(tl.float32)
+                    own *= tl.load(weight_ptr + (w_row + label.to(tl.int64) * w_sc), mask=has_positive, other=0.0).to(
+                        tl.float32
+                    )
                 is_first = tl.arange(0, BLOCK_C)[None, :] == 0
                 if SPLIT:
                     is_first = is_first & (tl.program_id(1) == 0)
@@ -248,33 +277,26 @@ def elementwise_kernel(
         last_class = tl.minimum(first_class + span, C)
     else:
         first_class = 0
-        last_class = 1 if FLAT else C
-    for c in range(first_class, last_class, BLOCK_C):
+        last_class = 1 if FLAT else FLAT_C if FLAT_C > 0 else C
+    for c in tl.range(first_class, last_class, BLOCK_C, loop_unroll_factor=FLAT_C if NARROW else 1):
         if FLAT:
-            col = flat_col
             mask = row_mask
         else:
             col = c + tl.arange(0, BLOCK_C)[None, :]
             mask = row_mask & (col < C) if MASK_C else row_mask
         if not FLAT:
-            x = tl.load(x_ptr + (x_row + col * x_sc), mask=mask, other=0.0)
+            x = tl.load(x_ptr + (x_row + col.to(tl.int64) * x_sc), mask=mask, other=0.0)
         elif is_full:
             x = tl.load(x_ptr + start + lane)
         else:
-            x = tl.load(x_ptr + start + lane, mask=mask, other=0.0)
-        x = prim.widened(x)
-        if BY_ROW:
-            is_positive = col == label
-            if not STORES:
-                if any_positive:
-                    x = tl.where(is_positive, 0.0 if ACTIVATED else -float('inf'), x)
-        elif LABELS:
-            is_positive = col == label
-            y = is_positive.to(tl.float32)
-            if HAS_SCORE:
-                y = tl.where(is_positive, score, 0.0)
-        else:
-            y = tl.load(target_ptr + (t_row + col * t_sc), mask=mask, other=0.0).to(tl.float32)
+            # The mask anew in each branch that needs one: kept, it would cost a full tile a predicate a logit.
+            x = tl.load(x_ptr + start + lane, mask=lane < left, other=0.0)
+        x = x.to(tl.float32) if NARROW else prim.widened(x)
+        if BY_ROW and not STORES:
+            if any_positive:
+                x = tl.where(col == label, 0.0 if ACTIVATED else -float('inf'), x)
+        if not LABELS:
+            y = tl.load(target_ptr + (t_row + col.to(tl.int64) * t_sc), mask=mask, other=0.0).to(tl.float32)
             is_positive = y > 0
         if BY_ROW:
             result = negative_point(
@@ -283,15 +305,43 @@ def elementwise_kernel(
             )  # fmt: skip
             if STORES:
                 if any_positive:
-                    result = tl.where(is_positive, own, result)
+                    result = tl.where(col == label, own, result)
+        elif FLAT_LABELS:
+            if any_positive:
+                t_row = row_offset(first_row, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+                label, validity, kept = label_of(target_ptr, t_row, lane < left, C, ignore_index, HAS_IGNORE)
+                is_positive = col == label
+                y = is_positive.to(tl.float32)
+                if HAS_SCORE:
+                    s_row = row_offset(first_row, row, n1, n2, s_s0, s_s1, s_s2, DIMS)
+                    y *= tl.load(score_ptr + s_row, mask=is_positive & (lane < left), other=0.0).to(tl.float32)
+                result = validity * point(
+                    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+                    FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+                )  # fmt: skip
+                if HAS_IGNORE:
+                    result = tl.where(kept, result, 0.0)
+            else:
+                result = negative_point(
+                    x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+                    FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, not STORES,
+                )  # fmt: skip
         else:
             result = point(
                 x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
                 FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
             )  # fmt: skip
         if WEIGHT == 'element':
-            result *= tl.load(weight_ptr + (w_row + col * w_sc), mask=mask, other=0.0).to(tl.float32)
-        if not STORES:
+            result *= tl.load(weight_ptr + (w_row + col.to(tl.int64) * w_sc), mask=mask, other=0.0).to(tl.float32)
+        elif WEIGHT == 'row' and FLAT:
+            if is_full:
+                row_weight = tl.load(weight_ptr + first_row * w_s2 + row * w_s2)
+            else:
+                row_weight = tl.load(weight_ptr + first_row * w_s2 + row * w_s2, mask=lane < left, other=0.0)
+            result *= row_weight.to(tl.float32)
+        if FLAT and not STORES:
+            total = result
+        elif not STORES:
             total += tl.where(mask, result, 0.0) if MASK_C else result
         else:
             result *= row_factor
@@ -299,29 +349,32 @@ def elementwise_kernel(
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
                 at = statistics_ptr + pid.to(tl.int64) * 2 * C + c + tl.arange(0, BLOCK_C)
                 in_classes = c + tl.arange(0, BLOCK_C) < C
+                is_positive = col == label if LABELS else is_positive
                 tl.store(at, tl.sum(tl.where(is_positive, size, 0.0), 0), mask=in_classes)
                 tl.store(at + C, tl.sum(tl.where(is_positive, 0.0, size), 0), mask=in_classes)
                 result *= after
             if not REDUCE and GRADIENT:
-                result *= tl.load(upstream_ptr + (u_row + col * u_sc), mask=mask, other=0.0).to(tl.float32)
-            if HAS_IGNORE:
+                result *= tl.load(upstream_ptr + (u_row + col.to(tl.int64) * u_sc), mask=mask, other=0.0).to(tl.float32)
+            if HAS_IGNORE and not FLAT:
                 result = tl.where(kept, result, 0.0)
             if ACTIVATED and GRADIENT:
                 # The derivative by a probability reaches 1e12 at the ends.
                 result = tl.where(result > largest, largest, tl.where(result < -largest, -largest, result))
             result = result.to(out_ptr.dtype.element_ty)
             if not FLAT:
-                tl.store(out_ptr + (o_row + col * o_sc), result, mask=mask)
+                tl.store(out_ptr + (o_row + col.to(tl.int64) * o_sc), result, mask=mask)
             elif is_full:
                 tl.store(out_ptr + start + lane, result)
             else:
-                tl.store(out_ptr + start + lane, result, mask=mask)
+                tl.store(out_ptr + start + lane, result, mask=lane < left)
 
     # 5. the sums of this program's rows, or their sum
-    if not STORES:
-        if not FLAT:
-            total = tl.sum(total, 1, keep_dims=True)
-        total = total * row_factor
+    if FLAT and not STORES:
+        if not is_full:
+            total = tl.where(lane < left, total, 0.0)
+        tl.store(out_ptr + pid, tl.sum(total, 0) * row_factor)
+    elif not STORES:
+        total = tl.sum(total, 1, keep_dims=True) * row_factor
         if HAS_IGNORE:
             total = tl.where(kept, total, 0.0)
         if OUTPUT == 'row':
@@ -329,12 +382,8 @@ def elementwise_kernel(
                 o_row += tl.program_id(1) * o_split
             tl.store(out_ptr + o_row, total.to(out_ptr.dtype.element_ty), mask=row_mask)
         else:
-            total = tl.sum(tl.where(row_mask, total, 0.0), 0)
             at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
-            if FLAT:
-                tl.store(out_ptr + at, total)
-            else:
-                tl.store(out_ptr + at, tl.sum(total, 0))
+            tl.store(out_ptr + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))
 
 
 @triton.jit
@@ -378,13 +427,22 @@ def constants(problem: Problem, layout: Layout, gradient: bool, statistics: bool
         'STATISTICS': statistics,
         'DIMS': layout.dims,
         'FLAT': layout.flat,
-        'FLAT_C': layout.classes if layout.flat else 0,
+        'FLAT_C': layout.classes if layout.flat or layout.warps == 1 else 0,
+        'FLAT_SHIFT': flat_shift(layout) if layout.flat else 0,
+        'FLAT_ROWS': triton.next_power_of_2(-(-layout.block_rows // layout.classes) + 1) if layout.flat else 0,
         'BLOCK_R': layout.block_rows,
         'BLOCK_C': layout.block_classes,
         'MASK_C': layout.classes % layout.block_classes != 0,
         'HAS_CHANNEL': problem.channel is not None,
         'SPLIT': layout.splits > 1,
     }
+
+
+def flat_shift(layout: Layout) -> int:
+    """s so that n // C = n ceil(2 ** s / C) >> s in 32 bits for every n of a flat tile, counted from a row's start; or 0."""
+    most = layout.classes + layout.block_rows
+    shift = (most * layout.classes).bit_length()
+    return shift if most * -(-(2**shift) // layout.classes) < 2**32 else 0
 
 
 def contiguous(problem: Problem) -> Problem:
@@ -407,7 +465,8 @@ def _launch(
         layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
         *layout.strides, torch.finfo(problem.pred.dtype).max, channels, *channel_strides, layout.span,
         out.stride(0) if layout.splits > 1 and out.dim() else 0,
-        **constants(problem, layout, upstream is not None, partial is not None), enable_fp_fusion=True,
+        **constants(problem, layout, upstream is not None, partial is not None), num_warps=layout.warps,
+        enable_fp_fusion=True,
     )  # fmt: skip
 
 

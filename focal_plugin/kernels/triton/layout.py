@@ -23,7 +23,7 @@ class Layout:
             of weight, upstream and output.
         weight: 'none', 'row' (the same for all classes of a row) or 'element'.
         flat: walk contiguous logits in their order instead of in tiles.
-        block_rows, block_classes: the tile.
+        block_rows, block_classes: the tile; warps: that share it.
         splits, span: programs that share the classes of their rows, and how many each takes.
     """
 
@@ -36,6 +36,7 @@ class Layout:
     flat: bool
     block_rows: int
     block_classes: int
+    warps: int = 4
     splits: int = 1
     span: int = 0
 
@@ -126,9 +127,16 @@ def layout_of(
 
     flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
     flat = flat and not by_row and not statistics and problem.channel is None
-    block_rows, block_classes = (BLOCK, 1) if flat else _tile(size, class_strides[0] <= of_operand[0][-1])
+    warps = 4
+    if flat and labels and 1 < size < 8:
+        # A thread to a row: of more rows, most tiles would have a positive.
+        flat, block_rows, block_classes, warps = False, 128, 1, 1
+    elif flat:
+        block_rows, block_classes = BLOCK, 1
+    else:
+        block_rows, block_classes = _tile(size, class_strides[0] <= of_operand[0][-1])
     splits, span = 1, size
-    if not flat and rows > 0:
+    if not flat and rows > 0 and warps == 4:
         block_rows, block_classes, splits, span = _shared(rows, size, block_rows, block_classes)
     weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 or size == 1 else 'element'
     ordered: list[int] = []
@@ -144,6 +152,7 @@ def layout_of(
         flat=flat,
         block_rows=block_rows,
         block_classes=block_classes,
+        warps=warps,
         splits=splits,
         span=span,
     )

@@ -130,12 +130,13 @@ def terms_of_logit(x):
 def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr):
     """The same for the value of a target 0 or, with GRADIENT, for its derivative, in fewer instructions.
 
-    Of such a target no term but log(1 - p) goes on beyond a logit of 41, 2 ** 60: exp(x) is formed as it is. PRECISE
-    has errors of about 1e-6 in the logarithm and e; without it, 4e-6 and the rounding of x * log2(e), a
-    unit in the last place of which is at most 5e-6 of any result that is not subnormal. REDUCE: only a sum is wanted, in
-    which a NaN may take its neighbour along.
+    exp(x) is formed as it is, up to where 1 - p is the smallest normal number, 2 ** -126; beyond, 1 - p is 0.
+    PRECISE: errors of about 1e-6 in the logarithm and e; without it 4e-6, and the rounding of x * log2(e), which is at
+    most 5e-6 of any result that is not subnormal. REDUCE: only a sum of values is wanted, in which 1 - p may stop at
+    2 ** -60 and a NaN take its neighbour along.
     """
-    near = tl.minimum(x, 41.5888308, propagate_nan=tl.PropagateNan.ALL)
+    # 2 ** 60, or 2 ** 126
+    near = tl.minimum(x, 41.5888308 if REDUCE else 87.3365448, propagate_nan=tl.PropagateNan.ALL)
     if PRECISE:
         near = tl.maximum(near, -1e30, propagate_nan=tl.PropagateNan.ALL)  # an infinite logit would meet a 0
     power_of_two = near * 1.4426950408889634
@@ -158,7 +159,8 @@ def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: 
     if not GRADIENT:
         log1p = tl.maximum(log1p, x)
     p = e * r
-    return x, p, r, tl.where(x < 0, x - log1p, log2(p) * 0.6931471805599453), -log1p
+    q = tl.where(x > 87.3365448, 0.0, r) if GRADIENT else r
+    return x, p, q, tl.where(x < 0, x - log1p, log2(p) * 0.6931471805599453), -log1p
 
 
 @triton.jit
