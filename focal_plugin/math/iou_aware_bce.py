@@ -28,7 +28,7 @@ def value_and_grad(
     x, p, q, log_p, log_q, y, is_positive, gamma, k, detach_weight, EXPONENT: tl.constexpr, HARD: tl.constexpr
 ):  # fmt: skip
     negative, slope = prim.focal_negative(p, q, log_p, log_q, gamma, detach_weight, EXPONENT)
-    t = prim.power_of_log(log_p, k)
+    t = prim.power_near_one(log_p, k)
     if not HARD:
         t *= prim.power_of(y, 1 - k)
     t = tl.maximum(t, 0.01, propagate_nan=tl.PropagateNan.ALL)

@@ -8,22 +8,25 @@ from torch import Tensor
 from focal_plugin.kernels.problem import Problem
 
 BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
+DENSE_BLOCK = 1024  # where targets take registers too
+GROUP = 16  # bytes of neighbours in a flat tile
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
+OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and strides as elementwise_kernel takes them.
+    """Sizes and strides as the kernels take them.
 
     Attributes:
         rows, classes: the logits as a matrix.
         dims: dimensions that the row index is taken apart into; sizes: those of the two innermost.
-        strides: in the kernel's order: (rows..., classes) of pred, target, (rows...) of score, then (rows..., classes)
-            of weight, upstream and output.
+        strides: (rows..., classes) of each of OPERANDS.
         weight: 'none', 'row' (the same for all classes of a row) or 'element'.
         flat: walk contiguous logits in their order instead of in tiles.
-        block_rows, block_classes: the tile; warps: that share it.
+        narrow: a thread walks the few classes of its rows.
+        block_rows, block_classes: the tile, where flat groups of neighbours; warps: that share it.
         splits, span: programs that share the classes of their rows, and how many each takes.
     """
 
@@ -31,14 +34,25 @@ class Layout:
     classes: int
     dims: int
     sizes: tuple[int, int]
-    strides: tuple[int, ...]
+    strides: dict[str, tuple[int, ...]]
     weight: str
     flat: bool
+    narrow: bool
     block_rows: int
     block_classes: int
     warps: int = 4
     splits: int = 1
     span: int = 0
+
+    @property
+    def arguments(self) -> list[int]:
+        """The strides in the order of elementwise_kernel; a score has none along the classes."""
+        return [stride for name, of in self.strides.items() for stride in (of[:-1] if name == 'score' else of)]
+
+    def in_order(self, name: str) -> bool:
+        """Whether an operand is contiguous, as flat logits are."""
+        *_, row, step = self.strides[name]
+        return row == self.classes and (step == 1 or self.classes == 1)
 
     @property
     def programs(self) -> int:
@@ -64,19 +78,19 @@ def _power_of_two(n: int, most: int) -> int:
     return min(n & -n, most)
 
 
-def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
+def _tile(classes: int, classes_inner: bool, block: int) -> tuple[int, int]:
     """(rows, classes) of a tile."""
     width = _power_of_two(classes, 64 if classes_inner else 8)
     if width < 8:
         width = min(1 << (classes - 1).bit_length(), 64 if classes_inner else 8)
-    return BLOCK // width, width
+    return block // width, width
 
 
-def _shared(rows: int, classes: int, block_rows: int, block_classes: int) -> tuple[int, int, int, int]:
+def _shared(rows: int, classes: int, block: int, block_rows: int, block_classes: int) -> tuple[int, int, int, int]:
     """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
     if rows < block_rows and block_classes < classes:
         block_rows = 1 << (rows - 1).bit_length()
-        block_classes = min(BLOCK // block_rows, 1 << (classes - 1).bit_length())
+        block_classes = min(block // block_rows, 1 << (classes - 1).bit_length())
     blocks = -(-classes // block_classes)
     splits = min(blocks, -(-PROGRAMS // -(-rows // block_rows)))
     span = -(-blocks // splits) * block_classes
@@ -90,18 +104,18 @@ def layout_of(
     pred, labels = problem.own(problem.pred), problem.has_labels
     by_row = out is not None and out.dim() < pred.dim()
 
-    def strides(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
+    def steps(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
         if tensor is None:
             return (0,) * pred.dim()
         return (*tensor.stride(), 0) if per_row else tensor.stride()
 
     operands = [
         pred.stride(),
-        strides(problem.target, labels),
-        strides(problem.score, True),
-        strides(problem.weight),
-        strides(upstream),
-        strides(out, by_row),
+        steps(problem.target, labels),
+        steps(problem.score, True),
+        steps(problem.weight),
+        steps(upstream),
+        steps(out, by_row),
     ]
     dims = list(zip(pred.shape, *operands, strict=True))
     one = (1, *[0] * len(operands))
@@ -118,41 +132,44 @@ def layout_of(
 
     rows = math.prod(size for size, *_ in row_dims)
     padded = [one] * (MAX_ROW_DIMS - len(row_dims)) + row_dims
-    of_operand = [[dim[1 + k] for dim in padded] for k in range(len(operands))]
-    class_strides = classes[1:]
+    strides = {name: tuple(dim[k] for dim in (*padded, classes)) for k, name in enumerate(OPERANDS, 1)}
     size = classes[0]
 
-    def is_flat(operand: int) -> bool:
-        return (rows == 1 or of_operand[operand][-1] == size) and (size == 1 or class_strides[operand] == 1)
+    def is_contiguous(name: str) -> bool:
+        *_, row, step = strides[name]
+        return (rows == 1 or row == size) and (size == 1 or step == 1)
 
-    flat = size % 8 != 0 and len(row_dims) <= 1 and is_flat(0) and (out is None or is_flat(5))
-    flat = flat and not by_row and not statistics and problem.channel is None
-    warps = 4
-    if flat and labels and 1 < size < 8:
-        # A thread to a row: of more rows, most tiles would have a positive.
-        flat, block_rows, block_classes, warps = False, 128, 1, 1
+    in_order = len(row_dims) <= 1 and is_contiguous('pred') and (out is None or by_row or is_contiguous('out'))
+    in_order = in_order and problem.channel is None
+    block = BLOCK if labels else DENSE_BLOCK
+    # A thread to a row: of more rows, most tiles would have a positive.
+    narrow = in_order and labels and 1 < size < 8
+    flat = in_order and not narrow and size % 8 != 0 and not by_row and not statistics
+    *_, row_stride, class_stride = strides['pred']
+    if narrow:
+        block_rows, block_classes = 128, 1
     elif flat:
-        block_rows, block_classes = BLOCK, 1
+        group = GROUP // pred.element_size()
+        block_classes = group if size >= group else 1
+        block_rows = block // block_classes
     else:
-        block_rows, block_classes = _tile(size, class_strides[0] <= of_operand[0][-1])
+        block_rows, block_classes = _tile(size, class_stride <= row_stride, block)
     splits, span = 1, size
-    if not flat and rows > 0 and warps == 4:
-        block_rows, block_classes, splits, span = _shared(rows, size, block_rows, block_classes)
-    weight = 'none' if problem.weight is None else 'row' if class_strides[3] == 0 or size == 1 else 'element'
-    ordered: list[int] = []
-    for k, of in enumerate(of_operand):
-        ordered += [*of, class_strides[k]] if k != 2 else of
+    if not (flat or narrow) and rows > 0:
+        block_rows, block_classes, splits, span = _shared(rows, size, block, block_rows, block_classes)
+    weight = 'none' if problem.weight is None else 'row' if strides['weight'][-1] == 0 or size == 1 else 'element'
     return Layout(
         rows=rows,
         classes=size,
         dims=max(1, len(row_dims)),
         sizes=(padded[-2][0], padded[-1][0]),
-        strides=tuple(ordered),
+        strides=strides,
         weight=weight,
         flat=flat,
+        narrow=narrow,
         block_rows=block_rows,
         block_classes=block_classes,
-        warps=warps,
+        warps=1 if narrow else 4,
         splits=splits,
         span=span,
     )

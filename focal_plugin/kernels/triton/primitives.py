@@ -109,7 +109,7 @@ def power(base, log_base, exponent, EXPONENT: tl.constexpr):
     if EXPONENT == 4:
         return (base * base) * (base * base)
     # In base 2, as the hardware has it. exponent may be a vector over the classes with a 0 in it.
-    return tl.where(exponent == 0, 1.0, tl.exp2(exponent * 1.4426950408889634 * log_base))
+    return tl.where(exponent == 0, 1.0, exp2(exponent * 1.4426950408889634 * log_base))
 
 
 @triton.jit
@@ -130,13 +130,13 @@ def terms_of_logit(x):
 def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr):
     """The same for the value of a target 0 or, with GRADIENT, for its derivative, in fewer instructions.
 
-    exp(x) is formed as it is, up to where 1 - p is the smallest normal number, 2 ** -126; beyond, 1 - p is 0.
+    exp(x) is formed as it is, up to just below 2 ** 126, whose reciprocal is normal whatever the instructions' errors;
+    1 - p is 0 where it is no normal number.
     PRECISE: errors of about 1e-6 in the logarithm and e; without it 4e-6, and the rounding of x * log2(e), which is at
     most 5e-6 of any result that is not subnormal. REDUCE: only a sum of values is wanted, in which 1 - p may stop at
     2 ** -60 and a NaN take its neighbour along.
     """
-    # 2 ** 60, or 2 ** 126
-    near = tl.minimum(x, 41.5888308 if REDUCE else 87.3365448, propagate_nan=tl.PropagateNan.ALL)
+    near = tl.minimum(x, 41.5888308 if REDUCE else 87.3365, propagate_nan=tl.PropagateNan.ALL)
     if PRECISE:
         near = tl.maximum(near, -1e30, propagate_nan=tl.PropagateNan.ALL)  # an infinite logit would meet a 0
     power_of_two = near * 1.4426950408889634
@@ -212,6 +212,18 @@ def clamp(x, LIMIT: tl.constexpr):
 def power_of_log(log_base, exponent):
     """base ** exponent of a base given by its logarithm, which may be infinite."""
     return power(log_base, log_base, exponent, -1)
+
+
+@triton.jit
+def power_near_one(log_base, exponent):
+    """The same where what is left to 1 matters: near it the series of exp, which is off by a rounding."""
+    z = tl.where(exponent == 0, 0.0, exponent * log_base)
+    series = 0.001388888889 * z + 0.008333333333
+    series = series * z + 0.041666666667
+    series = series * z + 0.166666666667
+    series = series * z + 0.5
+    series = series * z + 1.0
+    return tl.where(z > -0.25, series * z + 1.0, exp2(z * 1.4426950408889634))
 
 
 @triton.jit

@@ -16,23 +16,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focal_plugin.kernels.eager import EPS
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import primitives as prim
-from focal_plugin.kernels.triton.elementwise import (
-    contiguous,
-    label_of,
-    point,
-    point_function,
-    row_offset,
-    sum_kernel,
-)
+from focal_plugin.kernels.triton import sums
+from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.layout import Layout, layout_of
+from focal_plugin.kernels.triton.operands import divided, label_of, row_offset
+from focal_plugin.kernels.triton.points import point, point_function
 
 LONGEST = 16384  # classes that registers hold
 THREADS = 128
 
-_EPS = tl.constexpr(EPS)
 _INF = tl.constexpr(float('inf'))
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 
@@ -121,24 +115,23 @@ def rowwise_kernel(
     row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     lane = tl.arange(0, BLOCK_C)[None, :]
     row_mask = row < rows
-    t_row = row_offset(0, row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+    t_row = row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
     label, validity, kept = label_of(target_ptr, t_row, row_mask, C - 1, ignore_index, HAS_IGNORE)
     is_inside = row_mask & (label >= 0) & (label < C)
     factor = validity * scale
     if HAS_WEIGHT:
-        w_row = row_offset(0, row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        w_row = row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
         factor *= tl.load(weight_ptr + w_row, mask=row_mask, other=0.0).to(tl.float32)
     if GRADIENT:
         if OUTPUT == 'row':
-            u_row = row_offset(0, row, n1, n2, u_s0, u_s1, u_s2, DIMS)
+            u_row = row_offset(row, n1, n2, u_s0, u_s1, u_s2, DIMS)
             factor *= tl.load(upstream_ptr + u_row, mask=row_mask, other=0.0).to(tl.float32)
         else:
             factor *= tl.load(upstream_ptr).to(tl.float32)
-            if HAS_AVG:
-                factor /= tl.load(avg_ptr).to(tl.float32) + _EPS
+            factor = divided(factor, avg_ptr, HAS_AVG)
 
     # 2. their margins, and the variant there
-    x_row = row_offset(0, row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    x_row = row_offset(row, n1, n2, x_s0, x_s1, x_s2, DIMS)
     top, total, powers = _sums(
         x_ptr, x_row, x_sc, label, row_mask, lane, C, BLOCKS, BLOCK_R, BLOCK_C, MASK_C, HELD
     )  # fmt: skip
@@ -152,7 +145,7 @@ def rowwise_kernel(
 
     # 3. the gradient, spread over the classes; or the value of each row, or their sum
     if GRADIENT or OUTPUT == 'row':
-        o_row = row_offset(0, row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+        o_row = row_offset(row, n1, n2, o_s0, o_s1, o_s2, DIMS)
     if GRADIENT:
         by = tl.where(total == 0, 0.0, -result * prim.reciprocal(total))  # 0: there are no others, or all are -inf
         if HELD:
@@ -190,7 +183,7 @@ def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None
     layout = layout_of(problem, out, upstream)
     if layout is None:
         return None
-    *_, row_stride, class_stride = layout.strides[:4]
+    *_, row_stride, class_stride = layout.strides['pred']
     rows, width = _tile(layout.classes, class_stride <= row_stride or layout.rows == 1)
     return dataclasses.replace(layout, flat=False, block_rows=rows, block_classes=width)
 
@@ -227,7 +220,7 @@ def _launch(problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | No
     rowwise_kernel[(layout.programs,)](
         problem.pred, problem.target, problem.weight, upstream, problem.avg_factor, problem.table, out,
         layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
-        *layout.strides, **constants(problem, layout, upstream is not None), num_warps=warps(layout),
+        *layout.arguments, **constants(problem, layout, upstream is not None), num_warps=warps(layout),
         enable_fp_fusion=True,
     )  # fmt: skip
 
@@ -248,7 +241,7 @@ def forward(problem: Problem) -> Tensor:
         return result
     partial = pred.new_empty(layout.programs, dtype=torch.float32)
     _launch(problem, layout, partial)
-    sum_kernel[(1,)](partial, avg_factor, result, layout.programs, avg_factor is not None, 1024)
+    sums.add(partial, avg_factor, result)
     return result
 
 

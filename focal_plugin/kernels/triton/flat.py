@@ -1,0 +1,202 @@
+"""Contiguous logits walked in their order, for numbers of classes that no tile divides.
+
+A tile is made of groups of WIDTH neighbours, whatever rows they belong to. Where a row has WIDTH classes or more, a group
+lies in the row of its first place and the next one: what is the same along a row is loaded for those two.
+"""
+
+import triton
+import triton.language as tl
+
+from focal_plugin.kernels.triton import primitives as prim
+from focal_plugin.kernels.triton.layout import Layout
+from focal_plugin.kernels.triton.operands import checked, divided
+from focal_plugin.kernels.triton.points import negative_point, point
+
+
+@triton.jit
+def row_at(place, C: tl.constexpr, SHIFT: tl.constexpr):
+    """The row of a place counted from the start of row 0: a product of 32 bits and a shift, unless SHIFT is 0."""
+    if C == 1:
+        return place
+    if SHIFT == 0:
+        return place // C
+    FACTOR: tl.constexpr = ((1 << SHIFT) + C - 1) // C
+    return ((place.to(tl.uint32) * FACTOR) >> SHIFT).to(tl.int32)
+
+
+@triton.jit
+def wraps(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
+    """Whether a place lies in the row after that of its group's first, which is of class first_col.
+
+    Asked anew at each use: a predicate a place, kept over a branch, would cost more than the comparison.
+    """
+    return tl.arange(0, WIDTH)[None, :] >= C - first_col
+
+
+@triton.jit
+def class_at(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
+    """The class of each place."""
+    col = first_col + tl.arange(0, WIDTH)[None, :]
+    return tl.where(wraps(first_col, C, WIDTH), col - C, col) if WIDTH > 1 else col
+
+
+@triton.jit
+def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
+    """One value a row, for each place; `other` beyond the last row."""
+    value = tl.load(ptr + row.to(tl.int64) * stride, mask=row <= last, other=other)
+    if WIDTH == 1:
+        return value
+    following = tl.load(ptr + (row + 1).to(tl.int64) * stride, mask=row < last, other=other)
+    return tl.where(wraps(first_col, C, WIDTH), following, value)
+
+
+@triton.jit
+def in_order(ptr, lane, left, BLOCK: tl.constexpr):
+    """One value a place, contiguous as the logits are, 0 beyond the last."""
+    if left == BLOCK:
+        value = tl.load(ptr + lane)
+    else:
+        value = tl.load(ptr + lane, mask=lane < left, other=0.0)
+    return value.to(tl.float32)
+
+
+@triton.jit
+def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
+    """The same of any strides; row counts from the pointer's."""
+    following = wraps(first_col, C, WIDTH).to(tl.int64) if WIDTH > 1 else 0
+    at = (row + following) * stride + class_at(first_col, C, WIDTH).to(tl.int64) * class_stride
+    return tl.load(ptr + at, mask=lane < left, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def flat_kernel(
+    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
+    rows, scale, ignore_index, p0, p1, p2, p3, p4, p5,
+    t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
+    WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
+    T_IN_ORDER: tl.constexpr, W_IN_ORDER: tl.constexpr, U_IN_ORDER: tl.constexpr,
+    C: tl.constexpr, SHIFT: tl.constexpr, LABEL_ROWS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """elementwise_kernel's work, and its arguments, for BLOCK = GROUPS * WIDTH logits; OUTPUT is an 'element' or the 'sum'.
+
+    SHIFT: row_at's; LABEL_ROWS: at least the rows that a tile touches; *_IN_ORDER: contiguous as the logits are.
+    """
+    HARD: tl.constexpr = LABELS and not HAS_SCORE
+    REDUCE: tl.constexpr = OUTPUT == 'sum'
+    STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
+    BLOCK: tl.constexpr = GROUPS * WIDTH
+
+    # 1. the factor of every element: scale, and for gradients of a sum the upstream scalar over avg_factor
+    factor = scale
+    if GRADIENT and REDUCE:
+        factor = divided(factor, avg_ptr, HAS_AVG) * tl.load(upstream_ptr).to(tl.float32)
+
+    # 2. places of this program; the row and class of each group's first
+    pid = tl.program_id(0)
+    start = pid.to(tl.int64) * BLOCK
+    first_row = start // C
+    before = (start - first_row * C).to(tl.int32)
+    left = tl.minimum((rows - first_row) * C - before, BLOCK).to(tl.int32)
+    last = tl.minimum(rows - 1 - first_row, BLOCK).to(tl.int32)
+    group = tl.arange(0, GROUPS)[:, None] * WIDTH
+    lane = group + tl.arange(0, WIDTH)[None, :]
+    row = row_at(before + group, C, SHIFT)
+    first_col = before + group - row * C
+
+    # 3. logits and targets; a tile without a label of a class is all negatives
+    if left == BLOCK:
+        x = tl.load(x_ptr + start + lane)
+    else:
+        # A negative, whose value is 0.
+        x = tl.load(x_ptr + start + lane, mask=lane < left, other=0.0 if ACTIVATED else -float('inf'))
+    x = prim.widened(x)
+    if LABELS:
+        of_tile = tl.arange(0, LABEL_ROWS)
+        labels = tl.load(target_ptr + (first_row + of_tile) * t_s, mask=of_tile <= last, other=C)
+        any_positive = tl.max((labels != C).to(tl.int32), 0) > 0  # or a label that is wrong or ignored
+        if any_positive:
+            read = of_row(target_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
+            label, validity, kept = checked(read, C, ignore_index, HAS_IGNORE)
+            col = class_at(first_col, C, WIDTH)
+            is_positive = col == label
+            y = is_positive.to(tl.float32)
+            if HAS_SCORE:
+                score = of_row(score_ptr + first_row * s_s, s_s, row, last, 0.0, first_col, C, WIDTH)
+                y *= score.to(tl.float32)
+            result = validity * point(
+                x, y, is_positive, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+            )  # fmt: skip
+            if HAS_IGNORE:
+                result = tl.where(kept, result, 0.0)
+        else:
+            col = class_at(first_col, C, WIDTH)
+            result = negative_point(
+                x, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, not STORES,
+            )  # fmt: skip
+    else:
+        col = class_at(first_col, C, WIDTH)
+        if T_IN_ORDER:
+            y = in_order(target_ptr + start, lane, left, BLOCK)
+        else:
+            y = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
+        result = point(
+            x, y, y > 0, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+        )  # fmt: skip
+
+    # 4. weights and upstream gradients; the sum, or one result a place
+    if WEIGHT == 'row':
+        result *= of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
+    elif WEIGHT == 'element':
+        if W_IN_ORDER:
+            result *= in_order(weight_ptr + start, lane, left, BLOCK)
+        else:
+            result *= of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
+    if not STORES:
+        tl.store(out_ptr + pid, tl.sum(tl.sum(result, 1), 0) * factor)
+    else:
+        result *= factor
+        if not REDUCE and GRADIENT:
+            if U_IN_ORDER:
+                result *= in_order(upstream_ptr + start, lane, left, BLOCK)
+            else:
+                result *= of_place(upstream_ptr + first_row * u_s, row, u_s, u_sc, lane, left, first_col, C, WIDTH)
+        if ACTIVATED and GRADIENT:
+            # The derivative by a probability reaches 1e12 at the ends.
+            result = tl.clamp(result, -largest, largest, propagate_nan=tl.PropagateNan.ALL)
+        result = result.to(out_ptr.dtype.element_ty)
+        if left == BLOCK:
+            tl.store(out_ptr + start + lane, result)
+        else:
+            # The loads' mask in other words, lest the compiler keeps that one from there to here.
+            tl.store(out_ptr + start + lane, result, mask=tl.arange(0, WIDTH)[None, :] < left - group)
+
+
+def strides(layout: Layout) -> tuple[int, ...]:
+    """Of target, score, weight and upstream, in the kernel's order."""
+    (t, s, w, u) = (layout.strides[name][-2:] for name in ('target', 'score', 'weight', 'upstream'))
+    return (*t, s[0], *w, *u)
+
+
+def constants(layout: Layout) -> dict:
+    """The kernel's compile-time arguments that elementwise_kernel lacks."""
+    C, block = layout.classes, layout.block_rows * layout.block_classes
+    most = C + block
+    # n // C = n ceil(2 ** shift / C) >> shift, exact for n up to most; 0 where that takes more than 32 bits.
+    shift = (most * C).bit_length()
+    fits = most * -(-(2**shift) // C) < 2**32
+    return {
+        'T_IN_ORDER': layout.in_order('target'),
+        'W_IN_ORDER': layout.in_order('weight'),
+        'U_IN_ORDER': layout.in_order('upstream'),
+        'C': C,
+        'SHIFT': shift if fits else 0,
+        'LABEL_ROWS': triton.next_power_of_2(block // C + 2 * (C > 1)),
+        'GROUPS': layout.block_rows,
+        'WIDTH': layout.block_classes,
+    }

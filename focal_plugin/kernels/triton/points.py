@@ -1,0 +1,99 @@
+"""The point functions of the variants, as the kernels call them."""
+
+import functools
+
+import triton
+import triton.language as tl
+
+from focal_plugin.kernels.triton import primitives as prim
+from focal_plugin.lazy import resolve
+from focal_plugin.math import SPECS
+
+
+@functools.cache
+def point_function(name: str):
+    """The compiled point function of a variant."""
+    function = SPECS[name].value_and_grad
+    resolve(function.__globals__)
+    return triton.jit(function)
+
+
+@triton.jit
+def at_parameters(
+    x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+):  # fmt: skip
+    """(value, derivative) of the variant: its parameters are numbers, or a table of one a class."""
+    if TABLE:
+        p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
+        if PARAMETERS > 1:
+            p1 = tl.load(table_ptr + C + col, mask=mask, other=0.0)
+        if PARAMETERS > 2:
+            p2 = tl.load(table_ptr + 2 * C + col, mask=mask, other=0.0)
+        if PARAMETERS > 3:
+            p3 = tl.load(table_ptr + 3 * C + col, mask=mask, other=0.0)
+        if PARAMETERS > 4:
+            p4 = tl.load(table_ptr + 4 * C + col, mask=mask, other=0.0)
+        if PARAMETERS > 5:
+            p5 = tl.load(table_ptr + 5 * C + col, mask=mask, other=0.0)
+    if PARAMETERS == 1:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, EXPONENT, HARD)
+    elif PARAMETERS == 2:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, EXPONENT, HARD)
+    elif PARAMETERS == 3:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, EXPONENT, HARD)
+    elif PARAMETERS == 4:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, EXPONENT, HARD)
+    elif PARAMETERS == 5:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, EXPONENT, HARD)
+    else:
+        return FN(x, p, q, log_p, log_q, y, is_positive, p0, p1, p2, p3, p4, p5, EXPONENT, HARD)
+
+
+@triton.jit
+def point(
+    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+    ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr,
+):  # fmt: skip
+    """The variant's value, or its derivative by what the caller passed."""
+    if ACTIVATED:
+        x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
+    else:
+        if GRADIENT:
+            # Far beyond where every derivative is constant: an infinite logit would meet a 0.
+            x = prim.clamp(x, 1e30)
+        x, p, q, log_p, log_q = prim.terms_of_logit(x)
+    value, derivative = at_parameters(
+        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, HARD, TABLE,
+    )  # fmt: skip
+    if GRADIENT:
+        if ACTIVATED:
+            return derivative * prim.outer_derivative_of_probability(p, q, y, EPSILON)
+        return derivative
+    return value
+
+
+@triton.jit
+def negative_point(
+    x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr,
+):  # fmt: skip
+    """The same where the target is 0, known at compile time."""
+    y = tl.zeros(x.shape, tl.float32)
+    is_positive = tl.zeros(x.shape, tl.int1)
+    if ACTIVATED or EXPONENT < 0:
+        return point(
+            x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT,
+        )  # fmt: skip
+    if GRADIENT:
+        x = prim.clamp(x, 1e30)
+    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, REDUCE)
+    value, derivative = at_parameters(
+        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, True, TABLE,
+    )  # fmt: skip
+    return derivative if GRADIENT else value

@@ -1,0 +1,26 @@
+"""The partial sums of programs, added up."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from focal_plugin.kernels.triton.operands import divided
+
+BLOCK = 8192  # a few trips for the programs of a whole chip's work
+
+
+@triton.jit
+def sum_kernel(partial_ptr, avg_ptr, out_ptr, count, HAS_AVG: tl.constexpr, BLOCK: tl.constexpr):
+    """Adds the partial sums in a fixed order and divides by avg_factor."""
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, count, BLOCK):
+        total += tl.load(partial_ptr + start + lane, mask=start + lane < count, other=0.0)
+    tl.store(out_ptr, divided(tl.sum(total), avg_ptr, HAS_AVG))
+
+
+def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
+    """Writes the sum, over avg_factor, into out."""
+    sum_kernel[(1,)](
+        partial, avg_factor, out, partial.numel(), avg_factor is not None, BLOCK, num_warps=16, enable_fp_fusion=True
+    )
