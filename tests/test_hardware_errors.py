@@ -1,0 +1,122 @@
+"""The promised numerics with the errors of a GPU's approximate instructions, which the interpreter computes exactly.
+
+NVIDIA's PTX manual bounds them: ex2.approx.ftz and lg2.approx.ftz a relative error of 2 ** -22, lg2 near 1, in (0.5, 2), an
+absolute one of 2 ** -22, rcp.approx.ftz one unit in the last place, 2 ** -23, the division div.full two; subnormal results
+become 0. AMD's v_exp_f32, v_log_f32 and v_rcp_f32 are off by one unit in the last place, less. Each is driven to its bound,
+with either sign.
+"""
+
+import numpy as np
+import pytest
+import test_softmax_focal
+import torch
+from test_accuracy import logits
+from test_variants import ELEMENTWISE, check, parameters_of
+
+from focal_plugin import backend, use_backend
+
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(not backend.INTERPRETING, reason='a GPU has its own errors; compiled, nothing can be put in'),
+]
+WIDTH = 8  # a row of one tile
+BOUNDS = {'exp2': 2.0**-22, 'log2': 2.0**-22, 'reciprocal': 2.0**-23}
+DIVISION = 2.0**-22
+SIGNS = {
+    'all too large': (1, 1, 1),
+    'all too small': (-1, -1, -1),
+    'log the other way': (1, -1, 1),
+    'reciprocal the other way': (1, 1, -1),
+}
+FIRST = ('focal', 'quality_focal', 'varifocal')
+
+
+@pytest.fixture(params=SIGNS)
+def _errors(request, monkeypatch):
+    """Puts the errors into the primitives that the interpreted kernels call, and into their divisions."""
+    import inexact_primitives
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    from focal_plugin.kernels.triton import primitives
+
+    signs = SIGNS[request.param]
+    errors = {name: sign * BOUNDS[name] for name, sign in zip(BOUNDS, signs, strict=True)}
+    monkeypatch.setattr(inexact_primitives, 'ERRORS', errors)
+    for name in (*BOUNDS, 'reciprocal_by_two'):
+        monkeypatch.setattr(primitives, name, getattr(inexact_primitives, name))
+    factor = np.float32(1 + signs[-1] * DIVISION)
+
+    def divided(builder, numerator, denominator):
+        return builder.binary_op(numerator, denominator, lambda a, b: (a / b) * factor)
+
+    monkeypatch.setattr(InterpreterBuilder, 'create_fdiv', divided)
+
+
+def alone(dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows of one logit among others of -inf, which give neither loss nor gradient; the logit's place)."""
+    values = logits().to(dtype)
+    place = torch.arange(len(values)) % WIDTH
+    pred = torch.full((len(values), WIDTH), float('-inf'), dtype=dtype)
+    return pred.scatter_(1, place[:, None], values[:, None]), place
+
+
+@pytest.mark.usefixtures('_errors')
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    'name', [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in ELEMENTWISE]
+)
+def test_every_logit_in_a_tile(name, dtype):
+    """As a negative, computed in the tile, and as a positive, computed once a row; sums over a row for losses of rows.
+
+    Without the logits at which p - clip has cancelled to less than 0.012: there 5 units in the last place of p, which
+    the instructions and roundings leave, weigh more than the promise once raised to 4.
+    """
+    pred, place = alone(dtype)
+    parameters = dict(reduction='none') | parameters_of(name, WIDTH)
+    if name == 'asymmetric':
+        probability = pred.gather(1, place[:, None]).double().sigmoid()[:, 0]
+        kept = (probability - parameters['clip']).abs() > 0.012
+        pred, place = pred[kept | probability.isnan()], place[kept | probability.isnan()]
+    with use_backend('triton'):
+        for target in (torch.full_like(place, WIDTH), place):
+            check(name, 'cpu', pred, target, **parameters)
+
+
+@pytest.mark.usefixtures('_errors')
+@pytest.mark.parametrize('gamma', (0, 0.5, 1, 1.5, 5))
+def test_exponents(gamma):
+    pred, place = alone(torch.float32)
+    with use_backend('triton'):
+        for target in (torch.full_like(place, WIDTH), place):
+            check('focal', 'cpu', pred, target, reduction='none', gamma=gamma, alpha=0.25)
+
+
+@pytest.mark.usefixtures('_errors')
+@pytest.mark.parametrize('name', ('focal', pytest.param('gaussian_focal', marks=pytest.mark.slow)))
+def test_soft_targets(name):
+    pred = logits()[:-3].float()[:, None]
+    with use_backend('triton'):
+        for y in (1e-6, 0.3, 1.0):
+            check(name, 'cpu', pred, torch.full_like(pred, y), reduction='none', **parameters_of(name, 1))
+
+
+@pytest.mark.usefixtures('_errors')
+@pytest.mark.parametrize('gamma', (0.5, 2))
+def test_softmax(gamma):
+    with use_backend('triton'):
+        test_softmax_focal.test_every_margin('triton', 'cpu', torch.float32, gamma)
+
+
+@pytest.mark.usefixtures('_errors')
+def test_the_errors_arrive():
+    """Without them the results would be other ones."""
+    import inexact_primitives
+
+    from focal_plugin import functional
+
+    pred = torch.linspace(-8, 8, 400).reshape(50, 8)
+    target = torch.full((50,), 8)
+    with use_backend('triton'):
+        off = functional.sigmoid_focal_loss(pred, target, reduction='none')
+        inexact_primitives.ERRORS.update(dict.fromkeys(BOUNDS, 0.0))
+        assert not torch.equal(off, functional.sigmoid_focal_loss(pred, target, reduction='none'))
