@@ -6,9 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash tools/setup_env.sh
 
-select=(-m 'not slow')
+kernels='triton and not slow' rest='not slow'
 if [ "${1:-}" = --all ]; then
-  select=()
+  kernels=triton rest=
   shift
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
@@ -17,6 +17,6 @@ echo '== formatter and linter'
 .venv/bin/ruff check .
 echo '== tests of the Triton kernels, interpreted'
 # Status 5: the tests that were asked for are none of the kernels'.
-TRITON_INTERPRET=1 .venv/bin/python -m pytest -q -m triton "$@" || [ $? -eq 5 ]
+TRITON_INTERPRET=1 .venv/bin/python -m pytest -q -m "$kernels" "$@" || [ $? -eq 5 ]
 echo '== tests'
-.venv/bin/python -m pytest -q "${select[@]}" "$@"
+.venv/bin/python -m pytest -q -m "$rest" "$@"
