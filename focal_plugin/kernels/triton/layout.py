@@ -8,7 +8,7 @@ from torch import Tensor
 from focal_plugin.kernels.problem import Problem
 
 BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
-DENSE_BLOCK = 1024  # where targets take registers too
+DENSE_BYTES = 4096  # where targets take registers too; in half types 16 bytes to each of 256 AMD threads
 GROUP = 16  # bytes of neighbours in a flat tile
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
@@ -141,7 +141,7 @@ def layout_of(
 
     in_order = len(row_dims) <= 1 and is_contiguous('pred') and (out is None or by_row or is_contiguous('out'))
     in_order = in_order and problem.channel is None
-    block = BLOCK if labels else DENSE_BLOCK
+    block = BLOCK if labels else DENSE_BYTES // pred.element_size()
     # A thread to a row: of more rows, most tiles would have a positive.
     narrow = in_order and labels and 1 < size < 8
     flat = in_order and not narrow and size % 8 != 0 and not by_row and not statistics
