@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
 
 BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
-DENSE_BYTES = 4096  # where targets take registers too; in half types 16 bytes to each of 256 AMD threads
-GROUP = 16  # bytes of neighbours in a flat tile
+DENSE_BLOCK = 1024  # where targets take registers too
+GROUP = 16  # bytes that a thread reads or writes at a time, at best
+WARPS = 4
+LANES = 64 if torch.version.hip else 32  # of a warp
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
 OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
@@ -40,7 +43,7 @@ class Layout:
     narrow: bool
     block_rows: int
     block_classes: int
-    warps: int = 4
+    warps: int = WARPS
     splits: int = 1
     span: int = 0
 
@@ -59,6 +62,11 @@ class Layout:
         if self.flat:
             return -(-self.rows * self.classes // (self.block_rows * self.block_classes))
         return -(-self.rows // self.block_rows)
+
+
+def at_once(pred: Tensor) -> int:
+    """Logits that a program reads in one access of each thread, of GROUP bytes."""
+    return WARPS * LANES * GROUP // pred.element_size()
 
 
 def _joined(dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -141,7 +149,7 @@ def layout_of(
 
     in_order = len(row_dims) <= 1 and is_contiguous('pred') and (out is None or by_row or is_contiguous('out'))
     in_order = in_order and problem.channel is None
-    block = BLOCK if labels else DENSE_BYTES // pred.element_size()
+    block = BLOCK if labels else max(DENSE_BLOCK, at_once(pred))
     # A thread to a row: of more rows, most tiles would have a positive.
     narrow = in_order and labels and 1 < size < 8
     flat = in_order and not narrow and size % 8 != 0 and not by_row and not statistics
@@ -169,7 +177,7 @@ def layout_of(
         narrow=narrow,
         block_rows=block_rows,
         block_classes=block_classes,
-        warps=1 if narrow else 4,
+        warps=1 if narrow else WARPS,
         splits=splits,
         span=span,
     )

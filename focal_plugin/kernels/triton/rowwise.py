@@ -20,7 +20,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton import sums
 from focal_plugin.kernels.triton.elementwise import contiguous
-from focal_plugin.kernels.triton.layout import Layout, layout_of
+from focal_plugin.kernels.triton.layout import Layout, at_once, layout_of
 from focal_plugin.kernels.triton.operands import divided, label_of, row_offset
 from focal_plugin.kernels.triton.points import point, point_function
 
@@ -164,18 +164,21 @@ def rowwise_kernel(
         tl.store(out_ptr + pid, tl.sum(tl.sum(tl.where(row_mask, result, 0.0), 1)))
 
 
-def _tile(classes: int, classes_inner: bool) -> tuple[int, int]:
-    """(rows, classes) of a block: as few threads to a row as memory accesses of a reasonable length allow."""
+def _tile(classes: int, classes_inner: bool, at_once: int) -> tuple[int, int]:
+    """(rows, classes) of a block: as few threads to a row as memory accesses of a reasonable length allow.
+
+    at_once: logits that a program reads in one access of each thread.
+    """
     if not classes_inner:
         return THREADS, 1 if classes <= THREADS else 8
-    if classes % 16 == 0:  # accesses of 16 bytes
-        least = 16
-    else:
-        least = 1 if classes <= 4 else 4 if classes <= 40 else 8
+    if classes % 16 == 0:
+        least, block = 16, at_once
+    else:  # no neighbours are read together
+        least, block = 1 if classes <= 4 else 4 if classes <= 40 else 8, 4 * THREADS
     width = max(least, triton.next_power_of_2(triton.cdiv(min(classes, LONGEST), 32)))
     held = width * triton.cdiv(classes, width)
-    rows = 1 << max(0, (32 * THREADS // held).bit_length() - 1)
-    return max(1, THREADS // width, min(rows, 4 * THREADS // min(width, 32))), width
+    rows = 1 << max(0, (8 * block // held).bit_length() - 1)
+    return max(1, THREADS // width, min(rows, block // min(width, 32))), width
 
 
 def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None) -> Layout | None:
@@ -184,7 +187,7 @@ def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None
     if layout is None:
         return None
     *_, row_stride, class_stride = layout.strides['pred']
-    rows, width = _tile(layout.classes, class_stride <= row_stride or layout.rows == 1)
+    rows, width = _tile(layout.classes, class_stride <= row_stride or layout.rows == 1, at_once(problem.pred))
     return dataclasses.replace(layout, flat=False, block_rows=rows, block_classes=width)
 
 
