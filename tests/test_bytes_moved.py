@@ -75,9 +75,10 @@ def test_what_is_not_known_is_refused(tool):
 def test_our_operators_run_nothing_beside_the_kernels(tool, monkeypatch):
     """The trace does not see into them."""
     kernels = pytest.importorskip('focal_plugin.kernels.triton.elementwise')
+    sums = importlib.import_module('focal_plugin.kernels.triton.sums')
     element, total = MagicMock(), MagicMock()
     monkeypatch.setattr(kernels, 'elementwise_kernel', element)
-    monkeypatch.setattr(kernels, 'sum_kernel', total)
+    monkeypatch.setattr(sums, 'sum_kernel', total)
     x, labels, weight, upstream = of((6, 5)), of(6, torch.int64), of((6, 1)).expand(6, 5), of(())
     tensors = (x, labels, None, weight, None, None, None)
     problem = tool.library.problem_of(*tensors, 'focal', [2.0, 0.25, 0.75], False, None, 1.0, 'sum')
@@ -141,7 +142,7 @@ def test_printed_and_recorded(tool, tmp_path, capsys):
     assert tool.main(['--csv', str(tmp_path / 'bytes.csv')]) == 0
     printed = capsys.readouterr().out
     assert '4.26 x' in printed and 'counted from a trace' in printed and 'Triton' in printed
-    new, recorded = (list(csv.DictReader(path.open(newline=''))) for path in (tmp_path / 'bytes.csv', tool.OUT))
+    new, recorded = (list(csv.DictReader(path.open(newline=''))) for path in (tmp_path / 'bytes.csv', tool.BYTES))
     assert [{**row, 'bytes_per_logit': 0} for row in new] == [{**row, 'bytes_per_logit': 0} for row in recorded]
     for row, before in zip(new, recorded, strict=True):
         assert float(row['bytes_per_logit']) == pytest.approx(float(before['bytes_per_logit']), rel=0.01)

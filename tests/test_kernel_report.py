@@ -16,16 +16,8 @@ ARCHS = [f'sm_{n}' for n in (75, 80, 86, 89, 90, 100, 120)] + ['gfx90a', 'gfx942
 TOOL = ROOT / 'tools/kernel_report.py'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 
-# Focal loss at C = 80: at most twice the issue slots that a GPU can spend and stay bound by memory, and MUFU a logit.
-OF_THE_BUDGET = 2
-MUFU = {
-    ('fwd', 'bf16'): 5,
-    ('fwd', 'fp16'): 5,
-    ('fwd', 'fp32'): 10,
-    ('bwd', 'bf16'): 10,
-    ('bwd', 'fp16'): 10,
-    ('bwd', 'fp32'): 20,
-}
+# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit.
+LIMITS = {('fwd', 'bf16'): (22, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
 
 # 2 instructions, 3 trips of 7 (4 logits, 2 MUFU each), 3 that lead through a wide load of 2 logits (and not through the
 # narrow ones), 2 where the two ways join (1 MUFU), and 2 at the end.
@@ -99,23 +91,71 @@ def tool():
 def test_counts_of_sass(tool):
     listing = tool.parse(SASS, 'kernel.py')
     counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=32, slots=14, logits=14)
-    assert counted == {
-        'widest access (bits)': 128,
-        'narrowest access (bits)': 64,
-        'predicted slots/logit': round((2 + 3 * 7 + 3 + 2 + 2) / 14, 1),
-        'predicted MUFU/logit': round((3 * 2 + 1) / 14, 2),
-    }
+    assert counted == pytest.approx(
+        {
+            'widest access (bits)': 128,
+            'narrowest access (bits)': 64,
+            'slots/logit': (2 + 3 * 7 + 3 + 2 + 2) / 14,
+            'without a positive': (2 + 3 * 7 + 3 + 2 + 2) / 14,
+            'FP32/logit': 3 / 14,
+            'integer/logit': 3 / 14,
+            'MUFU/logit': (3 * 2 + 1) / 14,
+        }
+    )
 
 
 def test_counts_of_gcn(tool):
     listing = tool.parse(GCN, 'kernel.py')
     counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=16, slots=16, logits=15)
-    assert counted == {
-        'widest access (bits)': 128,
-        'narrowest access (bits)': 128,
-        'predicted slots/logit': round((2 + 2 * 5 + 1) / 15, 1),
-        'predicted MUFU/logit': round(2 / 15, 2),
-    }
+    assert counted == pytest.approx(
+        {
+            'widest access (bits)': 128,
+            'narrowest access (bits)': 128,
+            'slots/logit': (2 + 2 * 5 + 1) / 15,
+            'without a positive': (2 + 2 * 5 + 1) / 15,
+            'FP32/logit': 2 / 15,
+            'integer/logit': 0,
+            'MUFU/logit': 2 / 15,
+        }
+    )
+
+
+# 1 load of 4 logits, 3 that only a tile with a positive executes, 2 that all do.
+WITH_BRANCH = """\
+	.section	.text.kernel,"ax",@progbits
+	//## File "somewhere/kernel.py", line 5
+        /*0000*/                   LDG.E.128 R4, desc[UR6][R8.64] ;
+        /*0010*/              @!P0 BRA `(.L_x_1) ;
+	//## File "somewhere/kernel.py", line 7
+        /*0020*/                   FMUL R9, R9, 0.5 ;
+        /*0030*/                   FADD R9, R9, 0.5 ;
+        /*0040*/                   MUFU.EX2 R51, R38 ;
+.L_x_1:
+	//## File "somewhere/kernel.py", line 9
+        /*0050*/                   FMUL R9, R9, 0.5 ;
+        /*0060*/                   EXIT ;
+"""
+
+
+def test_tiles_with_a_positive_take_the_longer_way(tool):
+    listing = tool.parse(WITH_BRANCH, 'kernel.py')
+    counted = tool.count(listing, {5}, 32, slots=4, logits=4, positive_lines={7}, positive_tiles=0.25)
+    assert counted['without a positive'] == 4 / 4
+    assert counted['slots/logit'] == (0.75 * 4 + 0.25 * 7) / 4
+    assert counted['FP32/logit'] == (0.75 * 1 + 0.25 * 3) / 4
+    assert counted['MUFU/logit'] == 0.25 / 4
+
+
+def test_what_bounds_a_kernel():
+    """A made-up card with round numbers; a kernel is as slow as what it has too much of."""
+    from _gpus import GPU, REACHED
+
+    gpu = GPU('made up', 'sm_00', bandwidth=1e12 / REACHED, clock=1e9, units=10)
+    seconds = gpu.seconds(moved=4, issue=20, fp32=12, integer=8, mufu=3)
+    assert seconds == pytest.approx(
+        {'memory': 4e-12, 'issue': 20 / 1.28e12, 'FP32': 12 / 1.28e12, 'integer': 8 / 6.4e11, 'MUFU': 3 / 1.6e11}
+    )
+    assert max(seconds, key=seconds.get) == 'MUFU'
 
 
 def test_unknown_control_flow_is_no_count(tool):
@@ -135,15 +175,17 @@ def checked(tmp_path, *arguments, timeout=600) -> list[dict[str, str]]:
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert done.stdout.splitlines()[-1] == 'spills: 0'
+    assert 'enable_fp_fusion' not in done.stderr and 'Warning' not in done.stderr  # Triton 3.10 changes its default
     with (tmp_path / 'report.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert rows
+    rows = [row for row in rows if row['slots/logit'] and not row['kernel'].startswith('mmcv_')]
     for row in rows:
-        if SPECS[row['kernel'][:-4]].skeleton == 'elementwise':
-            assert row['narrowest access (bits)'] == row['widest access (bits)'] == '128', row
-        if row['kernel'].startswith('focal_') and row['kernel'][6:] in ('fwd', 'bwd') and row['arch'].startswith('sm_'):
-            assert float(row['of the budget']) <= OF_THE_BUDGET, row
-            assert 0 < float(row['predicted MUFU/logit']) <= MUFU[row['kernel'][6:], row['dtype']], row
+        assert row['narrowest access (bits)'] == row['widest access (bits)'] == '128', row
+        if row['kernel'][:-4] == 'focal' and row['arch'] == 'sm_90':
+            slots, mufu = LIMITS[row['kernel'][-3:], row['dtype']]
+            assert 0 < float(row['slots/logit']) <= slots, row
+            assert 0 < float(row['MUFU/logit']) <= mufu, row
     return rows
 
 
@@ -151,7 +193,9 @@ def checked(tmp_path, *arguments, timeout=600) -> list[dict[str, str]]:
 def test_bf16_on_sm_90(tmp_path):
     """One of each skeleton, and one with parameters and statistics a class."""
     specs = ['focal', 'equalized_focal', 'softmax_focal']
-    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs)
+    markdown = tmp_path / 'report.md'
+    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs, '--markdown', markdown)
+    assert all(f'| {row["kernel"]} ' in markdown.read_text() for row in rows)
     assert [row['kernel'] for row in rows] == [f'{spec}_{kind}' for spec in specs for kind in ('fwd', 'bwd')]
 
 
@@ -160,17 +204,61 @@ def test_bf16_on_sm_90(tmp_path):
 @pytest.mark.parametrize('arch', ARCHS)
 def test_every_kernel_for_every_target(tmp_path, arch):
     rows = checked(tmp_path, '--arch', arch, '--dtype', 'bf16', 'fp32', timeout=1800)
-    assert len(rows) == 2 * 2 * len(SPECS)
-
-
-@needs_triton
-def test_the_committed_report_has_every_kernel():
-    with (ROOT / 'tools/results/kernels.csv').open() as file:
-        rows = list(csv.DictReader(file))
-    kernels = {f'{spec}_{kind}' for spec in SPECS for kind in ('fwd', 'bwd')}
-    assert {(row['kernel'], row['arch']) for row in rows} == {
-        (kernel, arch) for kernel in kernels for arch in ('sm_80', 'sm_90', 'gfx942')
+    assert {(row['kernel'], row['dtype']) for row in rows} == {
+        (f'{name}_{kind}', dtype)
+        for name in (*SPECS, 'mask_focal')
+        for kind in ('fwd', 'bwd')
+        for dtype in ('bf16', 'fp32')
     }
+
+
+def committed() -> list[dict[str, str]]:
+    with (ROOT / 'tools/results/kernels.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_report_has_every_kernel():
+    kernels = {f'{name}_{kind}' for name in (*SPECS, 'mask_focal') for kind in ('fwd', 'bwd')}
+    found = {(row['kernel'], row['arch']) for row in committed() if row['classes'] == '80' and row['registers']}
+    assert {row['arch'] for row in committed() if row['kernel'] == 'sum'} == {arch for _, arch in found}
+    assert found == {(kernel, arch) for kernel in kernels for arch in ARCHS if arch not in ('gfx950', 'gfx1100')}
+    assert all(row['spills (bytes)'] in ('0', '') for row in committed())
+
+
+def test_the_committed_report_is_at_the_roofline():
+    """Focal, quality focal and varifocal on A100 and H100: 95 % of the memory's speed, a bf16 forward 80 %."""
+    rows = [
+        row
+        for row in committed()
+        if row['kernel'][:-4] in ('focal', 'quality_focal', 'varifocal')
+        and row['classes'] == '80'
+        and row['card'].startswith(('A100', 'H100'))
+        and row['dtype'] in ('fp32', 'bf16')
+    ]
+    assert len(rows) == 3 * 2 * 2 * 3
+    for row in rows:
+        share = 0.8 if (row['kernel'][-3:], row['dtype']) == ('fwd', 'bf16') else 0.95
+        assert float(row['of the memory roofline']) >= share, row
+
+
+def test_odd_numbers_of_classes_in_the_committed_report():
+    """At most 1.7 times the slots of 80 classes, but where memory is the limit anyway: 3 classes share a row's bytes."""
+    rows = [row for row in committed() if row['arch'] == 'sm_90' and row['kernel'][:-4] in SPECS]
+    slots = {(row['kernel'], row['dtype'], row['classes']): float(row['slots/logit']) for row in rows}
+    odd = [row for row in rows if row['classes'] != '80']
+    assert len(odd) == 3 * len(rows) / 4
+    for row in odd:
+        ratio = float(row['slots/logit']) / slots[row['kernel'], row['dtype'], '80']
+        assert round(ratio, 2) <= 1.7 or (row['classes'] == '3' and row['of the memory roofline'] == '1.00'), row
+
+
+def test_the_committed_report_beats_mmcv_by_8():
+    slots = {
+        row['kernel']: float(row['slots/logit'])
+        for row in committed()
+        if (row['arch'], row['dtype'], row['classes']) == ('sm_90', 'fp32', '80')
+    }
+    assert slots['mmcv_fwd'] >= 8 * slots['focal_fwd']
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The losses that tools/benchmark.py and tools/accuracy.py compare. One entry in CONTENDERS adds one."""
 
 import functools
+import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from focal_plugin.losses import FusedFocalLoss
 
 MMDET, FORMULA, COMPILED, MMCV = 'mmdet FocalLoss', "torchvision's formula", 'torch.compile of it', "mmcv's op"
 OURS = {name: f'FusedFocalLoss ({name})' for name in ('torch', 'native', 'triton')}
+CLONE = 'clone of the logits'
 GAMMA, ALPHA = 2.0, 0.25
 
 
@@ -25,16 +27,21 @@ class CannotRunError(Exception):
     """Why a contender can't run here."""
 
 
+def first_line(error: Exception) -> str:
+    line, _, _ = str(error).strip().partition('\n')
+    return f'{type(error).__name__}: {line}'
+
+
 @dataclass(frozen=True)
 class Contender:
     """A loss of (pred, labels, weight of each row, avg_factor).
 
     Attributes:
-        prepare: (dtype, device) -> the loss; raises CannotRunError.
+        prepare: the logits that it will be called with -> the loss; raises CannotRunError.
         backend: ours, forced while it runs.
     """
 
-    prepare: Callable[[torch.dtype, str], Callable[[Tensor, Tensor, Tensor, float], Tensor]]
+    prepare: Callable[[Tensor], Callable[[Tensor, Tensor, Tensor, float], Tensor]]
     backend: str = 'auto'
 
 
@@ -53,29 +60,29 @@ def formula(pred: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> 
     return (elementwise_formula(pred, target) * weight[:, None]).sum() / avg_factor
 
 
-def _formula(dtype, device):
+def _formula(pred):
     return formula
 
 
-def _compiled(dtype, device):
-    if device == 'cpu' and not (shutil.which('g++') or shutil.which('clang++')):
+def _compiled(pred):
+    if pred.is_cpu and not (shutil.which('g++') or shutil.which('clang++')):
         raise CannotRunError('torch.compile needs a C++ compiler')
     torch._dynamo.reset()
     return torch.compile(formula, dynamic=False)
 
 
-def _mmdet(dtype, device):
+def _mmdet(pred):
     from mmdet.registry import MODELS
 
-    if device == 'cuda':
-        _provide_mmcv_op(dtype)
+    if pred.is_cuda:
+        provide_mmcv_op(pred.dtype, pred.numel())
     return MODELS.build({'type': 'FocalLoss', 'gamma': GAMMA, 'alpha': ALPHA})
 
 
-def _mmcv(dtype, device):
-    if device != 'cuda':
+def _mmcv(pred):
+    if not pred.is_cuda:
         raise CannotRunError("mmcv's op needs a GPU")
-    _provide_mmcv_op(dtype)
+    provide_mmcv_op(pred.dtype, pred.numel())
     from mmcv.ops import sigmoid_focal_loss
 
     def loss(pred, labels, weight, avg_factor):
@@ -94,22 +101,42 @@ def mmcv_kernel():
     return mmcv_kernel
 
 
-def _provide_mmcv_op(dtype) -> None:
+def provide_mmcv_op(dtype: torch.dtype, logits: int = 0) -> None:
+    """Lets mmcv's Python code run on the GPU; raises CannotRunError."""
     if dtype == torch.bfloat16:
         raise CannotRunError("mmcv's op takes no bfloat16")
-    if mmcv_kernel()._has_cuda_op():
-        return
-    if not shutil.which('nvcc'):
-        raise CannotRunError('this mmcv was built without CUDA, and there is no nvcc to build its op from its sources')
-    from mmcv.ops import focal_loss
-
-    focal_loss.ext_module = _built_op()
+    if logits >= 2**31:
+        raise CannotRunError("mmcv's op counts logits in 32 bits")
+    reason = _provided_mmcv_op()
+    if reason is not None:
+        raise CannotRunError(reason)
 
 
 @functools.cache
-def _built_op() -> SimpleNamespace:
-    """What mmcv's own Python code calls, built from the sources that a CPU-only mmcv installs too."""
+def _provided_mmcv_op() -> str | None:
+    """Provides it; or why it can't be."""
+    if importlib.util.find_spec('pytest') is None:
+        return "mmcv's op is found and built by tests/mmcv_kernel.py, which needs pytest"
     kernel = mmcv_kernel()
+    try:
+        if kernel._has_cuda_op():
+            return None
+    except RuntimeError as error:
+        if 'no kernel image' not in str(error):  # mmcv was built for other GPUs
+            raise
+    if not shutil.which('nvcc'):
+        return 'this mmcv was not built for this GPU, and there is no nvcc on the PATH to build its op from its sources'
+    from mmcv.ops import focal_loss
+
+    try:
+        focal_loss.ext_module = _built_op(kernel)
+    except AssertionError as error:
+        return f"nvcc does not build mmcv's op: {' '.join(str(error).splitlines()[1:4])}"
+    return None
+
+
+def _built_op(kernel) -> SimpleNamespace:
+    """What mmcv's own Python code calls, built from the sources that a CPU-only mmcv installs too."""
     library = kernel._library(kernel._arch(torch.device('cuda')))
 
     def launch(derivative, pred, labels, weight, output, gamma, alpha):
@@ -135,10 +162,14 @@ def fused(dtype: torch.dtype, device: str, name: str, reduction: str = 'mean') -
     return FusedFocalLoss(gamma=GAMMA, alpha=ALPHA, reduction=reduction)
 
 
+def _fused(name: str) -> Contender:
+    return Contender(lambda pred: fused(pred.dtype, pred.device.type, name), name)
+
+
 CONTENDERS: dict[str, Contender] = {
     MMDET: Contender(_mmdet),
     FORMULA: Contender(_formula),
     COMPILED: Contender(_compiled),
     MMCV: Contender(_mmcv),
-    **{label: Contender(functools.partial(fused, name=name), name) for name, label in OURS.items()},
+    **{label: _fused(name) for name, label in OURS.items()},
 }

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -15,19 +15,43 @@ import torch
 def timed(device: str, *steps: Callable[[], object]) -> list[float]:
     """Milliseconds of each step, run one after the other."""
     if device == 'cuda':
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(len(steps) + 1)]
         torch.cuda.synchronize()
-        events[0].record()
-        for step, event in zip(steps, events[1:], strict=True):
-            step()
-            event.record()
+        marks = _marked(steps)
         torch.cuda.synchronize()
-        return [start.elapsed_time(end) for start, end in itertools.pairwise(events)]
+        return _between(marks)
     times = [time.perf_counter()]
     for step in steps:
         step()
         times.append(time.perf_counter())
     return [1e3 * (end - start) for start, end in itertools.pairwise(times)]
+
+
+def timed_runs(device: str, runs: Iterable[Iterable[Callable[[], object]]]) -> list[list[float]]:
+    """Milliseconds of each step of each run; on a GPU the first run is not counted.
+
+    A GPU is not waited for between the runs: a step takes its time as long as Python launches faster than it works, and
+    else, where there is little to do, Python's.
+    """
+    if device == 'cuda':
+        marks = [_marked(steps) for steps in runs]
+        torch.cuda.synchronize()
+        return [_between(run) for run in marks[1:]]
+    return [timed(device, *steps) for steps in runs]
+
+
+def _marked(steps: Iterable[Callable[[], object]]) -> list[torch.cuda.Event]:
+    """Runs the steps; events before the first and after each."""
+    marks = [torch.cuda.Event(enable_timing=True)]
+    marks[0].record()
+    for step in steps:
+        step()
+        marks.append(torch.cuda.Event(enable_timing=True))
+        marks[-1].record()
+    return marks
+
+
+def _between(marks: list[torch.cuda.Event]) -> list[float]:
+    return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
 
 
 def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
@@ -52,6 +76,12 @@ def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
     before = resident('VmRSS')
     run()
     return resident('VmHWM') - before
+
+
+def release() -> None:
+    """Gives the GPU memory that nothing holds any more back, for others to find as free."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class Noise:

@@ -1,5 +1,6 @@
 """mmcv's CUDA kernels in machine code: its installed sources, compiled by nvcc, read as the Triton kernels are."""
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -40,19 +41,25 @@ def listings(arch: str, nvdisasm: str) -> Iterator[tuple[str, str, Listing]]:
             yield f'mmcv_{found[1][0].replace("f", "fwd").replace("b", "bwd")}', TYPES[found[2]], parse(section)
 
 
-def rows(arch: str, nvdisasm: str) -> Iterator[dict]:
-    """Counts a logit, for labels without a class weight: `slots/logit` takes the shortest way, on which pow() and the
-    divisions meet no special case; `listing` is what it would be if the slow ways were taken too."""
+def kernels(arch: str, nvdisasm: str) -> Iterator[tuple[dict, dict[str, float]]]:
+    """(columns of the kernel, counts a logit), for labels without a class weight.
+
+    `slots/logit` takes the shortest way, on which pow() and the divisions meet no special case; `listing` is what it would
+    be if the slow ways were taken too.
+    """
     for kernel, dtype, listing in listings(arch, nvdisasm):
         # One label, of 64 bits, is loaded for every logit.
         moved = [(int(i.is_load and i.bits == 64), 0) for i in listing.instructions]
         way = executed(listing, moved, (TRIPS, 0))
         units = Counter(i.unit for i in way)
-        yield {
-            'kernel': kernel,
-            'dtype': dtype,
-            'arch': arch,
-            'listing': len(listing.instructions),
-            'slots/logit': len(way) / TRIPS,
-            **{f'{unit}/logit': units[unit] / TRIPS for unit in ('FP32', 'integer', 'MUFU')},
+        counted = {'slots/logit': len(way) / TRIPS} | {
+            f'{unit}/logit': units[unit] / TRIPS for unit in ('FP32', 'integer', 'MUFU')
         }
+        head = {'kernel': kernel, 'dtype': dtype, 'arch': arch, 'listing': len(listing.instructions)}
+        yield head | {'compiler': _nvcc()}, counted
+
+
+@functools.cache
+def _nvcc() -> str:
+    text = subprocess.run(['nvcc', '--version'], check=True, capture_output=True, text=True).stdout
+    return f'nvcc {re.search(r"release ([0-9.]+)", text)[1]}'

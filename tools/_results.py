@@ -12,9 +12,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / 'tools/results/benchmark.csv'
 ACCURACY = ROOT / 'tools/results/accuracy.csv'
+BYTES = ROOT / 'tools/results/bytes.csv'
 KERNELS = ROOT / 'tools/results/kernels.csv'
 VARIANTS = ROOT / 'tools/results/variants.csv'
 MAPS = ROOT / 'tools/results/maps.csv'
+TRAINING = ROOT / 'tools/results/training.csv'
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -29,7 +31,8 @@ def update(path: Path, rows: Sequence[dict], key: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     with temporary.open('w', newline='') as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+        columns = dict.fromkeys(name for row in merged.values() for name in row)
+        writer = csv.DictWriter(file, list(columns), lineterminator='\n')
         writer.writeheader()
         writer.writerows(merged.values())
     temporary.replace(path)

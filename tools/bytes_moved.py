@@ -25,7 +25,7 @@ from unittest import mock
 
 import mmcv.ops.focal_loss
 import torch
-from _results import ROOT
+from _results import BYTES
 from _trace import Trace
 from mmdet.models.losses import FocalLoss
 from torch import Tensor
@@ -37,7 +37,6 @@ from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.ops import library
 from focal_plugin.rows import Map
 
-OUT = ROOT / 'tools/results/bytes.csv'
 CLASSES, ANCHORS, BATCH = 80, 9, 2
 SIZES = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 ROWS = 'rows (N, C)'
@@ -209,7 +208,7 @@ def table(counts: dict[str, dict[str, Count]], titles: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--csv', type=Path, nargs='?', const=OUT, help='writes the counts; default file: %(const)s')
+    parser.add_argument('--csv', type=Path, nargs='?', const=BYTES, help='writes the counts; default file: %(const)s')
     args = parser.parse_args(arguments)
     print(
         f'Bytes a logit, counted from a trace of the operators on meta tensors that are taken for CUDA tensors (Triton '

@@ -3,20 +3,22 @@
     python tools/kernel_report.py --arch sm_80 sm_90 gfx942
 
 One row per kernel, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every variant,
-for the targets that heads hand it most, compiled with the arguments that the package itself launches them with.
-Everything here is predicted: nothing is run. Slots are what a thread executes (loops counted by their trips), divided by
-its logits, with 1 row in 500 positive: a tile with a positive takes a longer way than one without. FP32, integer and MUFU
-(special-function) instructions issue at rates of their own; memory, copies and control only take slots.
+and of masks in the channels of their classes, for the targets that heads hand them most, compiled with the arguments that
+the package itself launches them with. Everything here is predicted: nothing is run. Slots are what a thread executes
+(loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile with a positive takes a longer way
+than one without. FP32, integer and MUFU (special-function) instructions issue at rates of their own; memory, copies and
+control only take slots.
 Then, for each card of an architecture, what bounds the kernel, its share of the speed at which its memory could move what
 the kernel reads and writes (logits, gradients, dense targets of the logits' dtype, labels, scores and weights), and the
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. _gpus.py has the cards.
-mmcv's kernel is read in the same way where nvcc is installed.
+mmcv's kernel is read in the same way where nvcc is installed: its slots are those of the shortest way, on which pow() and
+the divisions meet no special case; `listing` counts the slow ways too.
+Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced.
 The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
 import argparse
 import ast
-import csv
 import json
 import os
 import re
@@ -26,11 +28,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import _mmcv_code
 import torch
 from _gpus import GPUS
 from _machine_code import Listing, executed, parse
+from _results import update
 from _variants import typical_arguments
 
 from focal_plugin.functional import packed
@@ -45,6 +49,8 @@ ROWS = 200_000
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 UNITS = ('FP32', 'integer', 'MUFU')
+MASKS, PIXELS = 'mask_focal', 28 * 28  # the focal loss of masks, each in the channel of its class, and their size
+KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
 
 
 def count(
@@ -94,7 +100,7 @@ def logits_lines(function: Any) -> set[int]:
     if all(blocks):
         # What a function returns can have the line after its last.
         return {block.starting_line_number + n for block in blocks for n in range(len(block.raw_src) + 2)}
-    return lines_of(function, r'(?<!own_)x = tl\.load\(x_ptr|tl\.store\(out_ptr \+ \((o_row|start)')
+    return lines_of(function, r'(?<!own_)x = tl\.load\(x_ptr|tl\.store\(out_ptr \+ (\(o_row|start)')
 
 
 def positive_lines(function: Any) -> set[int]:
@@ -107,12 +113,41 @@ def positive_lines(function: Any) -> set[int]:
     return {first + n for at in branches for n in range(at.body[0].lineno, at.body[-1].end_lineno + 1)}
 
 
-def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
-    """What Triton's JIT would compile for a forward and a backward of the package, taken from it before it compiles."""
+def form_of(kernel: str) -> str:
+    return 'dense' if kernel == MASKS else SPECS[kernel].form
+
+
+def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
+    """A variant's loss, or that of masks, as heads call it, on meta tensors."""
+    on_meta = {'device': 'meta'}
+    spec = SPECS['focal' if kernel == MASKS else kernel]
+    rows = ROWS + 1  # no multiple of 16, which Triton would know
+    pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype, **on_meta)
+    parameters, table = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
+    read = pred.select(1, 0) if kernel == MASKS else pred
+    return Problem(
+        pred=pred,
+        target=torch.empty_like(read) if form_of(kernel) == 'dense' else pred.new_empty(rows, dtype=torch.int64),
+        score=torch.empty(rows, **on_meta) if form_of(kernel) == 'scored' else None,
+        weight=torch.empty(rows, 1, **on_meta).expand(read.shape),
+        table=table,
+        avg_factor=torch.empty((), **on_meta),
+        channel=torch.empty(rows, dtype=torch.int64, **on_meta) if kernel == MASKS else None,
+        spec=spec,
+        parameters=parameters,
+        activated=spec.probabilities == 'from_logits',
+        ignore_index=None,
+        scale=1.0,
+        output='sum',
+    )
+
+
+def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
+    """What Triton's JIT would compile for a forward of the package, its sum and a backward, taken from it before it does."""
     from triton import knobs
     from triton.runtime import driver
 
-    from focal_plugin.kernels.triton import elementwise, rowwise
+    from focal_plugin.kernels.triton import elementwise, layout, rowwise
 
     class Driver:
         """Stands for the driver of a GPU."""
@@ -132,36 +167,15 @@ def launches(spec: str, dtype: torch.dtype, classes: int, target: Any) -> list[d
         seen.append(launch)
         return True
 
-    on_meta = {'device': 'meta'}
-    variant = SPECS[spec]
-    is_dense = variant.form == 'dense'
-    pred = torch.empty(ROWS + 1, classes, dtype=dtype, **on_meta)  # no multiple of 16, which Triton would know
-    parameters, table = packed(variant, typical_arguments(variant, classes, 'meta'), pred)
-    problem = Problem(
-        pred=pred,
-        target=torch.empty_like(pred) if is_dense else pred.new_empty(len(pred), dtype=torch.int64),
-        score=torch.empty(len(pred), **on_meta) if variant.form == 'scored' else None,
-        weight=torch.empty(len(pred), 1, **on_meta).expand(pred.shape),
-        table=table,
-        avg_factor=torch.empty((), **on_meta),
-        channel=None,
-        spec=variant,
-        parameters=parameters,
-        activated=variant.probabilities == 'from_logits',
-        ignore_index=None,
-        scale=1.0,
-        output='sum',
-    )
-    statistics = torch.empty(2, classes, dtype=torch.float64, **on_meta) if variant.statistics else None
+    problem = typical_problem(kernel, dtype, classes)
+    more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
+    skeleton = rowwise if problem.spec.skeleton == 'rowwise' else elementwise
     driver.set_active(Driver())
-    more = [] if statistics is None else [statistics]
-    skeleton = rowwise if variant.skeleton == 'rowwise' else elementwise
-    with knobs.runtime.scope():
+    with knobs.runtime.scope(), mock.patch.object(layout, 'LANES', target.warp_size):
         knobs.runtime.jit_cache_hook = instead_of_compiling
         skeleton.forward(problem)
-        skeleton.backward(problem, torch.empty((), **on_meta), *more)
-    kernels = elementwise.elementwise_kernel, rowwise.rowwise_kernel
-    return [launch for launch in seen if launch['fn'].jit_function in kernels]
+        skeleton.backward(problem, torch.empty((), device='meta'), *more)
+    return seen
 
 
 def compiled(launch: dict, target: Any):
@@ -178,12 +192,16 @@ def compiled(launch: dict, target: Any):
     return triton.compile(source, target=target, options=options)
 
 
-def listing_and_resources(kernel: Any) -> tuple[str, int, int]:
-    """(disassembly, registers, bytes of spills a thread) of a compiled kernel."""
+def listing_and_resources(kernel: Any) -> tuple[str, dict[str, int]]:
+    """(disassembly, columns) of a compiled kernel; spills are of a thread, its stack included."""
+
+    def resources(registers: int, spills: int) -> dict[str, int]:
+        return {'registers': registers, 'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills}
+
     if 'amdgcn' in kernel.asm:
         text = kernel.asm['amdgcn']
-        resource = {name: int(value) for name, value in re.findall(r'\.(\w+_count):\s+(\d+)', text)}
-        return text, resource['vgpr_count'], 4 * (resource['vgpr_spill_count'] + resource['sgpr_spill_count'])
+        counts = {name: int(value) for name, value in re.findall(r'\.(\w+_count):\s+(\d+)', text)}
+        return text, resources(counts['vgpr_count'], 4 * (counts['vgpr_spill_count'] + counts['sgpr_spill_count']))
     from triton import knobs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -196,12 +214,11 @@ def listing_and_resources(kernel: Any) -> tuple[str, int, int]:
         text = output(knobs.nvidia.nvdisasm, '-c', '-g')
         usage = output(knobs.nvidia.cuobjdump, '--dump-resource-usage')
     registers, stack, local = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', usage).groups()
-    return text, int(registers), int(stack) + int(local)
+    return text, resources(int(registers), int(stack) + int(local))
 
 
-def moved_bytes(spec: str, kind: str, logit: int, classes: int) -> float:
+def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
     """Bytes a logit that a kernel can't but move; partial sums, a few a program, are left out."""
-    form = SPECS[spec].form
     logits = 1 + (form == 'dense') + (kind == 'bwd')
     row = 4 + 8 * (form != 'dense') + 4 * (form == 'scored')  # weight, label, score
     return logits * logit + row / classes
@@ -220,21 +237,30 @@ def on_card(gpu: Any, moved: float, counted: dict[str, float], classes: int) -> 
     }
 
 
-def report(spec: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any]]:
-    """The rows of a variant's kernels: one for each card of the architecture, or one without a card."""
+def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> list[dict[str, Any]]:
+    """The rows of a kernel: one for each card of its architecture, or one without a card."""
+    head = head | {name: f'{value:.2f}' if isinstance(value, float) else value for name, value in counted.items()}
+    cards = [on_card(gpu, moved, counted, head['classes']) for gpu in GPUS if gpu.arch == head['arch']]
+    return [head | card for card in cards or [{'card': ''}]]
+
+
+def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any]]:
+    """The rows of the kernels of a variant or of MASKS."""
     from triton.backends.compiler import GPUTarget
 
     target = GPUTarget(*ARCHS[arch])
     bits = torch.finfo(DTYPES[dtype]).bits
+    along = PIXELS if name == MASKS else classes
     rows = []
-    for launch, kind in zip(launches(spec, DTYPES[dtype], classes, target), ('fwd', 'bwd'), strict=True):
+    forward, _, backward = launches(name, DTYPES[dtype], classes, target)
+    for launch, kind in ((forward, 'fwd'), (backward, 'bwd')):
         kernel = compiled(launch, target)
-        text, registers, spills = listing_and_resources(kernel)
+        text, resources = listing_and_resources(kernel)
         function = launch['fn'].jit_function
         constants = {function.arg_names[path[0]]: value for path, value in launch['compile']['constants'].items()}
-        tile, width = constants['BLOCK_R'] * constants['BLOCK_C'], constants['BLOCK_C']
-        is_flat = constants.get('FLAT')
-        used = 1 if is_flat else classes / width
+        is_flat = 'GROUPS' in constants
+        rows_of_tile, width = (constants[n] for n in (('GROUPS', 'WIDTH') if is_flat else ('BLOCK_R', 'BLOCK_C')))
+        tile, used = rows_of_tile * width, 1 if is_flat else along / width
         threads = kernel.metadata.num_warps * target.warp_size
         counted = count(
             parse(text, Path(function.fn.__code__.co_filename).name),
@@ -243,15 +269,21 @@ def report(spec: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
             slots=tile * -int(-used // 1) // threads,
             logits=tile * used / threads,
             positive_lines=positive_lines(function),
-            positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else constants['BLOCK_R']),
+            positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else rows_of_tile),
         )
-        head = {'kernel': f'{spec}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, 'registers': registers}
-        head |= {'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills}
-        head |= {name: f'{value:.2f}' if '/' in name else value for name, value in counted.items()}
-        head['without a positive'] = f'{counted["without a positive"]:.2f}'
-        moved = moved_bytes(spec, kind, bits // 8, classes)
-        rows += [{**head, **on_card(gpu, moved, counted, classes)} for gpu in GPUS if gpu.arch == arch] or [head]
+        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **resources}
+        rows += on_cards(head, counted, moved_bytes(form_of(name), kind, bits // 8, along))
     return rows
+
+
+def of_sum(arch: str) -> dict[str, Any]:
+    """The row of the kernel that adds up the forwards' partial sums, a few a program: nothing of it is a logit's."""
+    from triton.backends.compiler import GPUTarget
+
+    target = GPUTarget(*ARCHS[arch])
+    _, launch, _ = launches('focal', torch.float32, 80, target)
+    _, resources = listing_and_resources(compiled(launch, target))
+    return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
 
 def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
@@ -259,12 +291,10 @@ def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
     from triton import knobs
 
     rows = []
-    for counted in _mmcv_code.rows(arch, knobs.nvidia.nvdisasm.path):
-        if counted['dtype'] in dtypes:
-            moved = 2 * torch.finfo(DTYPES[counted['dtype']]).bits // 8 + 8 / classes
-            head = {name: f'{value:.2f}' if '/' in name else value for name, value in counted.items()}
-            head['classes'] = classes
-            rows += [{**head, **on_card(gpu, moved, counted, classes)} for gpu in GPUS if gpu.arch == arch] or [head]
+    for head, counted in _mmcv_code.kernels(arch, knobs.nvidia.nvdisasm.path):
+        if head['dtype'] in dtypes:
+            moved = 2 * torch.finfo(DTYPES[head['dtype']]).bits // 8 + 8 / classes
+            rows += on_cards(head | {'classes': classes}, counted, moved)
     return rows
 
 
@@ -284,9 +314,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', nargs='+', choices=ARCHS, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES))
-    parser.add_argument('--spec', nargs='+', choices=SPECS, default=list(SPECS), help='variants (default: all)')
+    names = [*SPECS, MASKS]
+    parser.add_argument(
+        '--spec', nargs='+', choices=names, default=names, metavar='NAME', help='variants (default: all)'
+    )
     parser.add_argument('--classes', nargs='+', type=int, default=[80], metavar='C')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='also write the rows here')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='also write the table here')
     args = parser.parse_args()
     if min(args.classes) < 1:
         parser.error(f'--classes {min(args.classes)}: at least 1')
@@ -304,21 +338,22 @@ def main() -> int:
         for arch in args.arch
         for row in report(spec, dtype, arch, classes)
     ]
+    rows += [of_sum(arch) for arch in args.arch]
+    rows = [row | {'compiler': f'Triton {triton.__version__}'} for row in rows]
     spills = sum(row['spills (bytes)'] for row in rows)
     missing = _mmcv_code.why_not()
     if missing is None:
         rows += [
             row for arch in args.arch if arch.startswith('sm_') for row in of_mmcv(arch, args.dtype, args.classes[0])
         ]
-    print(f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.')
-    print(table(rows))
+    title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
+    print(f'{title}\n{table(rows)}')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
-        with args.csv.open('w', newline='') as file:
-            writer = csv.DictWriter(file, columns(rows), lineterminator='\n')
-            writer.writeheader()
-            writer.writerows(rows)
+        update(args.csv, rows, KEY)
+    if args.markdown:
+        args.markdown.write_text(f'{title}\n\n{table(rows)}\n')
     print(f'spills: {spills}')
     return 1 if spills else 0
 

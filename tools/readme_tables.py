@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from _contenders import COMPILED, MMDET, OURS
-from _results import ACCURACY, BENCHMARK, KERNELS, MAPS, ROOT, VARIANTS, read
+from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, VARIANTS, read
 
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
@@ -35,7 +35,8 @@ def benchmark(rows: list[Row]) -> str:
     for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
         names = list(dict.fromkeys(row['contender'] for row in rows_here))
         fused = OURS['native' if device == 'cpu' else 'triton']
-        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
+        compilers = ['torch'] if device == 'cpu' else ['torch', 'triton']
+        versions = {', '.join(f'{name} {row[name]}' for name in [*compilers, 'commit']) for row in rows_here}
         parts += [
             f'Measured on {machine} ({"; ".join(sorted(versions))}). Forward + backward in milliseconds, medians:',
             speed(rows_here, names, fused),
@@ -70,6 +71,21 @@ def memory(rows: list[Row], names: list[str]) -> str:
         if extra:
             lines.append([label(shape), dtype, *(extra.get(name, '-') for name in names)])
     return markdown(['logits', 'dtype', *names], lines)
+
+
+def training(rows: list[Row]) -> str:
+    parts = []
+    for (machine, work), rows_here in groups(rows, 'machine', 'work').items():
+        names = list(dict.fromkeys(row['contender'] for row in rows_here))
+        lines = []
+        for (precision,), steps in groups(rows_here, 'precision').items():
+            cells = {row['contender']: f'{row["step_ms"]} ms, {row["extra_mib"] or "?"} MiB' for row in steps}
+            lines.append([precision, *(cells.get(name, '-') for name in names)])
+        parts += [
+            f'A training step of {work} on {machine}; the memory is its peak beyond weights, momentum and images:',
+            markdown(['precision', *names], lines),
+        ]
+    return '\n\n'.join(parts)
 
 
 def label(shape: str) -> str:
@@ -108,17 +124,41 @@ def off_beyond(row: Row, of: str) -> str:
 
 
 def kernels(rows: list[Row]) -> str:
-    """Those of one architecture, a variant a line: issue slots a logit, and against the budget."""
+    """A variant a line: issue slots a logit and the share of the memory roofline on one card, the least of it on another."""
     columns = [(dtype, kind) for dtype in ('bf16', 'fp32') for kind in ('fwd', 'bwd')]
-    shown = {(row['kernel'], row['dtype']): row for row in rows if row['arch'] == 'sm_90'}
+    rows = [row for row in rows if row['classes'] == '80']
+    shown, other = (
+        {(row['kernel'], row['dtype']): row for row in rows if row['card'] == card}
+        for card in ('H100 SXM', 'A100 80GB SXM')
+    )
     lines = []
-    for spec in SPECS:
-        found = [shown[f'{spec}_{kind}', dtype] for dtype, kind in columns]
-        cells = [f'{row["predicted slots/logit"]} ({row["of the budget"]} x)' for row in found]
-        registers, mufu = (max(found, key=lambda row: float(row[c]))[c] for c in ('registers', 'predicted MUFU/logit'))
-        lines.append([spec, *cells, mufu, registers])
+    for name in [*SPECS, 'mmcv']:
+        keys = [(f'{name}_{kind}', dtype) for dtype, kind in columns]
+        found = [shown[key] for key in keys if key in shown]
+        cells = [
+            f'{float(shown[key]["slots/logit"]):.3g} ({shown[key]["of the memory roofline"]})' if key in shown else '-'
+            for key in keys
+        ]
+        mufu = max(float(row['MUFU/logit']) for row in found)
+        registers = max((row['registers'] for row in found), key=lambda count: int(count or 0))
+        least = min(other[key]['of the memory roofline'] for key in keys if key in other)
+        lines.append([name, *cells, f'{mufu:.3g}', registers or '-', least])
     names = {'fwd': 'forward', 'bwd': 'backward'}
-    header = ['sm_90', *(f'{dtype} {names[kind]}' for dtype, kind in columns), 'MUFU at most', 'registers at most']
+    header = ['H100', *(f'{dtype} {names[kind]}' for dtype, kind in columns)]
+    return markdown([*header, 'MUFU at most', 'registers at most', 'A100 80 GB, least share'], lines)
+
+
+def moved(rows: list[Row]) -> str:
+    """Bytes a logit of whole losses; the first of a work and of a width of logits is what the others are compared with."""
+    lines = []
+    for row in (row for row in rows if row['op'] == 'total'):
+        peers = [peer for peer in rows if (peer['work'], peer['op']) == (row['work'], 'total')]
+        first = next(peer for peer in peers if (peer['dtype'] == 'float32') == (row['dtype'] == 'float32'))
+        ratio = float(first['bytes_per_logit']) / float(row['bytes_per_logit'])
+        lines.append(
+            [row['work'], row['path'], row['dtype'], row['bytes_per_logit'], row['of_logits'], f'{ratio:.1f} x']
+        )
+    header = ['from', 'loss', 'dtype', 'bytes a logit', 'of logits and gradients', 'mmdet + mmcv moves']
     return markdown(header, lines)
 
 
@@ -196,6 +236,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'maps': lambda: maps(read(MAPS)),
     'accuracy': lambda: accuracy(read(ACCURACY)),
     'kernels': lambda: kernels(read(KERNELS)),
+    'bytes': lambda: moved(read(BYTES)),
 }
 
 
