@@ -14,7 +14,7 @@ from mmengine.runner import Runner, set_random_seed
 
 import focal_plugin
 
-ITERATIONS = 10
+ITERATIONS = 6
 
 
 def main(mode: str, out: str) -> None:
