@@ -124,13 +124,16 @@ def elementwise_kernel(
                 total = tl.where(is_first & has_positive, own, 0.0)
 
     # 4. classes, BLOCK_C at a time
-    if SPLIT:
+    if NARROW > 0:
+        first_class: tl.constexpr = 0
+        last_class: tl.constexpr = NARROW
+    elif SPLIT:
         first_class = tl.program_id(1) * span
         last_class = tl.minimum(first_class + span, C)
     else:
         first_class = 0
-        last_class = NARROW if NARROW > 0 else C
-    for c in tl.range(first_class, last_class, BLOCK_C, loop_unroll_factor=NARROW if NARROW > 0 else 1):
+        last_class = C
+    for c in (tl.static_range if NARROW > 0 else tl.range)(first_class, last_class, BLOCK_C):
         col = c + tl.arange(0, BLOCK_C)[None, :]
         mask = row_mask & (col < C) if MASK_C else row_mask
         read_mask = readable & (col < C) if MASK_C else readable

@@ -5,6 +5,7 @@ import functools
 import triton
 import triton.language as tl
 
+from focal_plugin.kernels.triton import features
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.lazy import resolve
 from focal_plugin.math import SPECS
@@ -15,7 +16,7 @@ def point_function(name: str):
     """The compiled point function of a variant."""
     function = SPECS[name].value_and_grad
     resolve(function.__globals__)
-    return triton.jit(function)
+    return features.constant(triton.jit(function))
 
 
 @triton.jit
@@ -25,6 +26,7 @@ def at_parameters(
 ):  # fmt: skip
     """(value, derivative) of the variant: its parameters are numbers, or a table of one a class."""
     if TABLE:
+        col, mask = tl.broadcast(col, mask)
         p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
         if PARAMETERS > 1:
             p1 = tl.load(table_ptr + C + col, mask=mask, other=0.0)

@@ -2,15 +2,14 @@
 
 import triton
 import triton.language as tl
-from triton.language.target_info import is_cuda
 
-_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+from focal_plugin.kernels.triton.features import INTERPRETED, is_cuda
 
 
 @triton.jit
 def widened(x):
     """x in float32; two bfloat16 in one instruction each, where the conversion takes three."""
-    if _INTERPRETED or not is_cuda() or x.dtype != tl.bfloat16:
+    if (INTERPRETED or not is_cuda()) or x.dtype != tl.bfloat16:
         return x.to(tl.float32)
     return tl.inline_asm_elementwise(
         '{ shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000; }', '=r,=r,r', [x], tl.float32, is_pure=True, pack=2
@@ -20,7 +19,7 @@ def widened(x):
 @triton.jit
 def exp2(x):
     """2 ** x in one instruction: NVIDIA's gives 0 for what is below the smallest normal number."""
-    if _INTERPRETED or not is_cuda():
+    if INTERPRETED or not is_cuda():
         return tl.exp2(x)
     return tl.inline_asm_elementwise('ex2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
 
@@ -36,7 +35,7 @@ def exp_negative(x):
 @triton.jit
 def reciprocal(x):
     """1 / x of neither a tiny nor a huge x: one instruction on NVIDIA, to one unit in the last place."""
-    if _INTERPRETED or not is_cuda():
+    if INTERPRETED or not is_cuda():
         return 1.0 / x
     return tl.inline_asm_elementwise('rcp.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
 
@@ -44,7 +43,7 @@ def reciprocal(x):
 @triton.jit
 def reciprocal_by_two(x):
     """The same for x up to 2 ** 62: two neighbours share one instruction, and a NaN."""
-    if _INTERPRETED or not is_cuda():
+    if INTERPRETED or not is_cuda():
         return 1.0 / x
     return tl.inline_asm_elementwise(
         '{ .reg .f32 r; mul.f32 r, $2, $3; rcp.approx.ftz.f32 r, r; mul.f32 $0, r, $3; mul.f32 $1, r, $2; }',
@@ -55,7 +54,7 @@ def reciprocal_by_two(x):
 @triton.jit
 def log2(x):
     """log2(x) of a normal x in one instruction, off by 2 ** -22 at most near 1, where it is no use of itself."""
-    if _INTERPRETED or not is_cuda():
+    if INTERPRETED or not is_cuda():
         return tl.log2(x)
     return tl.inline_asm_elementwise('lg2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
 

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton import features, sums
 from focal_plugin.kernels.triton import primitives as prim
-from focal_plugin.kernels.triton import sums
 from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.layout import Layout, at_once, layout_of
 from focal_plugin.kernels.triton.operands import divided, label_of, row_offset
@@ -54,9 +54,9 @@ def _sums(
     """(greatest other logit, sum of exp(others - greatest), the terms of that sum: a tuple of blocks where HELD)."""
     most = tl.full([BLOCK_R, BLOCK_C], -_INF, tl.float32)
     total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    powers = ()
     if HELD:
         logits = ()
+        powers = ()
         for i in tl.static_range(BLOCKS):
             logits += (
                 _others(x_ptr, row_at, stride, label, row_mask, i * BLOCK_C + lane, C, MASK_C and i == BLOCKS - 1),
@@ -72,6 +72,7 @@ def _sums(
         top = tl.max(most, 1, keep_dims=True)
         for c in range(0, C, BLOCK_C):
             total += _power(_others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C), top)
+        powers = top  # none: they don't stay
     return top, tl.sum(total, 1, keep_dims=True), powers
 
 
@@ -194,7 +195,7 @@ def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None
 def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
     """The kernel's compile-time arguments."""
     table, blocks = problem.table, triton.cdiv(layout.classes, layout.block_classes)
-    held = blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
+    held = features.HAS_TUPLES and blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
     return {
         'FN': point_function(problem.spec.name),
         'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
