@@ -24,12 +24,11 @@ DTYPES = {
 
 
 def _has_triton() -> bool:
-    """Whether a Triton is there that has what the kernels use; importing it to look would cost every user its import."""
+    """Whether a Triton is there that can compile the kernels; importing it to look would cost every user its import."""
     spec = importlib.util.find_spec('triton')
     if spec is None or spec.origin is None:
         return False
-    package = Path(spec.origin).parent
-    return all((package / file).exists() for file in ('knobs.py', 'language/target_info.py'))
+    return (Path(spec.origin).parent / 'backends' / 'compiler.py').exists()
 
 
 # Looked up once: torch.compile can't trace the look-ups. Triton too decides at its import whether it interprets.
@@ -79,7 +78,7 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
         )
     if device in GPUS and dtype in DTYPES['triton'] and not HAS_TRITON:
         logger.warning(
-            'There is no Triton here, or one too old (3.6 will do): the slower torch backend serves on %s', device
+            'There is no Triton here, or one too old (3.1 will do): the slower torch backend serves on %s', device
         )
 
 
@@ -95,7 +94,7 @@ def _why_not(name: str, pred: Tensor) -> str | None:
             return 'anything here: focal_plugin was installed without a C++ compiler'
     if name == 'triton':
         if not HAS_TRITON:
-            return 'anything here: there is no Triton, or one too old (pip install "triton>=3.6")'
+            return 'anything here: there is no Triton, or one too old (pip install "triton>=3.1")'
         if on_cpu and not INTERPRETING:
             return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
         if not on_cpu and pred.device.type not in GPUS:

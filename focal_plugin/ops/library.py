@@ -37,22 +37,28 @@ def problem_of(pred, target, score, weight, table, avg_factor, channel, spec, *r
     return Problem(pred, target, score, weight, table, avg_factor, channel, SPECS[spec], *rest)
 
 
-@functools.cache
-def _module(backend: str):
-    return importlib.import_module(_MODULES[backend])
+_imported = functools.cache(importlib.import_module)
+
+
+def _kernels(modules: dict[str, str], backend: str, pred: Tensor):
+    """The module of a backend's kernels."""
+    if backend == 'triton':
+        _imported('focal_plugin.kernels.triton.self_test').require(pred)
+    return _imported(modules[backend])
 
 
 def _forward(*arguments) -> Tensor:
     problem = problem_of(*arguments[:-1])
     check_probabilities(problem)
-    return _module(arguments[-1]).forward(problem)
+    return _kernels(_MODULES, arguments[-1], problem.pred).forward(problem)
 
 
 def _backward(upstream: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
     *arguments, backend, gathers = arguments
     problem = problem_of(*arguments)
     statistics = _statistics_of(problem.pred) if gathers else None
-    return _module(backend).backward(problem, problem.per_element(upstream), statistics), statistics
+    kernels = _kernels(_MODULES, backend, problem.pred)
+    return kernels.backward(problem, problem.per_element(upstream), statistics), statistics
 
 
 def _statistics_of(pred: Tensor) -> Tensor:
@@ -96,7 +102,7 @@ def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
     """The sum and the gradient by pred, given the operator's arguments."""
     problem = problem_of(*arguments[:-1])
     check_probabilities(problem)
-    return _module(arguments[-1]).forward_and_backward(problem)
+    return _kernels(_MODULES, arguments[-1], problem.pred).forward_and_backward(problem)
 
 
 def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
@@ -173,18 +179,14 @@ def row_problem_of(pred, target, weight, table, avg_factor, spec, parameters, ig
     )
 
 
-@functools.cache
-def _row_module(backend: str):
-    return importlib.import_module(_ROW_MODULES[backend])
-
-
 def _forward_rows(*arguments) -> Tensor:
-    return _row_module(arguments[-1]).forward(row_problem_of(*arguments[:-1]))
+    problem = row_problem_of(*arguments[:-1])
+    return _kernels(_ROW_MODULES, arguments[-1], problem.pred).forward(problem)
 
 
 def _backward_rows(upstream: Tensor, *arguments) -> Tensor:
     problem = row_problem_of(*arguments[:-1])
-    return _row_module(arguments[-1]).backward(problem, problem.per_element(upstream))
+    return _kernels(_ROW_MODULES, arguments[-1], problem.pred).backward(problem, problem.per_element(upstream))
 
 
 def forward_rows(pred: Tensor, *arguments) -> Tensor:

@@ -220,7 +220,7 @@ def contiguous(problem: Problem) -> Problem:
     return problem._replace(**{name: None if t is None else t.contiguous() for name, t in operands.items()})
 
 
-def _launch(
+def launch(
     problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None
 ) -> None:
     pred, largest = problem.pred, torch.finfo(problem.pred.dtype).max
@@ -267,13 +267,13 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
         return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
     if by_row and layout.splits > 1:
         parts = pred.new_empty((layout.splits, *out.shape), dtype=torch.float32)
-        _launch(problem, layout, parts, None)
+        launch(problem, layout, parts, None)
         return parts.sum(0).to(out.dtype)
     if statistics is None:
-        _launch(problem, layout, out, upstream)
+        launch(problem, layout, out, upstream)
     else:
         partial = pred.new_empty((layout.programs, *statistics.shape), dtype=torch.float32)
-        _launch(problem, layout, out, upstream, partial)
+        launch(problem, layout, out, upstream, partial)
         statistics += partial.sum(0, dtype=torch.float64)
     return out
 
@@ -289,7 +289,7 @@ def forward(problem: Problem) -> Tensor:
     if layout is None:
         return forward(contiguous(problem))
     partial = pred.new_empty(layout.programs * layout.splits, dtype=torch.float32)
-    _launch(problem, layout, partial, None)
+    launch(problem, layout, partial, None)
     sums.add(partial, avg_factor, result)
     return result
 

@@ -1,0 +1,107 @@
+"""Whether this Triton computes what the kernels say: asked once for each device, before its first results are used.
+
+There are versions whose results are wrong without an error: 3.1's interpreter leaves outputs unwritten.
+"""
+
+import torch
+import triton
+from torch import Tensor
+
+from focal_plugin.kernels import eager
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton import elementwise, sums
+from focal_plugin.kernels.triton.layout import layout_of
+from focal_plugin.math import SPECS
+
+CLASSES = (9, 8)  # walked in order, and in tiles
+TOLERANCE = 1e-4  # relative
+
+_verdicts: dict[torch.device, RuntimeError | None] = {}
+
+
+def require(pred: Tensor) -> None:
+    """Tests the device of these logits, unless that is done, or nothing is computed there now.
+
+    Raises:
+        RuntimeError: Triton's results there are wrong. Every later call raises it again.
+    """
+    device = pred.device
+    if device not in _verdicts:
+        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
+            return
+        _verdicts[device] = _verdict(device)
+    verdict = _verdicts[device]
+    if verdict is not None:
+        raise verdict.with_traceback(None)
+
+
+def _may_not_wait() -> bool:
+    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
+    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2
+
+
+def _verdict(device: torch.device) -> RuntimeError | None:
+    cause = None
+    try:
+        with torch.inference_mode(False):  # the expected gradient is autograd's
+            fault = next(filter(None, (_fault(device, classes) for classes in CLASSES)), None)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        cause = error
+        while error.__cause__ is not None:
+            error = error.__cause__
+        fault = f'{type(error).__name__}: {error}'
+    if fault is None:
+        return None
+    verdict = RuntimeError(
+        f'Triton {triton.__version__} fails the self-test on {device}, a focal loss of known values: {fault}. Install '
+        "another version of Triton, or choose the torch backend: focal_plugin.use_backend('torch'), or "
+        'FOCAL_PLUGIN_BACKEND=torch in the environment'
+    )
+    verdict.__cause__ = cause
+    return verdict
+
+
+def _fault(device: torch.device, classes: int) -> str | None:
+    """What is wrong with the focal loss of a positive, a background row and another positive, and its gradient."""
+    logits = torch.linspace(-6, 6, 3 * classes, dtype=torch.float64, device='cpu').view(3, classes)
+    labels = torch.tensor([0, classes, classes - 1], device='cpu')
+    problem = Problem(
+        pred=logits,
+        target=labels,
+        score=None,
+        weight=None,
+        table=None,
+        avg_factor=None,
+        channel=None,
+        spec=SPECS['focal'],
+        parameters=list(SPECS['focal'].pack(**SPECS['focal'].defaults)),
+        activated=False,
+        ignore_index=None,
+        scale=1.0,
+        output='sum',
+    )
+    loss, grad = eager.forward(problem), eager.backward(problem, logits.new_ones(()))
+    computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
+    for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
+        error = ((actual.to('cpu', torch.float64) - expected) / expected).abs().max().item()
+        if error != error:
+            return f'of {classes} classes the {name} is NaN or was left unwritten'
+        if error > TOLERANCE:
+            return f'of {classes} classes the {name} is off by {error:.1e} of its value'
+    return None
+
+
+def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The kernels' sum and gradient, written over NaN."""
+
+    def unwritten(*shape: int) -> Tensor:
+        return torch.full(shape, float('nan'), dtype=torch.float32, device=problem.pred.device)
+
+    layout, loss, grad = layout_of(problem), unwritten(), unwritten(*problem.pred.shape)
+    partial = unwritten(layout.programs * layout.splits)
+    elementwise.launch(problem, layout, partial, None)
+    sums.add(partial, None, loss)
+    elementwise.launch(problem, layout_of(problem, grad), grad, torch.ones_like(loss))
+    return loss, grad
