@@ -17,6 +17,7 @@ KERNELS = ROOT / 'tools/results/kernels.csv'
 VARIANTS = ROOT / 'tools/results/variants.csv'
 MAPS = ROOT / 'tools/results/maps.csv'
 TRAINING = ROOT / 'tools/results/training.csv'
+TRITON_VERSIONS = ROOT / 'tools/results/triton_versions.csv'
 
 
 def read(path: Path) -> list[dict[str, str]]:

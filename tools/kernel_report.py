@@ -19,7 +19,6 @@ The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N 
 
 import argparse
 import ast
-import json
 import os
 import re
 import subprocess
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import _jit
 import _mmcv_code
 import torch
 from _gpus import GPUS
@@ -144,7 +144,6 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
 
 def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
     """What Triton's JIT would compile for a forward of the package, its sum and a backward, taken from it before it does."""
-    from triton import knobs
     from triton.runtime import driver
 
     from focal_plugin.kernels.triton import elementwise, layout, rowwise
@@ -161,35 +160,14 @@ def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list
         def get_current_stream(self, device):
             return 0
 
-    seen: list[dict] = []
-
-    def instead_of_compiling(**launch) -> bool:
-        seen.append(launch)
-        return True
-
     problem = typical_problem(kernel, dtype, classes)
     more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
     skeleton = rowwise if problem.spec.skeleton == 'rowwise' else elementwise
     driver.set_active(Driver())
-    with knobs.runtime.scope(), mock.patch.object(layout, 'LANES', target.warp_size):
-        knobs.runtime.jit_cache_hook = instead_of_compiling
+    with _jit.instead_of_compiling() as seen, mock.patch.object(layout, 'LANES', target.warp_size):
         skeleton.forward(problem)
         skeleton.backward(problem, torch.empty((), device='meta'), *more)
     return seen
-
-
-def compiled(launch: dict, target: Any):
-    """The compiled kernel of a launch."""
-    import triton
-    from triton.compiler import ASTSource
-
-    request = launch['compile']
-    source = ASTSource(
-        launch['fn'].jit_function, request['signature'], constexprs=request['constants'], attrs=request['configs'][0]
-    )
-    options = json.loads(request['specialization_data'])['options']
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return triton.compile(source, target=target, options=options)
 
 
 def listing_and_resources(kernel: Any) -> tuple[str, dict[str, int]]:
@@ -254,7 +232,7 @@ def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
     rows = []
     forward, _, backward = launches(name, DTYPES[dtype], classes, target)
     for launch, kind in ((forward, 'fwd'), (backward, 'bwd')):
-        kernel = compiled(launch, target)
+        kernel = _jit.compiled(launch, target)
         text, resources = listing_and_resources(kernel)
         function = launch['fn'].jit_function
         constants = {function.arg_names[path[0]]: value for path, value in launch['compile']['constants'].items()}
@@ -282,7 +260,7 @@ def of_sum(arch: str) -> dict[str, Any]:
 
     target = GPUTarget(*ARCHS[arch])
     _, launch, _ = launches('focal', torch.float32, 80, target)
-    _, resources = listing_and_resources(compiled(launch, target))
+    _, resources = listing_and_resources(_jit.compiled(launch, target))
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
 
