@@ -33,8 +33,9 @@ class Operators(TorchDispatchMode):
 @pytest.fixture
 def launched(monkeypatch):
     """The names of the kernels that are launched, in whose place nothing runs."""
-    from focal_plugin.kernels.triton import elementwise, flat, rowwise, sums
+    from focal_plugin.kernels.triton import elementwise, flat, rowwise, self_test, sums
 
+    self_test.require(torch.empty(0))  # the first launches of a process
     names = []
 
     class Kernel:
