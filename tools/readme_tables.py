@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from _contenders import COMPILED, MMDET, OURS
-from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, VARIANTS, read
+from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, TRITON_VERSIONS, VARIANTS, read
 
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
@@ -162,6 +162,23 @@ def moved(rows: list[Row]) -> str:
     return markdown(header, lines)
 
 
+def triton_versions(rows: list[Row]) -> str:
+    """Those of a version in one line: how many kernels compile for each architecture, and why others don't."""
+    archs = list(dict.fromkeys(row['arch'] for row in rows))
+    tested = 'self-test, interpreted'
+    lines = []
+    for (version, verdict), rows_here in groups(rows, 'triton', tested).items():
+        cells = {row['arch']: ': '.join(filter(None, (of_all(row), row['failed']))) for row in rows_here}
+        lines.append(
+            [version, *(cells.get(arch, '-') for arch in archs), verdict if verdict == 'passes' else 'refused']
+        )
+    return markdown(['Triton', *archs, tested], lines)
+
+
+def of_all(row: Row) -> str:
+    return f'{row["compiled"]} of {row["kernels"]}'
+
+
 def variants(rows: list[Row]) -> str:
     parts = []
     for (machine, shape), rows_here in groups(rows, 'machine', 'shape').items():
@@ -237,6 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'accuracy': lambda: accuracy(read(ACCURACY)),
     'kernels': lambda: kernels(read(KERNELS)),
     'bytes': lambda: moved(read(BYTES)),
+    'triton_versions': lambda: triton_versions(read(TRITON_VERSIONS)),
 }
 
 
