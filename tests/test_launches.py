@@ -1,4 +1,7 @@
-"""How many kernels a loss launches, and that a CUDA graph can record them."""
+"""How many kernels a loss launches, on which GPU, and that a CUDA graph can record them."""
+
+import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,17 +88,44 @@ def test_two_kernels_forward_and_one_backward(launched, name, classes):
     assert backward.names == []
 
 
-def inputs(classes: int):
+@pytest.mark.parametrize('device', ('cuda:1', 'xpu:0'))
+def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device):
+    """For the self-test too: Triton launches on the current one."""
+    current, seen = ['another'], []
+
+    @contextlib.contextmanager
+    def make_current(chosen):
+        current.append(str(chosen))
+        yield
+        current.pop()
+
+    note = lambda *args: seen.append(current[-1])  # noqa: E731
+    monkeypatch.setattr(getattr(torch, torch.device(device).type), 'device', make_current)
+    monkeypatch.setattr(library, '_imported', lambda name: SimpleNamespace(require=note, backward=note))
+    problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)))
+    library._run({'triton': 'kernels'}, 'triton', 'backward', problem, 'upstream')
+    assert seen == [device, device] and current == ['another']
+
+
+def inputs(classes: int, device: str = 'cuda'):
     """Logits, labels, weights and avg_factor of a GPU."""
-    pred = torch.randn(3000, classes, device='cuda', requires_grad=True)
-    labels = torch.randint(0, classes + 1, (3000,), device='cuda')
-    return pred, labels, torch.rand(3000, device='cuda'), torch.tensor(7.0, device='cuda')
+    pred = torch.randn(3000, classes, device=device, requires_grad=True)
+    labels = torch.randint(0, classes + 1, (3000,), device=device)
+    return pred, labels, torch.rand(3000, device=device), torch.tensor(7.0, device=device)
 
 
 def step(pred, labels, weight, avg_factor):
     loss = FusedFocalLoss()(pred, labels, weight, avg_factor=avg_factor)
     (grad,) = torch.autograd.grad(loss, pred)
     return loss, grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
+def test_a_second_gpu():
+    tensors = inputs(80, 'cuda:1')
+    others = [tensor.detach().to('cuda:0').requires_grad_(tensor.requires_grad) for tensor in tensors]
+    torch.testing.assert_close(step(*tensors), step(*others), check_device=False)
 
 
 @pytest.mark.parametrize('classes', [pytest.param(classes, marks=on_gpu) for classes in (80, 3, 365)])

@@ -4,6 +4,7 @@ One Library with plain ``define``/``impl`` is the cheapest registration in eager
 traceable by torch.compile. Autograd stays outside (ops/elementwise.py), so the operators take no part in it.
 """
 
+import contextlib
 import functools
 import importlib
 
@@ -40,25 +41,32 @@ def problem_of(pred, target, score, weight, table, avg_factor, channel, spec, *r
 _imported = functools.cache(importlib.import_module)
 
 
-def _kernels(modules: dict[str, str], backend: str, pred: Tensor):
-    """The module of a backend's kernels."""
-    if backend == 'triton':
-        _imported('focal_plugin.kernels.triton.self_test').require(pred)
-    return _imported(modules[backend])
+def _run(modules: dict[str, str], backend: str, function: str, problem: Problem, *arguments):
+    """Calls a function of a backend's kernels."""
+    call = getattr(_imported(modules[backend]), function)
+    if backend != 'triton':
+        return call(problem, *arguments)
+    with _current(problem.pred.device):
+        _imported('focal_plugin.kernels.triton.self_test').require(problem.pred)
+        return call(problem, *arguments)
+
+
+def _current(device: torch.device):
+    """Makes a GPU the current one, which Triton launches on whatever the tensors' is."""
+    return contextlib.nullcontext() if device.index is None else getattr(torch, device.type).device(device)
 
 
 def _forward(*arguments) -> Tensor:
     problem = problem_of(*arguments[:-1])
     check_probabilities(problem)
-    return _kernels(_MODULES, arguments[-1], problem.pred).forward(problem)
+    return _run(_MODULES, arguments[-1], 'forward', problem)
 
 
 def _backward(upstream: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
     *arguments, backend, gathers = arguments
     problem = problem_of(*arguments)
     statistics = _statistics_of(problem.pred) if gathers else None
-    kernels = _kernels(_MODULES, backend, problem.pred)
-    return kernels.backward(problem, problem.per_element(upstream), statistics), statistics
+    return _run(_MODULES, backend, 'backward', problem, problem.per_element(upstream), statistics), statistics
 
 
 def _statistics_of(pred: Tensor) -> Tensor:
@@ -102,7 +110,7 @@ def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
     """The sum and the gradient by pred, given the operator's arguments."""
     problem = problem_of(*arguments[:-1])
     check_probabilities(problem)
-    return _kernels(_MODULES, arguments[-1], problem.pred).forward_and_backward(problem)
+    return _run(_MODULES, arguments[-1], 'forward_and_backward', problem)
 
 
 def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
@@ -181,12 +189,12 @@ def row_problem_of(pred, target, weight, table, avg_factor, spec, parameters, ig
 
 def _forward_rows(*arguments) -> Tensor:
     problem = row_problem_of(*arguments[:-1])
-    return _kernels(_ROW_MODULES, arguments[-1], problem.pred).forward(problem)
+    return _run(_ROW_MODULES, arguments[-1], 'forward', problem)
 
 
 def _backward_rows(upstream: Tensor, *arguments) -> Tensor:
     problem = row_problem_of(*arguments[:-1])
-    return _kernels(_ROW_MODULES, arguments[-1], problem.pred).backward(problem, problem.per_element(upstream))
+    return _run(_ROW_MODULES, arguments[-1], 'backward', problem, problem.per_element(upstream))
 
 
 def forward_rows(pred: Tensor, *arguments) -> Tensor:

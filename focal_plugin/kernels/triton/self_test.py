@@ -85,7 +85,7 @@ def _fault(device: torch.device, classes: int) -> str | None:
     loss, grad = eager.forward(problem), eager.backward(problem, logits.new_ones(()))
     computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
     for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
-        error = ((actual.to('cpu', torch.float64) - expected) / expected).abs().max().item()
+        error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
         if error != error:
             return f'of {classes} classes the {name} is NaN or was left unwritten'
         if error > TOLERANCE:
