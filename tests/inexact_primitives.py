@@ -34,3 +34,8 @@ def reciprocal(x):
 def reciprocal_by_two(x):
     # Two products with neighbours are rounded beside the instruction's own error.
     return _flushed((1.0 + 2 * ERRORS['reciprocal']) / x)
+
+
+@triton.jit
+def poisoned(x):
+    return x * float('nan')

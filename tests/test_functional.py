@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import focal_plugin
-from focal_plugin import functional
+from focal_plugin import backend, functional, use_backend
 
 import oracle
 
@@ -313,6 +313,36 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 # ---- errors: the value and the remedy ----
 
+
+@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
+def test_ignored_background(device, classes):
+    """mmdet's heads never ignore it; a mask's loss may. A tile of nothing else has no positive."""
+    pred = logits(N, classes).to(device).requires_grad_()
+    loss = functional.sigmoid_focal_loss(
+        pred, torch.full((N,), classes, device=device), reduction='sum', ignore_index=classes
+    )
+    (grad,) = torch.autograd.grad(loss, pred)
+    assert loss == 0 and (grad == 0).all()
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(not backend.INTERPRETING, reason='puts another function in the place of one of the kernels')
+@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
+def test_neighbours_share_a_reciprocal_in_plain_sums_only(monkeypatch, classes):
+    """They may be of two rows: the NaN of one may not reach the other where that has a value of its own or the first is
+    ignored."""
+    import inexact_primitives
+
+    from focal_plugin.kernels.triton import primitives
+
+    monkeypatch.setattr(primitives, 'reciprocal_by_two', inexact_primitives.poisoned)
+    pred, target = logits(N, classes), torch.full((N,), classes)
+    with use_backend('triton'):
+        assert functional.sigmoid_focal_loss(pred, target).isnan()
+        assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
+        assert functional.quality_focal_loss(pred, (target, torch.ones(N)), reduction='none').isfinite().all()
+
+
 BAD = {
     'a label above C': (dict(target=torch.tensor([0, C + 1])), ValueError, r'label 6 is outside \[0, 5\].*num_classes'),
     'a negative label': (dict(target=torch.tensor([-1, 0])), ValueError, r'label -1 .*ignore_index=-1'),
@@ -346,6 +376,8 @@ def test_bad_input(any_backend, change, error, message):
     pred, target, weight = (arguments.pop(name) for name in ('pred', 'target', 'weight'))
     if any_backend == 'triton' and message.startswith('label '):
         pytest.skip('on a GPU looking at a label would synchronise: NaN instead, see below')
+    if any_backend == 'triton' and not backend.INTERPRETING and message.startswith('probabilities'):
+        pytest.skip('on a GPU looking at a probability would synchronise')
     with pytest.raises(error, match=message):
         functional.sigmoid_focal_loss(pred, target, weight, **arguments)
 

@@ -1,6 +1,7 @@
 """How many kernels a loss launches, on which GPU, and that a CUDA graph can record them."""
 
 import contextlib
+import importlib.util
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +89,18 @@ def test_two_kernels_forward_and_one_backward(launched, name, classes):
     assert backward.names == []
 
 
+@pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
+@pytest.mark.parametrize('classes', (8, 24, 80, 1200, 4096))
+@pytest.mark.parametrize('rows', (1, 2, 3, 40))
+def test_a_thread_has_two_logits_at_least(rows, classes):
+    """Of a sum over labels two neighbours share a reciprocal; in the place of one that is missing any number may be."""
+    from focal_plugin.kernels.triton.layout import layout_of
+
+    tensors = torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64), *[None] * 5
+    layout = layout_of(library.problem_of(*tensors, 'focal', [2.0, 0.25, 0.75], False, None, 1.0, 'sum'))
+    assert layout.block_rows * layout.block_classes >= 2 * 32 * layout.warps
+
+
 @pytest.mark.parametrize('device', ('cuda:1', 'xpu:0'))
 def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device):
     """For the self-test too: Triton launches on the current one."""
@@ -121,7 +134,7 @@ def step(pred, labels, weight, avg_factor):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
+@pytest.mark.skipif(torch.cuda.device_count() < 2 or backend.INTERPRETING, reason='needs two GPUs')
 def test_a_second_gpu():
     tensors = inputs(80, 'cuda:1')
     others = [tensor.detach().to('cuda:0').requires_grad_(tensor.requires_grad) for tensor in tensors]

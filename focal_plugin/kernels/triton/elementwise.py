@@ -42,6 +42,7 @@ def elementwise_kernel(
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    PLAIN_SUM: tl.constexpr = REDUCE and not (GRADIENT or HAS_IGNORE)
     PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     pid = tl.program_id(0)
 
@@ -145,7 +146,7 @@ def elementwise_kernel(
                     x = tl.where(col == label, 0.0 if ACTIVATED else -float('inf'), x)
             result = negative_point(
                 x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, not STORES,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, PLAIN_SUM,
             )  # fmt: skip
             if STORES:
                 if any_positive:

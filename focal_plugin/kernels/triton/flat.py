@@ -86,6 +86,7 @@ def flat_kernel(
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    PLAIN_SUM: tl.constexpr = REDUCE and not (GRADIENT or HAS_IGNORE)
     PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     BLOCK: tl.constexpr = GROUPS * WIDTH
 
@@ -116,7 +117,10 @@ def flat_kernel(
     if LABELS:
         of_tile = tl.arange(0, LABEL_ROWS)
         labels = tl.load(target_ptr + (first_row + of_tile) * t_s, mask=of_tile <= last, other=C)
-        any_positive = tl.max((labels != C).to(tl.int32), 0) > 0  # or a label that is wrong or ignored
+        is_other = labels != C  # a class, wrong or ignored
+        if HAS_IGNORE:
+            is_other = is_other | (labels == ignore_index)
+        any_positive = tl.max(is_other.to(tl.int32), 0) > 0
         if any_positive:
             read = of_row(target_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
             label, validity, kept = checked(read, C, ignore_index, HAS_IGNORE)
@@ -136,7 +140,7 @@ def flat_kernel(
             col = class_at(first_col, C, WIDTH)
             result = negative_point(
                 x, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, not STORES,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, PLAIN_SUM,
             )  # fmt: skip
     else:
         col = class_at(first_col, C, WIDTH)

@@ -97,8 +97,10 @@ def _tile(classes: int, classes_inner: bool, block: int) -> tuple[int, int]:
 def _shared(rows: int, classes: int, block: int, block_rows: int, block_classes: int) -> tuple[int, int, int, int]:
     """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
     if rows < block_rows and block_classes < classes:
-        block_rows = 1 << (rows - 1).bit_length()
-        block_classes = min(block // block_rows, 1 << (classes - 1).bit_length())
+        longest = 1 << (classes - 1).bit_length()
+        # Two logits a thread at least: prim.reciprocal_by_two takes them in pairs.
+        block_rows = max(1 << (rows - 1).bit_length(), 2 * WARPS * LANES // longest)
+        block_classes = min(block // block_rows, longest)
     blocks = -(-classes // block_classes)
     splits = min(blocks, -(-PROGRAMS // -(-rows // block_rows)))
     span = -(-blocks // splits) * block_classes

@@ -81,7 +81,7 @@ def point(
 def negative_point(
     x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
-    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr,
 ):  # fmt: skip
     """The same where the target is 0, known at compile time."""
     y = tl.zeros(x.shape, tl.float32)
@@ -93,7 +93,7 @@ def negative_point(
         )  # fmt: skip
     if GRADIENT:
         x = prim.clamp(x, 1e30)
-    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, REDUCE)
+    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, PLAIN_SUM)
     value, derivative = at_parameters(
         x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, True, TABLE,

@@ -12,7 +12,7 @@ def widened(x):
     if (INTERPRETED or not is_cuda()) or x.dtype != tl.bfloat16:
         return x.to(tl.float32)
     return tl.inline_asm_elementwise(
-        '{ shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000; }', '=r,=r,r', [x], tl.float32, is_pure=True, pack=2
+        '{ shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000; }', '=&r,=r,r', [x], tl.float32, is_pure=True, pack=2
     )
 
 
@@ -42,12 +42,12 @@ def reciprocal(x):
 
 @triton.jit
 def reciprocal_by_two(x):
-    """The same for x up to 2 ** 62: two neighbours share one instruction, and a NaN."""
+    """The same for x up to 2 ** 62: two logits of a thread share one instruction, and a NaN, of whatever rows they are."""
     if INTERPRETED or not is_cuda():
         return 1.0 / x
     return tl.inline_asm_elementwise(
         '{ .reg .f32 r; mul.f32 r, $2, $3; rcp.approx.ftz.f32 r, r; mul.f32 $0, r, $3; mul.f32 $1, r, $2; }',
-        '=f,=f,f,f', [x], tl.float32, is_pure=True, pack=2,
+        '=&f,=f,f,f', [x], tl.float32, is_pure=True, pack=2,
     )  # fmt: skip
 
 
@@ -126,23 +126,23 @@ def terms_of_logit(x):
 
 
 @triton.jit
-def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, REDUCE: tl.constexpr):
+def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr):
     """The same for the value of a target 0 or, with GRADIENT, for its derivative, in fewer instructions.
 
     exp(x) is formed as it is, up to just below 2 ** 126, whose reciprocal is normal whatever the instructions' errors;
     1 - p is 0 where it is no normal number.
     PRECISE: errors of about 1e-6 in the logarithm and e; without it 4e-6, and the rounding of x * log2(e), which is at
-    most 5e-6 of any result that is not subnormal. REDUCE: only a sum of values is wanted, in which 1 - p may stop at
-    2 ** -60 and a NaN take its neighbour along.
+    most 5e-6 of any result that is not subnormal. PLAIN_SUM: only the sum of all values is wanted, none of them left out:
+    1 - p may stop at 2 ** -60 in it, and a NaN take its neighbour along.
     """
-    near = tl.minimum(x, 41.5888308 if REDUCE else 87.3365, propagate_nan=tl.PropagateNan.ALL)
+    near = tl.minimum(x, 41.5888308 if PLAIN_SUM else 87.3365, propagate_nan=tl.PropagateNan.ALL)
     if PRECISE:
         near = tl.maximum(near, -1e30, propagate_nan=tl.PropagateNan.ALL)  # an infinite logit would meet a 0
     power_of_two = near * 1.4426950408889634
     e = exp2(power_of_two)
     if PRECISE:
         e = tl.fma(e, tl.fma(power_of_two, -0.6931471805599453, near), e)
-    r = reciprocal_by_two(1.0 + e) if REDUCE else reciprocal(1.0 + e)
+    r = reciprocal_by_two(1.0 + e) if PLAIN_SUM else reciprocal(1.0 + e)
     if PRECISE:
         small = e < 0.25
         series = -0.0923484117 * e + 0.181709215
