@@ -260,7 +260,7 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None, dev
             f'{name} must be a number or hold one number for each of the {classes} classes, got the shape '
             f'{tuple(vector.shape)}'
         )
-    return vector if device is None else vector.to(device)
+    return vector if device is None else vector.to(device, non_blocking=vector.device.type == 'cpu')
 
 
 def check_ignore_index(ignore_index) -> None:

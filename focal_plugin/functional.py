@@ -89,7 +89,12 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
         # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
         if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:
             raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
-    planes = [torch.as_tensor(p, dtype=dtype, device=pred.device).expand(classes) for p in parameters]
+    # A number is filled in on the device: copied there, it would be waited for.
+    planes = [
+        p.to(pred.device, dtype) if isinstance(p, Tensor) else torch.full((), p, dtype=dtype, device=pred.device)
+        for p in parameters
+    ]
+    planes = [plane.expand(classes) for plane in planes]
     return [], torch.stack(planes)
 
 
