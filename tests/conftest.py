@@ -15,7 +15,7 @@ torch.use_deterministic_algorithms(True, warn_only=True)
 
 def _backends() -> list:
     params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
-    if backend.INTERPRETING or torch.cuda.is_available():
+    if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available()):
         marks = [pytest.mark.triton, *([] if backend.INTERPRETING else [pytest.mark.gpu])]
         params.append(pytest.param('triton', marks=marks))
     return params

@@ -85,7 +85,7 @@ def sets(rows: int, classes: int, dtype: torch.dtype, device: str) -> list[Case]
     first = Case.make(rows, classes, dtype, device)
     if device == 'cpu':
         return [first]
-    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    cache = getattr(torch.cuda.get_device_properties(device), 'L2_cache_size', 0)  # since torch 2.5
     seeds = range(1, sets_needed(first.bytes, cache, torch.cuda.mem_get_info()[0]))
     return [first, *(Case.make(rows, classes, dtype, device, seed) for seed in seeds)]
 

@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -44,7 +43,7 @@ def provenance(device: str) -> dict[str, str]:
     return {
         'machine': torch.cuda.get_device_name() if device == 'cuda' else _cpu(),
         'torch': torch.__version__,
-        'triton': version('triton') if importlib.util.find_spec('triton') else '',
+        'triton': importlib.import_module('triton').__version__ if importlib.util.find_spec('triton') else '',
         'commit': _commit(),
     }
 
