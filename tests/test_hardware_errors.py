@@ -83,6 +83,18 @@ def test_every_logit_in_a_tile(name, dtype):
 
 
 @pytest.mark.usefixtures('_errors')
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize('name', ('focal', 'quality_focal'))
+def test_the_sum_over_one_logit(name, dtype):
+    """A plain sum has arithmetic of its own; every 31st logit, and the infinite ones and NaN."""
+    pred, place = alone(dtype)
+    parameters = dict(reduction='sum') | parameters_of(name, WIDTH)
+    with use_backend('triton'):
+        for i in [*range(0, len(pred) - 5, 31), *range(len(pred) - 5, len(pred))]:
+            check(name, 'cpu', pred[i : i + 1], torch.full_like(place[:1], WIDTH), **parameters)
+
+
+@pytest.mark.usefixtures('_errors')
 @pytest.mark.parametrize('gamma', (0, 0.5, 1, 1.5, 5))
 def test_exponents(gamma):
     pred, place = alone(torch.float32)
