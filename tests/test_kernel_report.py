@@ -96,7 +96,7 @@ def test_counts_of_sass(tool):
             'widest access (bits)': 128,
             'narrowest access (bits)': 64,
             'slots/logit': (2 + 3 * 7 + 3 + 2 + 2) / 14,
-            'without a positive': (2 + 3 * 7 + 3 + 2 + 2) / 14,
+            'slots/logit without a positive': (2 + 3 * 7 + 3 + 2 + 2) / 14,
             'FP32/logit': 3 / 14,
             'integer/logit': 3 / 14,
             'MUFU/logit': (3 * 2 + 1) / 14,
@@ -112,7 +112,7 @@ def test_counts_of_gcn(tool):
             'widest access (bits)': 128,
             'narrowest access (bits)': 128,
             'slots/logit': (2 + 2 * 5 + 1) / 15,
-            'without a positive': (2 + 2 * 5 + 1) / 15,
+            'slots/logit without a positive': (2 + 2 * 5 + 1) / 15,
             'FP32/logit': 2 / 15,
             'integer/logit': 0,
             'MUFU/logit': 2 / 15,
@@ -140,7 +140,7 @@ WITH_BRANCH = """\
 def test_tiles_with_a_positive_take_the_longer_way(tool):
     listing = tool.parse(WITH_BRANCH, 'kernel.py')
     counted = tool.count(listing, {5}, 32, slots=4, logits=4, positive_lines={7}, positive_tiles=0.25)
-    assert counted['without a positive'] == 4 / 4
+    assert counted['slots/logit without a positive'] == 4 / 4
     assert counted['slots/logit'] == (0.75 * 4 + 0.25 * 7) / 4
     assert counted['FP32/logit'] == (0.75 * 1 + 0.25 * 3) / 4
     assert counted['MUFU/logit'] == 0.25 / 4
@@ -179,13 +179,13 @@ def checked(tmp_path, *arguments, timeout=600) -> list[dict[str, str]]:
     with (tmp_path / 'report.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    rows = [row for row in rows if row['slots/logit'] and not row['kernel'].startswith('mmcv_')]
+    rows = [row for row in rows if row['predicted slots/logit'] and not row['kernel'].startswith('mmcv_')]
     for row in rows:
         assert row['narrowest access (bits)'] == row['widest access (bits)'] == '128', row
         if row['kernel'][:-4] == 'focal' and row['arch'] == 'sm_90':
             slots, mufu = LIMITS[row['kernel'][-3:], row['dtype']]
-            assert 0 < float(row['slots/logit']) <= slots, row
-            assert 0 < float(row['MUFU/logit']) <= mufu, row
+            assert 0 < float(row['predicted slots/logit']) <= slots, row
+            assert 0 < float(row['predicted MUFU/logit']) <= mufu, row
     return rows
 
 
@@ -238,23 +238,25 @@ def test_the_committed_report_is_at_the_roofline():
     assert len(rows) == 3 * 2 * 2 * 3
     for row in rows:
         share = 0.8 if (row['kernel'][-3:], row['dtype']) == ('fwd', 'bf16') else 0.95
-        assert float(row['of the memory roofline']) >= share, row
+        assert float(row['predicted share of the memory roofline']) >= share, row
 
 
 def test_odd_numbers_of_classes_in_the_committed_report():
     """At most 1.7 times the slots of 80 classes, but where memory is the limit anyway: 3 classes share a row's bytes."""
     rows = [row for row in committed() if row['arch'] == 'sm_90' and row['kernel'][:-4] in SPECS]
-    slots = {(row['kernel'], row['dtype'], row['classes']): float(row['slots/logit']) for row in rows}
+    slots = {(row['kernel'], row['dtype'], row['classes']): float(row['predicted slots/logit']) for row in rows}
     odd = [row for row in rows if row['classes'] != '80']
     assert len(odd) == 3 * len(rows) / 4
     for row in odd:
-        ratio = float(row['slots/logit']) / slots[row['kernel'], row['dtype'], '80']
-        assert round(ratio, 2) <= 1.7 or (row['classes'] == '3' and row['of the memory roofline'] == '1.00'), row
+        ratio = float(row['predicted slots/logit']) / slots[row['kernel'], row['dtype'], '80']
+        assert round(ratio, 2) <= 1.7 or (
+            row['classes'] == '3' and row['predicted share of the memory roofline'] == '1.00'
+        ), row
 
 
 def test_the_committed_report_beats_mmcv_by_8():
     slots = {
-        row['kernel']: float(row['slots/logit'])
+        row['kernel']: float(row['predicted slots/logit'])
         for row in committed()
         if (row['arch'], row['dtype'], row['classes']) == ('sm_90', 'fp32', '80')
     }

@@ -57,7 +57,7 @@ def count(
     listing: Listing, logits_lines: set[int], logit_bits: int, slots: int, logits: float,
     positive_lines: set[int] = frozenset(), positive_tiles: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """What a thread executes a logit, read off a listing: the columns before they are rounded.
+    """What a thread executes a logit, read off a listing: the columns before they are rounded and called predicted.
 
     Args:
         listing: the kernel.
@@ -82,7 +82,7 @@ def count(
         'widest access (bits)': max(i.bits for i in accesses),
         'narrowest access (bits)': min(i.bits for i in accesses),
         'slots/logit': mean([len(way) for way in ways]),
-        'without a positive': len(ways[0]) / logits,
+        'slots/logit without a positive': len(ways[0]) / logits,
         **{f'{unit}/logit': mean([counted[unit] for counted in units]) for unit in UNITS},
     }
 
@@ -208,16 +208,17 @@ def on_card(gpu: Any, moved: float, counted: dict[str, float], classes: int) -> 
     bound = max(bounds, key=bounds.get)
     return {
         'card': gpu.name,
-        'bound': bound,
-        'of the memory roofline': f'{bounds["memory"] / bounds[bound]:.2f}',
-        'ms, 200000 rows': f'{1e3 * ROWS * classes * bounds[bound]:.3g}',
-        'ms, RetinaNet batch 16': f'{1e3 * RETINANET * classes * bounds[bound]:.3g}',
+        'predicted bound': bound,
+        'predicted share of the memory roofline': f'{bounds["memory"] / bounds[bound]:.2f}',
+        'predicted ms, 200000 rows': f'{1e3 * ROWS * classes * bounds[bound]:.3g}',
+        'predicted ms, RetinaNet batch 16': f'{1e3 * RETINANET * classes * bounds[bound]:.3g}',
     }
 
 
 def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> list[dict[str, Any]]:
     """The rows of a kernel: one for each card of its architecture, or one without a card."""
-    head = head | {name: f'{value:.2f}' if isinstance(value, float) else value for name, value in counted.items()}
+    for name, value in counted.items():
+        head |= {f'predicted {name}': f'{value:.2f}'} if '/logit' in name else {name: value}
     cards = [on_card(gpu, moved, counted, head['classes']) for gpu in GPUS if gpu.arch == head['arch']]
     return [head | card for card in cards or [{'card': ''}]]
 

@@ -126,6 +126,7 @@ def off_beyond(row: Row, of: str) -> str:
 def kernels(rows: list[Row]) -> str:
     """A variant a line: issue slots a logit and the share of the memory roofline on one card, the least of it on another."""
     columns = [(dtype, kind) for dtype in ('bf16', 'fp32') for kind in ('fwd', 'bwd')]
+    share = 'predicted share of the memory roofline'
     rows = [row for row in rows if row['classes'] == '80']
     shown, other = (
         {(row['kernel'], row['dtype']): row for row in rows if row['card'] == card}
@@ -136,12 +137,12 @@ def kernels(rows: list[Row]) -> str:
         keys = [(f'{name}_{kind}', dtype) for dtype, kind in columns]
         found = [shown[key] for key in keys if key in shown]
         cells = [
-            f'{float(shown[key]["slots/logit"]):.3g} ({shown[key]["of the memory roofline"]})' if key in shown else '-'
+            f'{float(shown[key]["predicted slots/logit"]):.3g} ({shown[key][share]})' if key in shown else '-'
             for key in keys
         ]
-        mufu = max(float(row['MUFU/logit']) for row in found)
+        mufu = max(float(row['predicted MUFU/logit']) for row in found)
         registers = max((row['registers'] for row in found), key=lambda count: int(count or 0))
-        least = min(other[key]['of the memory roofline'] for key in keys if key in other)
+        least = min(other[key][share] for key in keys if key in other)
         lines.append([name, *cells, f'{mufu:.3g}', registers or '-', least])
     names = {'fwd': 'forward', 'bwd': 'backward'}
     header = ['H100', *(f'{dtype} {names[kind]}' for dtype, kind in columns)]
