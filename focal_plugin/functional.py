@@ -91,10 +91,9 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
             raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
     # A number is filled in on the device: copied there, it would be waited for.
     planes = [
-        p.to(pred.device, dtype) if isinstance(p, Tensor) else torch.full((), p, dtype=dtype, device=pred.device)
+        p.to(pred.device, dtype).expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype)
         for p in parameters
     ]
-    planes = [plane.expand(classes) for plane in planes]
     return [], torch.stack(planes)
 
 

@@ -52,7 +52,7 @@ class Case:
     @property
     def moved(self) -> int:
         """Bytes: both passes read the logits, the labels and the weights, the backward writes the gradient."""
-        return 3 * self.bytes + 2 * sum(t.nbytes for t in (self.labels, self.weight) if t is not None)
+        return 3 * self.bytes + 2 * (self.labels.nbytes + self.weight.nbytes)
 
     @property
     def upstream(self) -> float:

@@ -217,8 +217,8 @@ def on_card(gpu: Any, moved: float, counted: dict[str, float], classes: int) -> 
 
 def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> list[dict[str, Any]]:
     """The rows of a kernel: one for each card of its architecture, or one without a card."""
-    for name, value in counted.items():
-        head |= {f'predicted {name}': f'{value:.2f}'} if '/logit' in name else {name: value}
+    widths = {name: value for name, value in counted.items() if '/logit' not in name}
+    head = head | widths | {f'predicted {name}': f'{counted[name]:.2f}' for name in counted if name not in widths}
     cards = [on_card(gpu, moved, counted, head['classes']) for gpu in GPUS if gpu.arch == head['arch']]
     return [head | card for card in cards or [{'card': ''}]]
 

@@ -54,8 +54,7 @@ class Layout:
 
     def in_order(self, name: str) -> bool:
         """Whether an operand is contiguous, as flat logits are."""
-        *_, row, step = self.strides[name]
-        return row == self.classes and (step == 1 or self.classes == 1)
+        return _in_order(self.rows, self.classes, self.strides[name])
 
     @property
     def programs(self) -> int:
@@ -67,6 +66,12 @@ class Layout:
 def at_once(pred: Tensor) -> int:
     """Logits that a program reads in one access of each thread, of GROUP bytes."""
     return WARPS * LANES * GROUP // pred.element_size()
+
+
+def _in_order(rows: int, classes: int, strides: tuple[int, ...]) -> bool:
+    """Whether an operand's places follow one another as those of a contiguous matrix."""
+    *_, row, step = strides
+    return (rows == 1 or row == classes) and (classes == 1 or step == 1)
 
 
 def _joined(dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -145,11 +150,8 @@ def layout_of(
     strides = {name: tuple(dim[k] for dim in (*padded, classes)) for k, name in enumerate(OPERANDS, 1)}
     size = classes[0]
 
-    def is_contiguous(name: str) -> bool:
-        *_, row, step = strides[name]
-        return (rows == 1 or row == size) and (size == 1 or step == 1)
-
-    in_order = len(row_dims) <= 1 and is_contiguous('pred') and (out is None or by_row or is_contiguous('out'))
+    alike = ('pred',) if out is None or by_row else ('pred', 'out')
+    in_order = len(row_dims) <= 1 and all(_in_order(rows, size, strides[name]) for name in alike)
     in_order = in_order and problem.channel is None
     block = BLOCK if labels else max(DENSE_BLOCK, at_once(pred))
     # A thread to a row: of more rows, most tiles would have a positive.

@@ -26,7 +26,7 @@ def at_parameters(
 ):  # fmt: skip
     """(value, derivative) of the variant: its parameters are numbers, or a table of one a class."""
     if TABLE:
-        col, mask = tl.broadcast(col, mask)
+        col, mask = tl.broadcast(col, mask)  # a load does not, in Triton 3.1
         p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
         if PARAMETERS > 1:
             p1 = tl.load(table_ptr + C + col, mask=mask, other=0.0)
