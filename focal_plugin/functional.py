@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from focal_plugin import arguments, backend, documentation
-from focal_plugin.kernels import eager, rowwise_eager
+from focal_plugin.kernels import checks, eager
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
-from focal_plugin.ops.elementwise import elementwise
-from focal_plugin.ops.rowwise import rowwise
+from focal_plugin.ops import autograd
+from focal_plugin.parameters import check_parameter, flag, number, unknown
 
 
 def apply(
@@ -46,8 +46,8 @@ def apply(
     The other arguments are those of the public functions.
     """
     arguments.check_reduction(reduction, avg_factor)
-    arguments.check_pred(pred)
-    arguments.check_ignore_index(ignore_index)
+    pred = arguments.canonical_pred(pred)
+    ignore_index = arguments.canonical_ignore_index(ignore_index)
     if spec.skeleton == 'rowwise':
         arguments.check_rows(pred, target, weight)
     read = pred if channel is None else pred.select(1, 0)
@@ -55,10 +55,16 @@ def apply(
     weight = arguments.canonical_weight(read, weight)
     avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
     arguments.check_statistics(pred, statistics)
+    numbers, table = packed(spec, parameters, pred)
+    others = (target, score, weight, table, avg_factor)
+    more = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in others)
+    name = backend.choose(pred, more)
+    if name != 'native' or spec.prepare is not None:  # the native kernel looks for itself at what it is given
+        target, score = checks.targets_in_range(read, target, score, ignore_index)
     if spec.prepare is not None:
-        target, score, weight = spec.prepare(pred, target, score, weight, **parameters)
+        target, score, weight = spec.prepare(pred, target, score, weight, ignore_index, **parameters)
 
-    scale, divisor = float(loss_weight), None
+    scale, divisor = number('loss_weight', loss_weight), None
     if reduction == 'mean':
         if isinstance(avg_factor, Tensor):
             divisor = avg_factor
@@ -67,32 +73,42 @@ def apply(
             scale = scale / (max(count, 1) if avg_factor is None else avg_factor + eager.EPS)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
 
-    numbers, table = packed(spec, parameters, pred)
-    tensors = (target, score, weight, table, divisor)
-    more = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    name = backend.choose(pred, more)
     problem = Problem(
-        pred, target, score, weight, table, divisor, channel, spec, numbers, activated, ignore_index, scale, output
+        pred,
+        target,
+        score,
+        weight,
+        table,
+        divisor,
+        channel,
+        spec,
+        numbers,
+        flag('activated', activated),
+        ignore_index,
+        float(scale),
+        output,
     )
-    if spec.skeleton == 'rowwise':
-        return rowwise_eager.compose(problem) if more else rowwise(problem, name)
-    return eager.compose(problem) if more else elementwise(problem, name, statistics)
+    return autograd.loss_of(problem, name, statistics)
 
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
     """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
-    parameters = spec.pack(**arguments_of_spec)
+    dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
+    # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
+    in_place = {
+        name: value.to(pred.device, dtype, non_blocking=value.is_cpu) if isinstance(value, Tensor) else value
+        for name, value in arguments_of_spec.items()
+    }
+    parameters = spec.pack(**in_place)
     if not any(isinstance(p, Tensor) for p in parameters):
         return list(parameters), None
-    dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
     for p in parameters:
         # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
         if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:
             raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
     # A number is filled in on the device: copied there, it would be waited for.
     planes = [
-        p.to(pred.device, dtype).expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype)
-        for p in parameters
+        p.expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype) for p in parameters
     ]
     return [], torch.stack(planes)
 
@@ -102,19 +118,17 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     known = {p.name: p for p in spec.parameters}
 
     def loss(pred, target, weight=None, *, reduction='mean', avg_factor=None, ignore_index=None, **given) -> Tensor:
-        arguments.check_pred(pred)
-        classes, device = pred.size(-1), pred.device
+        pred = arguments.canonical_pred(pred)
+        classes = pred.size(-1)
         common = {}
         if spec.probabilities is not None:
-            flag = given.pop(spec.probabilities, False)
-            common['activated'] = flag if spec.probabilities == 'activated' else not flag
+            given_flag = flag(spec.probabilities, given.pop(spec.probabilities, False))
+            common['activated'] = given_flag is (spec.probabilities == 'activated')
         if spec.statistics:
             common['statistics'] = given.pop('statistics', None)
         if not given.keys() <= known.keys():
-            raise TypeError(arguments.unknown(f'{spec.function}()', next(iter(given.keys() - known.keys())), known))
-        parameters = {
-            name: arguments.check_parameter(p, given.get(name, p.default), classes, device) for name, p in known.items()
-        }
+            raise TypeError(unknown(f'{spec.function}()', next(iter(given.keys() - known.keys())), known))
+        parameters = {name: check_parameter(p, given.get(name, p.default), classes) for name, p in known.items()}
         return apply(
             spec,
             parameters,
@@ -194,12 +208,12 @@ def mask_focal_loss(
             outside its range.
         TypeError: a wrong type or dtype.
     """
-    arguments.check_pred(pred)
+    pred = arguments.canonical_pred(pred)
     pred, target, channel, weight = arguments.canonical_masks(pred, target, labels, weight)
     given = {'gamma': gamma, 'alpha': alpha}
     return apply(
         MASKS,
-        {p.name: arguments.check_parameter(p, given[p.name]) for p in MASKS.parameters},
+        {p.name: check_parameter(p, given[p.name]) for p in MASKS.parameters},
         pred,
         target,
         weight,

@@ -78,7 +78,7 @@ def focal_star(x, y, positive, eps, gamma, beta, alpha) -> Point:
     a = alpha_t(alpha, y)
     z = gamma * times(2 * y - 1, x) + beta
     slope = -a * (2 * y - 1) / (1 + np.exp(z))
-    value = a * softplus(-z) / gamma
+    value = times(a, softplus(-z)) / gamma
     # z of a soft target is rounded where 2 y - 1 and the sum are: p^gamma, in effect.
     rounding = np.where((y == 0) | (y == 1) | ~np.isfinite(x), 0, np.abs(gamma * x) + beta)
     through_value, through_slope = a / (1 + np.exp(z)) * rounding / gamma, np.abs(slope) / (1 + np.exp(-z)) * rounding

@@ -66,7 +66,7 @@ def test_what_is_not_known_is_refused(tool):
     with tool.Trace(), pytest.raises(LookupError, match=r'index\.Tensor'):
         x[torch.tensor([0, 2])]
     logits, labels = torch.empty(6, 5, device='meta'), torch.empty(6, dtype=torch.int64, device='meta')
-    with tool.as_on_gpu(), tool.Trace(), pytest.raises(LookupError, match=r'focal_plugin\.elementwise_forward'):
+    with tool.as_on_gpu(), tool.Trace(), pytest.raises(LookupError, match=r'focal_plugin\.loss_forward'):
         tool.FusedFocalLoss()(logits, labels)
     with tool.as_on_gpu(), tool.Trace(tool.KERNELS), pytest.raises(LookupError, match="output 'element'"):
         tool.FusedFocalLoss(reduction='none')(logits, labels)

@@ -299,8 +299,8 @@ def test_opcheck(any_backend, device):
             *(pred.flatten(2), target.flatten(1), None, None, None, None, labels),
             *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
         )
-        torch.library.opcheck(library.elementwise_forward, problem)
-        torch.library.opcheck(library.elementwise_backward, (upstream, *problem, False))
+        torch.library.opcheck(library.loss_forward, problem)
+        torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
 
 
 def test_twice_differentiable():

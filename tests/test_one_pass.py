@@ -13,7 +13,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.ops import library
-from focal_plugin.ops.elementwise import elementwise
+from focal_plugin.ops.autograd import loss_of
 
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 N, C = 1031, 7  # several tiles, none of them whole
@@ -86,7 +86,7 @@ def test_every_loss_and_kind_of_target(name, reason, kind, monkeypatch):
 
     def call(leaf):
         problem = Problem(leaf, target, score, weight, table, factor, None, spec, packed, activated, None, 0.5, 'sum')
-        return elementwise(problem, 'native')
+        return loss_of(problem, 'native')
 
     value, grad = two_passes(call, pred)
     seen_value, seen_grad = one_pass(call, pred, monkeypatch)

@@ -32,10 +32,10 @@ def test_opcheck(any_backend, device, output, dense):
         *(pred, target, None, weight[:, None].expand(N, C), None, avg_factor, None),
         *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
     )
-    torch.library.opcheck(library.elementwise_forward, problem)
+    torch.library.opcheck(library.loss_forward, problem)
     upstream = torch.rand({'sum': (1,), 'row': (N,), 'element': (N, C)}[output], device=device)
     for gathers in (False, True):
-        torch.library.opcheck(library.elementwise_backward, (upstream, *problem, gathers))
+        torch.library.opcheck(library.loss_backward, (upstream, *problem, gathers))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')

@@ -5,7 +5,7 @@ import torch
 
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
-from focal_plugin.ops.elementwise import elementwise
+from focal_plugin.ops.autograd import loss_of
 
 import oracle
 
@@ -24,7 +24,7 @@ def test_a_score_is_the_target_of_its_positive(any_backend, device, layout):
     problem = Problem(
         leaf, labels.to(device), score.to(device), None, None, None, None, spec, parameters, False, None, 0.5, 'sum'
     )
-    loss = elementwise(problem, any_backend)
+    loss = loss_of(problem, any_backend)
     loss.backward()
     dense = torch.from_numpy(oracle.dense_target(labels, 5)) * score[..., None]
     exact = oracle.sigmoid_focal_loss(pred, dense, gamma=1.5, reduction='sum', upstream=0.5)

@@ -82,9 +82,11 @@ def test_shapes_and_reductions(device, shape, reduction):
     assert loss.shape == (shape[:-1] if reduction == 'none' else ())
 
 
-def test_one_class_is_certain(device):
-    loss, grad = check(device, *inputs(6, 1))
-    assert loss == 0 and (grad == 0).all()
+def test_one_class_is_refused(device):
+    """It is certain whatever its logit, and would train nothing."""
+    pred, labels, weight = inputs(6, 1)
+    with pytest.raises(ValueError, match='a softmax over one class is 1 whatever its logit.*FusedFocalLoss'):
+        functional.softmax_focal_loss(pred.to(device), labels.to(device), weight.to(device))
 
 
 @pytest.mark.parametrize('dtype', DTYPES[:3], ids=str)
@@ -238,12 +240,12 @@ def test_opcheck(any_backend, device, output):
     pred, labels, weight = (t.to(device) for t in inputs(7, 5))
     avg_factor = torch.tensor([3.0], device=device) if output == 'sum' else None
     problem = (
-        *(pred, labels, weight[:, None].expand(7, 5), None, avg_factor),
-        *('softmax_focal', [2.0, 0.25, 0.0], None, 0.5, output, any_backend),
+        *(pred, labels, None, weight[:, None].expand(7, 5), None, avg_factor, None),
+        *('softmax_focal', [2.0, 0.25, 0.0], False, None, 0.5, output, any_backend),
     )
-    torch.library.opcheck(library.rowwise_forward, problem)
+    torch.library.opcheck(library.loss_forward, problem)
     upstream = torch.rand((1,) if output == 'sum' else (7,), device=device)
-    torch.library.opcheck(library.rowwise_backward, (upstream, *problem))
+    torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')

@@ -49,8 +49,8 @@ OPS = {
     'max': 'check of labels',
     'sigmoid_focal_loss_forward': 'kernel',
     'sigmoid_focal_loss_backward': 'kernel',
-    'elementwise_forward': 'kernel',
-    'elementwise_backward': 'kernel',
+    'loss_forward': 'kernel',
+    'loss_backward': 'kernel',
     'mul': 'times weight',
     'sum': 'sum',
     '_to_copy': 'cast',
@@ -95,8 +95,8 @@ def partial_sums(*args) -> list[Tensor]:
 KERNELS = {
     MMCV.sigmoid_focal_loss_forward.default: no_scratch,
     MMCV.sigmoid_focal_loss_backward.default: no_scratch,
-    library.elementwise_forward: partial_sums,
-    library.elementwise_backward: no_scratch,
+    library.loss_forward: partial_sums,
+    library.loss_backward: no_scratch,
 }
 
 

@@ -1,8 +1,10 @@
 """Checks that look at values. They run on the CPU only: on a GPU looking would synchronise."""
 
 import torch
+from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.tracing import may_look
 
 
 def _has_background(problem: Problem) -> bool:
@@ -10,32 +12,41 @@ def _has_background(problem: Problem) -> bool:
     return problem.spec.skeleton == 'elementwise'
 
 
+def _is_ignored(problem: Problem) -> Tensor | None:
+    """Which rows are left out, or None."""
+    if problem.ignore_index is None or not problem.has_labels:
+        return None
+    return problem.target == problem.ignore_index
+
+
 def check_labels(problem: Problem) -> None:
     """Raises ValueError for a label that no class has and that is not ignored."""
-    if not problem.has_labels or problem.target.device.type != 'cpu':
+    if not problem.has_labels or not may_look(problem.target):
         return
     bad = (problem.target < 0) | (problem.target >= problem.pred.size(-1) + _has_background(problem))
-    if problem.ignore_index is not None:
-        bad &= problem.target != problem.ignore_index
+    ignored = _is_ignored(problem)
+    if ignored is not None:
+        bad &= ~ignored
     if bad.any():
         raise bad_label(int(problem.target[bad][0]), problem)
 
 
 def bad_label(label: int, problem: Problem) -> ValueError:
-    classes = problem.pred.size(-1)
+    classes, name = problem.pred.size(-1), problem.spec.function
     if _has_background(problem):
         range_, background = f'[0, {classes}]', f'and {classes} for the background'
     else:
         range_, background = f'[0, {classes})', 'the background, if there is one, among them'
     return ValueError(
         f'label {label} is outside {range_}: logits of {classes} classes (C) take labels 0 to {classes - 1}, {background}. '
-        f'Does num_classes match the annotations? To leave such rows out: ignore_index={label}'
+        f'Does num_classes match the annotations? To leave such rows out write ignore_index={label}, an argument of '
+        f'functional.{name}() and of its class (loss_cls=dict(..., ignore_index={label}))'
     )
 
 
 def check_channels(problem: Problem) -> None:
     """Raises ValueError for a label of a mask that no channel has."""
-    if problem.channel.device.type != 'cpu' or torch.compiler.is_compiling():
+    if not may_look(problem.channel):
         return
     bad = (problem.channel < 0) | (problem.channel >= problem.pred.size(1))
     if bad.any():
@@ -52,15 +63,60 @@ def bad_channel(label: int, problem: Problem) -> ValueError:
 
 def check_probabilities(problem: Problem) -> None:
     """Raises ValueError for a probability outside [0, 1]."""
-    if not problem.activated or problem.pred.device.type != 'cpu' or problem.pred.numel() == 0:
+    if not problem.activated or not may_look(problem.pred) or problem.pred.numel() == 0:
         return
     pred = problem.pred.detach()
     if problem.channel is not None:
         check_channels(problem)
         pred = pred[torch.arange(pred.size(0)), problem.channel]
-    low, high = (float(v) for v in torch.aminmax(pred))
+    if _is_within(pred, 0.0):
+        return
+    ignored = _is_ignored(problem)
+    low, high = _ends(pred if ignored is None else pred[~ignored])
     if low < 0 or high > 1:
         raise ValueError(
             f'activated=True takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write '
             f'activated=False'
         )
+
+
+def targets_in_range(
+    pred: Tensor, target: Tensor, score: Tensor | None, ignore_index: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """(dense target or labels, scores) in [0, 1]: the quality of equal boxes may be rounded to just above 1.
+
+    Raises:
+        ValueError: a dense target, or the score of a positive that is not ignored, is farther outside.
+    """
+    is_dense = target.dim() == pred.dim()
+    values = target if is_dense else score
+    if values is None or values.dtype == torch.bool or not may_look(values):
+        return target, score
+    used = values.detach()
+    if _is_within(used, 0.0):
+        return target, score
+    if not is_dense:
+        is_used = (target >= 0) & (target < pred.size(-1))
+        used = used[is_used if ignore_index is None else is_used & (target != ignore_index)]
+    rounding = 4 * torch.finfo(used.dtype).eps if used.is_floating_point() else 0.0
+    if not _is_within(used, rounding):
+        low, high = _ends(used)
+        name = 'a dense target holds' if is_dense else 'scores of labels are'
+        remedy = 'divide masks of 0 and 255 by 255; weight leaves elements out' if is_dense else 'clamp them'
+        raise ValueError(f'{name} values in [0, 1], got values from {low:g} to {high:g}: {remedy}')
+    values = values.clamp(0, 1)
+    return (values, score) if is_dense else (target, values)
+
+
+def _is_within(values: Tensor, rounding: float) -> bool:
+    """Whether all values lie in [0, 1], NaN left aside."""
+    low, high = _ends(values)
+    return -rounding <= low and high <= 1 + rounding
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """The least and the greatest value, NaN left aside; zeros where there is none."""
+    if values.numel() == 0:
+        return 0.0, 0.0
+    low, high = (float(end) for end in values.aminmax())
+    return (low, high) if low == low else _ends(values[values == values])

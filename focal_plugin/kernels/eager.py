@@ -5,85 +5,91 @@ import math
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.checks import check_channels, check_labels, check_probabilities
+from focal_plugin.kernels.checks import check_channels, check_labels
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.math.derivatives import (
+    finite,
+    limit,
+    saturating,
+    shifted_terms,
+    stopped_terms,
+    terms_of_logit,
+    times,
+)
+from focal_plugin.tracing import may_look
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
 CHUNK = {'cpu': 2**17}
 GPU_CHUNK = 2**24
 EPS = torch.finfo(torch.float32).eps
+SUM_RUN = 512  # losses that one thread adds: a chunk has too few runs of them to be shared out
 
 
-class Terms(torch.autograd.Function):
-    """x, p, q = 1 - p, log p, log q of a logit or a probability, with exact derivatives where the formulas saturate.
+def finite_logits(pred: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """(logits in the dtype of the arithmetic without infinities, which were infinite, or None: none for sure).
 
-    Autograd through abs() or max() gives half or no gradient at a logit of 0; these derivatives hold everywhere. For a
-    probability they follow torch's binary_cross_entropy (logarithms stop at -100, p (1 - p) at 1e-12) or, given an
-    epsilon, mmdet's Gaussian focal loss, which adds it inside the logarithms.
+    On a CPU those with infinities are float64, in which even the least slope makes a large number of what grows with them.
     """
-
-    @staticmethod
-    def forward(ctx, pred: Tensor, activated: bool, epsilon: float) -> tuple[Tensor, ...]:
-        if activated and epsilon:
-            p, q = pred.clone(), 1 - pred
-            log_p = (p + epsilon).log()
-            log_q = torch.where(p < 0.5, torch.log1p(-p), (q + epsilon).log())
-            x = log_p - log_q
-        elif activated:
-            p, q = pred.clone(), 1 - pred
-            log_p, log_q = p.log().clamp(min=-100), torch.log1p(-p).clamp(min=-100)
-            x = log_p - log_q
-        else:
-            x, p, q = pred.clone(), torch.sigmoid(pred), torch.sigmoid(-pred)
-            log1p = torch.log1p(pred.abs().neg_().exp_())
-            log_p, log_q = pred.clamp(max=0) - log1p, (-pred).clamp(max=0) - log1p
-        ctx.activated, ctx.epsilon = activated, epsilon
-        ctx.save_for_backward(p, q)
-        return x, p, q, log_p, log_q
-
-    @staticmethod
-    def backward(ctx, gx, gp, gq, glog_p, glog_q):
-        p, q = ctx.saved_tensors
-        variance = p * q
-        if ctx.activated and ctx.epsilon:
-            grad = gp - gq + glog_p / (p + ctx.epsilon) - glog_q / (q + ctx.epsilon)
-            return grad, None, None
-        grad = gx + (gp - gq) * variance + glog_p * q - glog_q * p
-        return (grad / variance.clamp(min=1e-12) if ctx.activated else grad), None, None
+    seen = pred.detach()
+    if not may_look(seen):
+        return finite(pred.to(dtype)), seen.isinf()
+    if seen.numel() == 0 or all(end.isfinite() for end in torch.aminmax(seen)):
+        return pred.to(dtype), None
+    return finite(pred.to(torch.float64)), seen.isinf()
 
 
-def point(problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None) -> Tensor:
+def parameters_of(problem: Problem, dtype: torch.dtype) -> list:
+    """The packed parameters in the dtype of the arithmetic: numbers, or vectors over the classes."""
+    if problem.table is not None:
+        return list(problem.table.to(dtype).unbind())
+    # The exponent stays a number, to be recognised.
+    exponent, *others = problem.parameters
+    return [exponent, *(torch.full((), v, dtype=dtype, device=problem.pred.device) for v in others)]
+
+
+def terms_of(problem: Problem, pred: Tensor, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """((x, p, q, log p, log q), all finite; which stand for those of an infinite logit, or None)."""
+    if not problem.activated:
+        x, is_infinite = finite_logits(pred, dtype)
+        return (x, *terms_of_logit(x)), is_infinite
+    p = saturating(pred, dtype)
+    q, log_p, log_q = (shifted_terms if problem.spec.probability_epsilon else stopped_terms)(p)
+    return (log_p - log_q, p, q, log_p, log_q), None
+
+
+def point(
+    problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None, dtype: torch.dtype
+) -> Tensor:
     """The weighted loss of each element, differentiable in pred, target, score and weight."""
-    dtype = torch.promote_types(pred.dtype, torch.float32)
     ignored = wrong = None
     if problem.has_labels:
-        classes = pred.size(-1)
         label = target.unsqueeze(-1)
-        is_positive = label == torch.arange(classes, device=pred.device)
-        y = is_positive if score is None else is_positive * score.unsqueeze(-1).to(dtype)
+        is_positive = label == torch.arange(pred.size(-1), device=pred.device)
         if problem.ignore_index is not None:
+            # What these rows hold must get neither into the loss nor, times 0, into a gradient.
             ignored = label == problem.ignore_index
-            pred = torch.where(ignored, 0, pred)  # a NaN there would get into the gradient
-        if pred.device.type != 'cpu' or torch.compiler.is_compiling():
-            wrong = (label < 0) | (label > classes)  # check_labels did not look
+            pred = torch.where(ignored, 0, pred)
+            weight = None if weight is None else torch.where(ignored, 0, weight)
+            is_positive = is_positive & ~ignored
+        if not may_look(pred):
+            wrong = (label < 0) | (label > pred.size(-1))  # check_labels did not look
             wrong = wrong if ignored is None else wrong & ~ignored
     else:
+        is_positive = ~(target <= 0)  # NaN among them: it has to reach the loss
+    terms, is_infinite = terms_of(problem, pred, dtype)
+    dtype = terms[0].dtype
+    if not problem.has_labels:
         y = target.to(dtype)
-        is_positive = y > 0
-    if problem.table is None:
-        # The exponent stays a number, to be recognised; the others take the dtype of the arithmetic.
-        exponent, *others = problem.parameters
-        parameters = [exponent, *(torch.full((), v, dtype=dtype, device=pred.device) for v in others)]
     else:
-        parameters = problem.table.to(dtype).unbind()
-    epsilon = problem.spec.probability_epsilon
-    terms = Terms.apply(pred.to(dtype), problem.activated, epsilon)
-    value = problem.spec.value(*terms, y, is_positive, *parameters)
+        y = is_positive if score is None else torch.where(is_positive, score.unsqueeze(-1).to(dtype), 0)
+    value = problem.spec.value(*terms, y, is_positive, *parameters_of(problem, dtype))
     if weight is not None:
         value = value * weight.to(dtype)
+    if is_infinite is not None:
+        value = limit(value, is_infinite)
     if wrong is not None:
-        value = value * torch.where(wrong, float('nan'), 1.0)
-    return value if ignored is None else torch.where(ignored, 0.0, value)
+        value = value * torch.where(wrong, float('nan'), 1.0).to(dtype)
+    return value if ignored is None else torch.where(ignored, 0, value)
 
 
 def _chunks(shape: torch.Size, limit: int):
@@ -117,46 +123,68 @@ def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
 def scale_of(problem: Problem) -> Tensor | float:
     if problem.avg_factor is None:
         return problem.scale
-    return problem.scale / (problem.avg_factor.to(torch.promote_types(problem.pred.dtype, torch.float32)) + EPS)
+    return problem.scale / (problem.avg_factor.to(arithmetic(problem)) + EPS)
+
+
+def arithmetic(problem: Problem) -> torch.dtype:
+    return torch.promote_types(problem.pred.dtype, torch.float32)
+
+
+def scaled(values: Tensor, scale: Tensor | float) -> Tensor:
+    """Losses times a scale, of which 0 silences infinite ones too."""
+    if not isinstance(scale, Tensor):
+        if scale != 0:
+            return values * scale
+        scale = torch.zeros((), dtype=values.dtype, device=values.device)
+    scale = scale.to(values.dtype)
+    # A (1,) avg_factor gives a () sum its shape.
+    return times(*torch.broadcast_tensors(values, scale))
+
+
+def total_of(values: Tensor) -> Tensor:
+    """The sum of a chunk in float64, in an order that does not depend on the number of threads."""
+    values = values.flatten()
+    rest = values.numel() % SUM_RUN
+    runs, last = values[: values.numel() - rest].view(-1, SUM_RUN), values[values.numel() - rest :]
+    return runs.sum(-1).double().sum() + last.sum().double()
 
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
-    pred, scale = problem.pred, scale_of(problem)
+    pred, scale, dtype = problem.pred, scale_of(problem), arithmetic(problem)
     if problem.reduce:
-        total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
+        total = pred.new_zeros((), dtype=torch.float64)
         for piece in pieces(problem):
-            total += point(problem, *piece).sum()
-        return total * scale
+            total += total_of(point(problem, *piece, dtype))
+        return scaled(total.to(dtype), scale)
     by_row = problem.output == 'row'
     out = pred.new_empty(pred.shape[:-1]) if by_row else torch.empty_like(pred)
     for *piece, to in pieces(problem, out):
-        values = point(problem, *piece)
-        to.copy_((values.sum(-1) if by_row else values) * scale)
+        values = point(problem, *piece, dtype)
+        to.copy_(scaled(values.sum(-1) if by_row else values, scale))
     return out
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
-    scale = scale_of(problem)
+    scale, dtype = scale_of(problem), arithmetic(problem)
     out = torch.empty_like(problem.pred)
     if problem.reduce:
         by_upstream, upstream = upstream, None
     else:
         by_upstream = 1.0
-    # Far beyond where every derivative is constant; an infinite logit would meet a 0.
-    finite = torch.finfo(problem.pred.dtype).max
-    largest = min(1e30, finite)
+    largest = torch.finfo(problem.pred.dtype).max
     for pred, *piece, to, grad in pieces(problem, out, upstream, whole_rows=statistics is not None):
         with torch.enable_grad():
-            leaf = pred.detach() if problem.activated else pred.detach().clamp(-largest, largest)
-            leaf = leaf.to(torch.promote_types(pred.dtype, torch.float32)).requires_grad_()
-            (derivative,) = torch.autograd.grad(point(problem, leaf, *piece).sum(), leaf)
+            leaf = pred.detach().to(dtype).requires_grad_()
+            (derivative,) = torch.autograd.grad(point(problem, leaf, *piece, dtype).sum(), leaf)
         derivative = derivative * scale
         if statistics is not None:
             _gather(statistics, problem, derivative, piece[0])
         derivative = derivative * (by_upstream if grad is None else grad)
+        if problem.has_labels and problem.ignore_index is not None:
+            derivative = torch.where(piece[0].unsqueeze(-1) == problem.ignore_index, 0, derivative)
         # The derivative by a probability reaches 1e12 at the ends.
-        to.copy_(derivative.clamp(-finite, finite) if problem.activated else derivative)
+        to.copy_(derivative.clamp(-largest, largest) if problem.activated else derivative)
     return out
 
 
@@ -165,10 +193,11 @@ def _gather(statistics: Tensor, problem: Problem, derivative: Tensor, target: Te
     if problem.has_labels:
         is_positive = target.unsqueeze(-1) == torch.arange(problem.pred.size(-1), device=target.device)
     else:
-        is_positive = target > 0
-    size, classes = derivative.abs().double(), derivative.size(-1)
+        is_positive = ~(target <= 0)
+    rows, classes = math.prod(derivative.shape[:-1]), derivative.size(-1)
+    size = derivative.abs().double()
     for row, part in enumerate((is_positive, ~is_positive)):
-        statistics[row] += (size * part).reshape(-1, classes).sum(0)
+        statistics[row] += torch.where(part, size, 0).reshape(rows, classes).sum(0)
 
 
 def of_own_channel(problem: Problem) -> Problem:
@@ -179,19 +208,31 @@ def of_own_channel(problem: Problem) -> Problem:
     pred, channel = problem.pred, problem.channel
     inside = (channel >= 0) & (channel < pred.size(1))
     own = pred[torch.arange(pred.size(0), device=pred.device), torch.where(inside, channel, 0)]
-    if pred.device.type != 'cpu' or torch.compiler.is_compiling():
+    if not may_look(pred):
         own = torch.where(inside.unsqueeze(-1), own, float('nan'))  # check_channels did not look
     return problem._replace(pred=own, channel=None)
 
 
+def widest(problem: Problem) -> torch.dtype:
+    """The dtype of composed losses: float64, because their derivatives by targets, and second ones, cancel.
+
+    A compiler fuses what it gets, and is given the arithmetic of the kernels; Apple's GPUs have no float64.
+    """
+    narrow = torch.compiler.is_compiling() or problem.pred.device.type == 'mps'
+    return arithmetic(problem) if narrow else torch.float64
+
+
 def compose(problem: Problem) -> Tensor:
-    """The loss as plain autograd operations: differentiable in target, weight and avg_factor too, and twice."""
+    """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
     problem = of_own_channel(problem)
-    if not torch.compiler.is_compiling():  # there a wrong label or probability gives NaN, as on a GPU
-        check_labels(problem)
-        check_probabilities(problem)
-    values = point(problem, problem.pred, problem.target, problem.score, problem.weight)
+    check_labels(problem)
+    values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem))
+    return composed(problem, values)
+
+
+def composed(problem: Problem, values: Tensor) -> Tensor:
+    """The reduction of composed losses."""
     if problem.reduce:
-        return values.sum() * scale_of(problem)
+        return scaled(total_of(values), scale_of(problem)).to(arithmetic(problem))
     values = values.sum(-1) if problem.output == 'row' else values
-    return (values * scale_of(problem)).to(problem.pred.dtype)
+    return scaled(values, scale_of(problem)).to(problem.pred.dtype)

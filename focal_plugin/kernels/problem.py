@@ -59,6 +59,11 @@ class Problem(NamedTuple):
         first = self.parameters[0] if self.table is None else -1
         return int(first) if first in (0.0, 1.0, 2.0, 4.0) else -1
 
+    @property
+    def vanishes(self) -> bool:
+        """Whether a factor of the loss may be 0, which silences the infinite loss of an infinite logit."""
+        return self.table is not None or any(self.parameters[k] == 0 for k in self.spec.factors)
+
     def per_element(self, upstream: Tensor) -> Tensor:
         """An upstream gradient of the output, as a view of pred's shape where it is one a row."""
         return upstream.unsqueeze(-1).expand(self.own(self.pred).shape) if self.output == 'row' else upstream

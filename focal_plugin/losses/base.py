@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.math import SPECS, Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
+from focal_plugin.parameters import check_parameter, unknown
 from focal_plugin.rows import Rows
 
 _COMMON = ('reduction', 'loss_weight')
@@ -90,7 +91,7 @@ class FusedLoss(nn.Module):
             setattr(self, spec.probabilities, bool(values.pop(spec.probabilities)))
         for parameter in (*self.own, *spec.parameters):
             if parameter.name in values:
-                value = arguments.check_parameter(parameter, values[parameter.name])
+                value = check_parameter(parameter, values[parameter.name])
                 self._set_parameter(parameter.name, value)
         self.given_arguments = {name: given[name] for name in spec.defaults if name in given}
 
@@ -98,7 +99,7 @@ class FusedLoss(nn.Module):
         of_others = _anyones_arguments() - {*self.withheld}
         for name in self.ignored_arguments:
             if name not in of_others:
-                message = arguments.unknown(kind, name, sorted(of_others | known.keys()))
+                message = unknown(kind, name, sorted(of_others | known.keys()))
                 raise TypeError(f'{message} (_delete_=True leaves out what a config inherits)')
         if self.ignored_arguments:
             names = ', '.join(f'{name}={value!r}' for name, value in self.ignored_arguments.items())

@@ -41,7 +41,7 @@ class FusedMaskFocalLoss(FusedLoss):
         Returns:
             Tensor: The loss; float32 where it is reduced.
         """
-        arguments.check_pred(pred)
+        pred = arguments.canonical_pred(pred)
         pred, target, channel, weight = arguments.canonical_masks(pred, target, labels, weight)
         return self.run(
             pred, target, weight, avg_factor, reduction_override, channel=channel, part=1 / max(pred.size(-1), 1)

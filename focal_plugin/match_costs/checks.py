@@ -8,6 +8,7 @@ from torch import Tensor
 from focal_plugin import arguments
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.losses.base import FusedLoss
+from focal_plugin.tensors import INTEGERS, on_device_of
 
 
 def built(kind: str, config: dict | None, given: dict, binary: bool) -> FusedLoss:
@@ -57,11 +58,11 @@ def _check_numbers(kind: str, loss: FusedLoss) -> None:
 
 
 def check_labels(scores: Tensor, labels: Tensor) -> None:
-    arguments.check_pred(scores)
-    arguments.on_device_of(scores, 'labels', labels)
+    arguments.canonical_pred(scores)
+    on_device_of(scores, 'labels', labels)
     if scores.dim() != 2:
         raise ValueError(f'scores must be logits of shape (queries, classes), got {tuple(scores.shape)}')
-    if labels.dtype not in arguments.INTEGERS:
+    if labels.dtype not in INTEGERS:
         raise TypeError(f'labels must be integers, got {labels.dtype}: write labels.long()')
     if labels.dim() != 1:
         raise ValueError(f'labels must have the shape (objects,), got {tuple(labels.shape)}')
@@ -78,10 +79,8 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
 
 
 def check_masks(pred: Tensor, masks: Tensor) -> None:
-    arguments.check_pred(pred)
-    arguments.on_device_of(pred, 'masks', masks)
-    if masks.is_complex():
-        raise TypeError(f'masks must be real, got {masks.dtype}')
+    arguments.canonical_pred(pred)
+    on_device_of(pred, 'masks', masks)
     # As in mmdet one of the two may be flat already, or have a channel more.
     fit = min(pred.dim(), masks.dim()) > 1 and pred.shape[1:].numel() == masks.shape[1:].numel()
     if not fit or (pred.dim() == masks.dim() and pred.shape[1:] != masks.shape[1:]):

@@ -104,5 +104,5 @@ def _weight(loss: FusedLoss, logits: Tensor, labels: Tensor, classes: int) -> Te
         return None
     rows = logits.new_empty(()).expand(len(labels), classes)  # only its shape and device are read
     parameters = {name: getattr(loss, name) for name in spec.defaults}
-    *_, weight = spec.prepare(rows, labels, None, None, **parameters)
+    *_, weight = spec.prepare(rows, labels, None, None, None, **parameters)
     return None if weight is None else weight[:, 0].expand(1, logits.size(1))

@@ -13,7 +13,7 @@ def pack(samples_per_class, class_beta, gamma):
     return gamma, 1.0, 1.0
 
 
-def prepare(pred, target, score, weight, samples_per_class, class_beta, gamma):
+def prepare(pred, target, score, weight, ignore_index, samples_per_class, class_beta, gamma):
     """Multiplies the weight of each row by that of its label."""
     if target.dim() == pred.dim():
         raise ValueError('class_balanced_focal_loss weights a row by its label: write labels instead of a dense target')
@@ -22,20 +22,24 @@ def prepare(pred, target, score, weight, samples_per_class, class_beta, gamma):
         raise ValueError(
             f'samples_per_class holds {len(samples_per_class)} numbers for logits of {classes} classes: write one a class'
         )
-    factor = _factors(samples_per_class, class_beta, pred.device)[target.clamp(0, classes)].unsqueeze(-1)
+    factor = _factors(samples_per_class, class_beta, pred.device, torch.promote_types(pred.dtype, torch.float32))[
+        target.clamp(0, classes)
+    ].unsqueeze(-1)
     if weight is not None:
         factor = factor * (weight[..., :1] if weight.stride(-1) == 0 else weight)
     return target, score, factor.expand(pred.shape)
 
 
 @functools.lru_cache(maxsize=32)
-def _factors(samples_per_class: tuple[float, ...], class_beta: float, device: torch.device) -> torch.Tensor:
+def _factors(
+    samples_per_class: tuple[float, ...], class_beta: float, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
     """(1 - beta) / (1 - beta^n) of each class, scaled to the sum C, and 1 for the background."""
     samples = torch.tensor(samples_per_class, dtype=torch.float64)
     # -expm1(n log beta) is 1 - beta^n without its cancellation; beta 0 leaves 1.
     effective = -torch.expm1(samples * torch.tensor(class_beta, dtype=torch.float64).log())
     factor = 1 / effective
-    return torch.cat([factor * (len(samples) / factor.sum()), factor.new_ones(1)]).float().to(device)
+    return torch.cat([factor * (len(samples) / factor.sum()), factor.new_ones(1)]).to(device, dtype)
 
 
 SPEC = Spec(
@@ -50,6 +54,7 @@ SPEC = Spec(
         replace(GAMMA, vector=False),
     ),
     pack=pack,
+    factors=(1, 2),
     value=focal.value,
     value_and_grad=focal.value_and_grad,
     prepare=prepare,

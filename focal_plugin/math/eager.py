@@ -1,4 +1,4 @@
-"""Helpers of the eager point functions: exact at y = 0 and y = 1, where 0 * inf would be NaN.
+"""Helpers of the eager point functions. All terms are finite, so that a factor of exactly 0 silences what it multiplies.
 
 y is a bool tensor where every target is 0 or 1 (labels).
 """
@@ -8,36 +8,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from focal_plugin.math.derivatives import log_mix
+
 
 def choose(y: Tensor, one: Tensor, zero: Tensor) -> Tensor:
-    """The mean y * one + (1 - y) * zero; where y needs no gradient, exactly one or zero at the ends."""
-    if y.dtype == torch.bool:
-        return torch.where(y, one, zero)
-    mixed = y * one + (1 - y) * zero
-    if y.requires_grad:
-        return mixed
-    return torch.where(y == 1, one, torch.where(y == 0, zero, mixed))
+    """The mean y * one + (1 - y) * zero."""
+    return torch.where(y, one, zero) if y.dtype == torch.bool else y * one + (1 - y) * zero
 
 
 def log_choose(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor) -> Tensor:
-    """log(choose(y, one, zero)), from the logarithms themselves at the ends."""
-    if y.dtype == torch.bool:
-        return torch.where(y, log_one, log_zero)
-    mixed = y * one + (1 - y) * zero
-    if y.requires_grad:
-        return mixed.log()
-    soft = torch.where((y == 0) | (y == 1), torch.ones_like(mixed), mixed).log()
-    return torch.where(y == 1, log_one, torch.where(y == 0, log_zero, soft))
+    """log(choose(y, one, zero)), given the two logarithms too."""
+    return torch.where(y, log_one, log_zero) if y.dtype == torch.bool else log_mix(y, one, zero, log_one, log_zero)
+
+
+def _one(base: Tensor) -> Tensor:
+    return base - base + 1  # NaN stays NaN
 
 
 def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float) -> Tensor:
     """base ** exponent; through the logarithm of the base where the exponent is not 0, 1 or 2."""
     if not isinstance(exponent, Tensor):
-        direct = {0.0: torch.ones_like, 1.0: torch.clone, 2.0: torch.square}.get(exponent)
+        direct = {0.0: _one, 1.0: torch.clone, 2.0: torch.square}.get(exponent)
         return (exponent * log_base()).exp() if direct is None else direct(base)
     zero = exponent == 0
     # The inner where keeps a NaN of 0 * inf out of the gradient too.
-    return torch.where(zero, 1.0, (exponent * torch.where(zero, 0.0, log_base())).exp())
+    return torch.where(zero, _one(base), (exponent * torch.where(zero, 0.0, log_base())).exp())
 
 
 def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
@@ -55,9 +50,9 @@ def distance_power(y: Tensor, p: Tensor, q: Tensor, exponent: Tensor | float) ->
 
 def modulated_focal(p, q, log_p, log_q, y, gamma) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - p_t, (1 - p_t) ** gamma, cross-entropy)."""
-    wrong = choose(y, q, p)
-    modulating = power(wrong, lambda: log_choose(y, q, p, log_q, log_p), gamma)
-    return wrong, modulating, -choose(y, log_p, log_q)
+    one_minus_pt = choose(y, q, p)
+    modulating = power(one_minus_pt, lambda: log_choose(y, q, p, log_q, log_p), gamma)
+    return one_minus_pt, modulating, -choose(y, log_p, log_q)
 
 
 def detached(factor: Tensor, flag: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ SPEC = Spec(
         Parameter('ratio', 1.0, 'r of each class', high=1, vector=True),
     ),
     pack=pack,
+    factors=(1, 2),
     value=focal.value,
     value_and_grad=focal.value_and_grad,
     statistics=True,

@@ -55,6 +55,7 @@ SPEC = Spec(
     formula='alpha_t (1 - p_t)^gamma (-log p_t)',
     parameters=(GAMMA, ALPHA),
     pack=pack,
+    factors=(1, 2),
     value=value,
     value_and_grad=value_and_grad,
     probabilities='activated',

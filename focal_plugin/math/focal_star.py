@@ -4,9 +4,8 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 from dataclasses import replace
 
-import torch
-
 from focal_plugin.lazy import LazyModule
+from focal_plugin.math.derivatives import terms_of_logit
 from focal_plugin.math.eager import choose
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
@@ -20,9 +19,9 @@ def pack(gamma, beta, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, alpha_negative):
-    sign = torch.where(y, 1.0, -1.0) if y.dtype == torch.bool else 2 * y - 1
-    margin = gamma * torch.where((sign == 0) & x.isinf(), 0.0, x * sign) + beta
-    return choose(y, alpha_positive, alpha_negative) * -torch.nn.functional.logsigmoid(margin) / gamma
+    margin = gamma * choose(y, x, -x) + beta
+    _, _, log_right, _ = terms_of_logit(margin)
+    return choose(y, alpha_positive, alpha_negative) * -log_right / gamma
 
 
 def value_and_grad(
@@ -60,6 +59,7 @@ SPEC = Spec(
         replace(ALPHA, default=None),
     ),
     pack=pack,
+    factors=(2, 3),
     value=value,
     value_and_grad=value_and_grad,
     function='sigmoid_focal_star_loss',

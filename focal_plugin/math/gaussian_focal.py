@@ -20,7 +20,7 @@ def value(x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_w
     centre = y if y.dtype == torch.bool else y == 1
     # Powers of p and q themselves: their logarithms may hold an epsilon.
     positive = pos_weight * power_of(q, alpha) * -log_p
-    negative = neg_weight * (1 - y.to(p.dtype)) ** gamma * power_of(p, alpha) * -log_q
+    negative = neg_weight * power_of(1 - y.to(p.dtype), gamma) * power_of(p, alpha) * -log_q
     return torch.where(centre, positive, negative)
 
 
@@ -42,10 +42,13 @@ def value_and_grad(
     centre = y == 1
     weight = tl.where(centre, pos_weight, neg_weight)
     if not HARD:
-        weight *= tl.where(centre, 1.0, prim.power_of(1 - y, gamma))
+        # Off the centre 1 - y has a finite logarithm, so that the power of 0 is 1 and a NaN stays.
+        weight *= tl.where(centre, 1.0, prim.exp2(gamma * 1.4426950408889634 * tl.log(1 - y)))
     wrong = tl.where(centre, q, p)
-    # Not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
-    modulated = weight * prim.powered(tl.where(wrong <= 1e-30, 0.0, wrong), alpha, EXPONENT)
+    # Not from a logarithm that holds an epsilon; what stands for a probability of 0 is 0 again: its logarithm is -27.6, that
+    # of a logit's below -69.
+    was_zero = (wrong <= 1e-30) & (tl.where(centre, log_q, log_p) > -60)
+    modulated = weight * prim.powered(tl.where(was_zero, 0.0, wrong), alpha, EXPONENT)
     cross_entropy = -tl.where(centre, log_p, log_q)
     signed = tl.where(centre, -modulated, modulated)
     return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + wrong)
@@ -63,6 +66,7 @@ SPEC = Spec(
         Parameter('neg_weight', 1.0, 'Weight of everything else'),
     ),
     pack=pack,
+    factors=(2, 3),
     value=value,
     value_and_grad=value_and_grad,
     form='dense',

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, power
+from focal_plugin.math.eager import choose, power, power_of
 from focal_plugin.math.spec import GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -19,7 +19,7 @@ def pack(gamma, mal_alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, mal_alpha):
-    t = y if y.dtype == torch.bool else y**gamma
+    t = y if y.dtype == torch.bool else power_of(y, gamma)
     negative = mal_alpha * power(p, lambda: log_p, gamma).detach() * -log_q
     return torch.where(is_positive, -choose(t, log_p, log_q), negative)
 
@@ -31,6 +31,8 @@ def value_and_grad(
     if HARD:
         return tl.where(is_positive, -log_p, mal_alpha * negative), tl.where(is_positive, -q, mal_alpha * slope)
     t = prim.powered(y, gamma, EXPONENT)
+    if EXPONENT == 0:
+        t += y - y  # NaN stays
     positive = -prim.choose(t, is_positive, log_p, log_q, HARD)
     residual = prim.mix(t, is_positive, -q, p, HARD)  # p - t
     return tl.where(is_positive, positive, mal_alpha * negative), tl.where(is_positive, residual, mal_alpha * slope)
@@ -46,6 +48,7 @@ SPEC = Spec(
         Parameter('mal_alpha', 1.0, 'Weight of the negatives'),
     ),
     pack=pack,
+    factors=(1,),
     value=value,
     value_and_grad=value_and_grad,
     form='scored',

@@ -63,6 +63,7 @@ SPEC = Spec(
         Parameter('alpha_on_poly', False, "Whether alpha_t multiplies the polynomial term too, unlike the paper's"),
     ),
     pack=pack,
+    factors=(1, 2),
     value=value,
     value_and_grad=value_and_grad,
 )

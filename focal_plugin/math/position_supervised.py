@@ -18,14 +18,17 @@ def pack(alpha, gamma, normalize):
     return gamma, alpha, 1 - alpha
 
 
-def prepare(pred, target, score, weight, alpha, gamma, normalize):
-    """Divides the qualities so that the largest t of the batch is 1."""
+def prepare(pred, target, score, weight, ignore_index, alpha, gamma, normalize):
+    """Divides the qualities so that the largest t of the batch is 1; those of positives that count, where there are labels."""
     if normalize == 'none' or pred.numel() == 0:
         return target, score, weight
     dtype = torch.promote_types(pred.dtype, torch.float32)
     if target.dim() == pred.dim():
         return _normalized(target.to(dtype)), score, weight
-    score = torch.ones_like(target, dtype=dtype) if score is None else score.to(dtype)
+    counts = (target >= 0) & (target < pred.size(-1))
+    if ignore_index is not None:
+        counts &= target != ignore_index
+    score = counts.to(dtype) if score is None else torch.where(counts, score.to(dtype), 0)
     return target, _normalized(score), weight
 
 
@@ -75,6 +78,7 @@ SPEC = Spec(
         ),
     ),
     pack=pack,
+    factors=(1, 2),
     value=value,
     value_and_grad=value_and_grad,
     form='scored',

@@ -5,7 +5,7 @@
 namespace focal_plugin {
 
 struct reduced_focal {
-  // gamma, logit of the threshold, 1 - threshold, threshold^-gamma, alpha of positives and of negatives
+  // gamma, logit of the threshold, 1 - threshold, 1 / threshold, alpha of positives and of negatives
   static constexpr int parameters = 6;
   static constexpr int probabilities = kNoProbabilities;
 
@@ -18,7 +18,9 @@ struct reduced_focal {
       const Mask between = (target.y > 0.f) & (target.y < 1.f);
       below = (between & (miss.wrong > parameter[2])) | (~between & below);
     }
-    const V modulating = parameter[3] * power<GAMMA>(miss.wrong, miss.log_wrong, parameter[0]);
+    // Of the ratio, since the power of 1 - p_t alone underflows.
+    const V log_ratio = miss.log_wrong + log_normal(parameter[3]);
+    const V modulating = power_above_one<GAMMA>(miss.wrong * parameter[3], log_ratio, parameter[0]);
     const V factor = target.mix(parameter[4], parameter[5]) * select(below, all(1.f), modulating);
     const V gamma = select(below, V{}, parameter[0]);
     const V through = gamma * (1.f - 2.f * target.y) * miss.slope * miss.cross_entropy;

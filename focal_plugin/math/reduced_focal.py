@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, modulated_focal
+from focal_plugin.math.eager import choose, log_choose, power
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
 
@@ -18,15 +18,17 @@ prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 def pack(threshold, gamma, alpha):
     margin = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
-    return (gamma, margin, 1 - threshold, threshold**-gamma, *by_target(alpha))
+    return (gamma, margin, 1 - threshold, 1 / threshold, *by_target(alpha))
 
 
-def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, scale, alpha_positive, alpha_negative):
-    wrong, modulating, cross_entropy = modulated_focal(p, q, log_p, log_q, y, gamma)
+def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, alpha_positive, alpha_negative):
+    one_minus_pt = choose(y, q, p)
     # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
-    below = torch.where(y == 1, x < margin, torch.where(y == 0, -x < margin, wrong > limit))
-    factor = torch.where(below, 1.0, scale * modulating)
-    return choose(y, alpha_positive, alpha_negative) * factor * cross_entropy
+    below = torch.where(y == 1, x < margin, torch.where(y == 0, -x < margin, one_minus_pt > limit))
+    ratio = torch.where(below, 1.0, one_minus_pt * inverse)
+    log_ratio = lambda: torch.where(below, 0.0, log_choose(y, q, p, log_q, log_p) + inverse.log())  # noqa: E731
+    modulating = power(ratio, log_ratio, gamma)
+    return choose(y, alpha_positive, alpha_negative) * modulating * -choose(y, log_p, log_q)
 
 
 def value_and_grad(
@@ -40,7 +42,7 @@ def value_and_grad(
     gamma,
     margin,
     limit,
-    scale,
+    inverse,
     alpha_positive,
     alpha_negative,
     EXPONENT: tl.constexpr,
@@ -53,7 +55,9 @@ def value_and_grad(
         below = tl.where(is_positive, x, -x) < margin
     else:
         below = tl.where((y == 0) | (y == 1), (tl.where(y == 1, x, -x) < margin).to(tl.int1), wrong > limit)
-    factor *= tl.where(below, 1.0, scale * prim.power(wrong, log_wrong, gamma, EXPONENT))
+    # Of the ratio, since the power of 1 - p_t alone underflows.
+    ratio_power = prim.power(wrong * inverse, log_wrong + tl.log(inverse), gamma, EXPONENT)
+    factor *= tl.where(below, 1.0, ratio_power)
     exponent = tl.where(below, 0.0, gamma)
     if HARD:
         signed = tl.where(is_positive, -factor, factor)
@@ -73,6 +77,7 @@ SPEC = Spec(
         replace(ALPHA, default=None),
     ),
     pack=pack,
+    factors=(4, 5),
     value=value,
     value_and_grad=value_and_grad,
 )

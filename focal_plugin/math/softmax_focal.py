@@ -23,6 +23,7 @@ SPEC = Spec(
         Parameter('alpha', 0.25, "Factor of a row's loss, the one of its label", vector=True, optional=True),
     ),
     pack=pack,
+    factors=(1,),
     value=focal.value,
     value_and_grad=focal.value_and_grad,
     skeleton='rowwise',

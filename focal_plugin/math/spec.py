@@ -78,7 +78,8 @@ class Spec:
         probabilities: the argument that says whether pred holds probabilities instead of logits, or None.
         probability_epsilon: added to a probability inside logarithms; 0: logarithms stop at -100 instead.
         statistics: the backward can sum the gradients of positives and negatives by class.
-        prepare: rewrites (pred, target, score, weight, **arguments) -> (target, score, weight) before the kernels, on
+        factors: which of the packed parameters multiply the loss of positives or of negatives.
+        prepare: rewrites (pred, target, score, weight, ignore_index, **arguments) -> (target, score, weight) before the kernels, on
             their canonical forms; or None.
         function: name of the public function; <name>_loss by default.
     """
@@ -98,6 +99,7 @@ class Spec:
     probabilities: Literal['activated', 'from_logits'] | None = None
     probability_epsilon: float = 0.0
     statistics: bool = False
+    factors: tuple[int, ...] = ()
     prepare: Callable | None = None
     function: str = ''
 

@@ -16,7 +16,7 @@ struct varifocal {
       if (Target::y == 1.f) return positive;
     }
     const Point negative = times(parameter[1], focal_negative<GAMMA>(t, parameter[0], parameter[3]));
-    return select(y > 0.f, positive, negative);
+    return select(y <= 0.f, negative, positive);  // NaN is no negative
   }
 };
 

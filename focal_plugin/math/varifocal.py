@@ -21,7 +21,7 @@ def pack(alpha, gamma, iou_weighted, detach_weight):
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, detach_weight):
     positive = (iou_weighted * y + (1 - iou_weighted)) * -choose(y, log_p, log_q)
     negative = alpha * detached(power(p, lambda: log_p, gamma), detach_weight) * -log_q
-    return torch.where(y > 0, positive, negative)
+    return torch.where(y <= 0, negative, positive)  # a NaN is no negative
 
 
 def value_and_grad(
@@ -43,8 +43,8 @@ def value_and_grad(
     weight = iou_weighted * y + (1 - iou_weighted)
     positive = -prim.choose(y, is_positive, log_p, log_q, HARD)
     residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
-    value = tl.where(y > 0, weight * positive, alpha * negative)
-    return value, tl.where(y > 0, weight * residual, alpha * negative_slope)
+    value = tl.where(y <= 0, alpha * negative, weight * positive)  # NaN is no negative
+    return value, tl.where(y <= 0, alpha * negative_slope, weight * residual)
 
 
 SPEC = Spec(
@@ -59,6 +59,7 @@ SPEC = Spec(
         DETACH_WEIGHT,
     ),
     pack=pack,
+    factors=(1,),
     value=value,
     value_and_grad=value_and_grad,
     form='dense',

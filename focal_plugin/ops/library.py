@@ -1,7 +1,7 @@
 """The package's operators: the only place that touches torch.library.
 
 One Library with plain ``define``/``impl`` is the cheapest registration in eager mode; the fakes make every operator
-traceable by torch.compile. Autograd stays outside (ops/elementwise.py), so the operators take no part in it.
+traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the operators take no part in it.
 """
 
 import contextlib
@@ -11,14 +11,17 @@ import importlib
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.checks import check_probabilities
+from focal_plugin.kernels import checks, eager, rowwise_eager
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
 
 _MODULES = {
-    'triton': 'focal_plugin.kernels.triton.elementwise',
-    'native': 'focal_plugin.kernels.native.elementwise',
-    'torch': 'focal_plugin.kernels.eager',
+    ('elementwise', 'triton'): 'focal_plugin.kernels.triton.elementwise',
+    ('elementwise', 'native'): 'focal_plugin.kernels.native.elementwise',
+    ('elementwise', 'torch'): 'focal_plugin.kernels.eager',
+    ('rowwise', 'triton'): 'focal_plugin.kernels.triton.rowwise',
+    ('rowwise', 'native'): 'focal_plugin.kernels.native.elementwise',
+    ('rowwise', 'torch'): 'focal_plugin.kernels.rowwise_eager',
 }
 _PROBLEM = (
     'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, '
@@ -27,8 +30,8 @@ _PROBLEM = (
 )
 
 _library = torch.library.Library('focal_plugin', 'DEF')
-_library.define(f'elementwise_forward({_PROBLEM}) -> Tensor')
-_library.define(f'elementwise_backward(Tensor upstream, {_PROBLEM}, bool gathers) -> (Tensor, Tensor)')
+_library.define(f'loss_forward({_PROBLEM}) -> Tensor')
+_library.define(f'loss_backward(Tensor upstream, {_PROBLEM}, bool gathers) -> (Tensor, Tensor)')
 _SCRIPTABLE = ('sigmoid_focal_loss', 'sigmoid_focal_star_loss')
 for _name in _SCRIPTABLE:
     _library.define(f'{_name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
@@ -41,9 +44,9 @@ def problem_of(pred, target, score, weight, table, avg_factor, channel, spec, *r
 _imported = functools.cache(importlib.import_module)
 
 
-def _run(modules: dict[str, str], backend: str, function: str, problem: Problem, *arguments):
+def _run(backend: str, function: str, problem: Problem, *arguments):
     """Calls a function of a backend's kernels."""
-    call = getattr(_imported(modules[backend]), function)
+    call = getattr(_imported(_MODULES[problem.spec.skeleton, backend]), function)
     if backend != 'triton':
         return call(problem, *arguments)
     with _current(problem.pred.device):
@@ -58,15 +61,17 @@ def _current(device: torch.device):
 
 def _forward(*arguments) -> Tensor:
     problem = problem_of(*arguments[:-1])
-    check_probabilities(problem)
-    return _run(_MODULES, arguments[-1], 'forward', problem)
+    checks.check_probabilities(problem)
+    if problem.pred.numel() == 0:
+        checks.check_labels(problem)  # no kernel runs that would
+    return _run(arguments[-1], 'forward', problem)
 
 
 def _backward(upstream: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
     *arguments, backend, gathers = arguments
     problem = problem_of(*arguments)
     statistics = _statistics_of(problem.pred) if gathers else None
-    return _run(_MODULES, backend, 'backward', problem, problem.per_element(upstream), statistics), statistics
+    return _run(backend, 'backward', problem, problem.per_element(upstream), statistics), statistics
 
 
 def _statistics_of(pred: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ def _directly(pred: Tensor, backend: str) -> bool:
 
 def forward(pred: Tensor, *arguments) -> Tensor:
     """The forward of a problem, given as the operator's arguments."""
-    run = _forward if _directly(pred, arguments[-1]) else elementwise_forward
+    run = _forward if _directly(pred, arguments[-1]) else loss_forward
     return run(pred, *arguments)
 
 
@@ -102,20 +107,27 @@ def in_one_pass(pred: Tensor, channel: Tensor | None, *config) -> bool:
     Of half-precision logits no gradient may be kept: it underflows without the loss scale, which comes with the backward.
     """
     *_, output, backend = config
+    spec = SPECS[config[0]]
     alone = backend == 'native' and output == 'sum' and channel is None and pred.dtype == torch.float32
-    return alone and _directly(pred, backend)
+    return alone and spec.skeleton == 'elementwise' and pred.numel() > 0 and _directly(pred, backend)
+
+
+def composed(problem: Problem) -> Tensor:
+    """The loss as plain autograd operations, which compilers and transforms see through."""
+    checks.check_probabilities(problem)
+    return (eager if problem.spec.skeleton == 'elementwise' else rowwise_eager).compose(problem)
 
 
 def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
     """The sum and the gradient by pred, given the operator's arguments."""
     problem = problem_of(*arguments[:-1])
-    check_probabilities(problem)
-    return _run(_MODULES, arguments[-1], 'forward_and_backward', problem)
+    checks.check_probabilities(problem)
+    return _run(arguments[-1], 'forward_and_backward', problem)
 
 
 def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
     """The gradient by pred under an upstream gradient, and the statistics if the last argument asks for them."""
-    run = _backward if _directly(pred, arguments[-2]) else elementwise_backward
+    run = _backward if _directly(pred, arguments[-2]) else loss_backward
     return run(upstream, pred, *arguments)
 
 
@@ -154,73 +166,13 @@ def _scriptable(name: str, pred: Tensor, target: Tensor, gamma: float, alpha: fl
     return getattr(functional, name)(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
 
 
-_library.impl('elementwise_forward', _forward, 'CompositeExplicitAutograd')
-_library.impl('elementwise_backward', _backward_of_tensors, 'CompositeExplicitAutograd')
+_library.impl('loss_forward', _forward, 'CompositeExplicitAutograd')
+_library.impl('loss_backward', _backward_of_tensors, 'CompositeExplicitAutograd')
 # TorchScript can't call an autograd.Function, but it can call an operator that does.
 for _name in _SCRIPTABLE:
     _library.impl(_name, functools.partial(_scriptable, _name), 'CompositeImplicitAutograd')
-torch.library.register_fake('focal_plugin::elementwise_forward', _fake_forward, lib=_library)
-torch.library.register_fake('focal_plugin::elementwise_backward', _fake_backward, lib=_library)
+torch.library.register_fake('focal_plugin::loss_forward', _fake_forward, lib=_library)
+torch.library.register_fake('focal_plugin::loss_backward', _fake_backward, lib=_library)
 
-elementwise_forward = torch.ops.focal_plugin.elementwise_forward.default
-elementwise_backward = torch.ops.focal_plugin.elementwise_backward.default
-
-
-# The losses over a softmax: no scores, no probabilities, one value a row.
-_ROWS = (
-    'Tensor pred, Tensor target, Tensor? weight, Tensor? table, Tensor? avg_factor, str spec, float[] parameters, '
-    'int? ignore_index, float scale, str output, str backend'
-)
-_ROW_MODULES = {
-    'triton': 'focal_plugin.kernels.triton.rowwise',
-    'native': 'focal_plugin.kernels.native.elementwise',
-    'torch': 'focal_plugin.kernels.rowwise_eager',
-}
-
-_library.define(f'rowwise_forward({_ROWS}) -> Tensor')
-_library.define(f'rowwise_backward(Tensor upstream, {_ROWS}) -> Tensor')
-
-
-def row_problem_of(pred, target, weight, table, avg_factor, spec, parameters, ignore_index, *rest) -> Problem:
-    return Problem(
-        pred, target, None, weight, table, avg_factor, None, SPECS[spec], parameters, False, ignore_index, *rest
-    )
-
-
-def _forward_rows(*arguments) -> Tensor:
-    problem = row_problem_of(*arguments[:-1])
-    return _run(_ROW_MODULES, arguments[-1], 'forward', problem)
-
-
-def _backward_rows(upstream: Tensor, *arguments) -> Tensor:
-    problem = row_problem_of(*arguments[:-1])
-    return _run(_ROW_MODULES, arguments[-1], 'backward', problem, problem.per_element(upstream))
-
-
-def forward_rows(pred: Tensor, *arguments) -> Tensor:
-    """The forward of a loss over a softmax, given as the operator's arguments."""
-    run = _forward_rows if _directly(pred, arguments[-1]) else rowwise_forward
-    return run(pred, *arguments)
-
-
-def backward_rows(upstream: Tensor, pred: Tensor, *arguments) -> Tensor:
-    """Its gradient by pred under an upstream gradient."""
-    run = _backward_rows if _directly(pred, arguments[-1]) else rowwise_backward
-    return run(upstream, pred, *arguments)
-
-
-def _fake_forward_rows(pred, target, weight, table, avg_factor, spec, parameters, *rest):
-    return _fake_forward(pred, target, None, weight, table, avg_factor, None, spec, parameters, False, *rest)
-
-
-def _fake_backward_rows(upstream, pred, *arguments):
-    return torch.empty_like(pred)
-
-
-_library.impl('rowwise_forward', _forward_rows, 'CompositeExplicitAutograd')
-_library.impl('rowwise_backward', _backward_rows, 'CompositeExplicitAutograd')
-torch.library.register_fake('focal_plugin::rowwise_forward', _fake_forward_rows, lib=_library)
-torch.library.register_fake('focal_plugin::rowwise_backward', _fake_backward_rows, lib=_library)
-
-rowwise_forward = torch.ops.focal_plugin.rowwise_forward.default
-rowwise_backward = torch.ops.focal_plugin.rowwise_backward.default
+loss_forward = torch.ops.focal_plugin.loss_forward.default
+loss_backward = torch.ops.focal_plugin.loss_backward.default

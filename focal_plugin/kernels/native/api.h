@@ -29,12 +29,13 @@ struct Call {
   int64_t activated, derivative;
   int64_t both;  // derivatives are stored and values are summed, in one pass
   int64_t has_ignore_index, ignore_index;
-  double scale, after;  // `after` multiplies what the statistics have seen
+  double scale, after;  // `after`, an upstream gradient, multiplies last: what the statistics have not seen
   double *statistics;   // (2, classes): absolute derivatives of positives and of negatives are added, or null
   int64_t threads;
   void *gomp_parallel;  // torch's own OpenMP runtime; null: threads of our own
   double sum;           // out: where output is absent, or with both
   int64_t bad_row;      // out: where the label of a row is outside [0, classes] (its channel outside [0, channels)), or -1
+  int64_t is_out_of_range;  // out: whether a dense target, or the score of a positive, is outside [0, 1]
 };
 
 }  // namespace focal_plugin

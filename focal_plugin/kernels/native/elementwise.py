@@ -16,6 +16,8 @@ def _call(
     *,
     derivative: bool = False,
     both: bool = False,
+    after: float = 1.0,
+    statistics: Tensor | None = None,
 ) -> loader.Call:
     pred, target, score = problem.own(problem.pred), problem.target, problem.score
     call = loader.Call(
@@ -27,6 +29,7 @@ def _call(
         has_ignore_index=problem.ignore_index is not None,
         ignore_index=problem.ignore_index or 0,
         scale=scale,
+        after=after,
     )
     call.size[: pred.dim()] = pred.shape
     call.input.set(pred, pred.stride())
@@ -47,6 +50,8 @@ def _call(
         call.output.set(output, (*output.stride(), 0) if call.by_row else output.stride())
     if upstream is not None:
         call.upstream.set(upstream, upstream.stride())
+    if statistics is not None:
+        call.statistics = statistics.zero_().data_ptr()
     call.exponent = problem.exponent
     if problem.table is not None:
         call.table = problem.table.data_ptr()
@@ -55,13 +60,26 @@ def _call(
     return call
 
 
-def _run(problem: Problem, call: loader.Call) -> None:
+def _run(problem: Problem, scale: float, out: Tensor | None, upstream: Tensor | None = None, **options) -> loader.Call:
+    """Fills in a call and runs it.
+
+    Args:
+        out: what it writes, or None for a sum.
+        options: of _call.
+    """
+    call = _call(problem, scale, out, upstream, **options)
     loader.run(call, problem.spec)
     if call.bad_row >= 0 and problem.channel is not None:
         raise checks.bad_channel(int(problem.channel[call.bad_row]), problem)
     if call.bad_row >= 0:
         label = problem.target.as_strided((), (), problem.target.storage_offset() + call.bad_row)
         raise checks.bad_label(int(label), problem)
+    if call.is_out_of_range:
+        read = problem.own(problem.pred)
+        target, score = checks.targets_in_range(read, problem.target, problem.score, problem.ignore_index)
+        if target is not problem.target or score is not problem.score:  # rounded to just outside, and clamped
+            return _run(problem._replace(target=target, score=score), scale, out, upstream, **options)
+    return call
 
 
 def forward(problem: Problem) -> Tensor:
@@ -69,11 +87,9 @@ def forward(problem: Problem) -> Tensor:
     if not problem.reduce:
         pred = problem.own(problem.pred)
         out = torch.empty_like(pred) if problem.output == 'element' else pred.new_zeros(pred.shape[:-1])
-        _run(problem, _call(problem, float(scale), out))
+        _run(problem, float(scale), out)
         return out
-    call = _call(problem, float(scale), None)
-    _run(problem, call)
-    return _total(problem, call)
+    return _total(problem, _run(problem, float(scale), None))
 
 
 def _total(problem: Problem, call: loader.Call) -> Tensor:
@@ -88,17 +104,16 @@ def _empty_gradient(problem: Problem) -> Tensor:
 def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
     """The sum and its gradient, in one pass over the logits."""
     out = _empty_gradient(problem)
-    call = _call(problem, float(eager.scale_of(problem)), out, derivative=True, both=True)
-    _run(problem, call)
+    call = _run(problem, float(eager.scale_of(problem)), out, derivative=True, both=True)
     return _total(problem, call), out
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
     out = _empty_gradient(problem)
-    scale, after = float(eager.scale_of(problem)), float(upstream) if problem.reduce else 1.0
-    first = scale if statistics is not None else scale * after
-    call = _call(problem, first, out, None if problem.reduce else upstream, derivative=True)
-    if statistics is not None:
-        call.after, call.statistics = after, statistics.data_ptr()
-    _run(problem, call)
+    scale = float(eager.scale_of(problem))
+    if problem.reduce:
+        # Multiplied last, as the gradient of the one pass is: the same bits.
+        _run(problem, scale, out, derivative=True, after=float(upstream), statistics=statistics)
+    else:
+        _run(problem, scale, out, upstream, derivative=True, statistics=statistics)
     return out

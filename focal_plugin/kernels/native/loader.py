@@ -54,6 +54,7 @@ class Call(ctypes.Structure):
         ('gomp_parallel', ctypes.c_void_p),
         ('sum', ctypes.c_double),
         ('bad_row', ctypes.c_int64),
+        ('is_out_of_range', ctypes.c_int64),
     ]
 
 

@@ -52,7 +52,7 @@ struct Soft {
   inline __attribute__((always_inline)) V choose(V one, V zero) const {
     return select(y == 1.f, one, select(y == 0.f, zero, mix(one, zero)));
   }
-  inline __attribute__((always_inline)) V mix(V one, V zero) const { return y * one + (1.f - y) * zero; }
+  inline __attribute__((always_inline)) V mix(V one, V zero) const { return fma(y, one, (1.f - y) * zero); }
   template <class One, class Zero>
   inline __attribute__((always_inline)) Point split(One one, Zero zero) const {
     return select(is_positive, one(), zero());
@@ -70,19 +70,21 @@ FP_INLINE Terms terms_of_logit(V x) {
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
-  const V series = s * (1.f + s * (0.5f + s * (0.333333333f + s * (0.25f + s * 0.2f))));
+  const V series = s * fma(s, fma(s, fma(s, fma(s, 0.2f, 0.25f), 0.333333333f), 0.5f), 1.f);
   return select(s >= 0.03125f, -log, series);  // a NaN takes the series
 }
 
 template <int MODE>
 FP_INLINE Terms terms_of_probability(V p) {
   V q = 1.f - p;
-  const V epsilon = all(MODE == kWithEpsilon ? 1e-12f : 0.f), least = all(1e-30f);
+  const V epsilon = all(1e-12f), least = all(1e-30f);
   if (MODE == kWithEpsilon) {  // the derivative by p is formed from that by the logit: 0 / 0 there
     p = select(p < least, least, p);
     q = select(q < least, least, q);
   }
-  const V log_p = log_nonnegative(p + epsilon), log_q = -minus_log_of_complement(p, log_nonnegative(q + epsilon));
+  // Nothing is added to a subnormal p, whose sum the processor may flush to 0.
+  const V log_p = log_nonnegative(MODE == kWithEpsilon ? p + epsilon : p);
+  const V log_q = -minus_log_of_complement(p, log_nonnegative(MODE == kWithEpsilon ? q + epsilon : q));
   if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q};
   const V low = all(-100.f);
   return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q)};
@@ -106,6 +108,13 @@ FP_INLINE V power(V base, V log_base, V exponent) {
   if (EXPONENT == 2) return base * base;
   if (EXPONENT == 4) return (base * base) * (base * base);
   return select(exponent == 0.f, all(1.f), exp_nonpositive(exponent * log_base));
+}
+
+// The same of a base that may be above 1.
+template <int EXPONENT>
+FP_INLINE V power_above_one(V base, V log_base, V exponent) {
+  if (EXPONENT >= 0) return power<EXPONENT>(base, log_base, exponent);
+  return select(exponent * log_base > 88.f, all(__builtin_inff()), power<EXPONENT>(base, log_base, exponent));
 }
 
 // base^exponent of a base in [0, 1], given by its logarithm or not.

@@ -259,9 +259,16 @@ struct Worker {
       if (operand->data == nullptr) continue;
       for (const Run &run : scratch.runs) multiply_by(*operand, run.at[role], step(role), run.count, factor + run.first);
     }
+    const float after = static_cast<float>(call.after);
     for (int64_t r = 0; r < padded; r += kLanes) {
-      const V result = load(&scratch.result[r]) * load(factor + r);
-      store(&scratch.result[r], select(load_labels(label + r) == kDead, V{}, result));
+      const V result = load(&scratch.result[r]), by = load(factor + r), margin = load(&scratch.margin[r]);
+      V product = result * by * after;
+      // Losses of infinite margins, silenced by a factor of 0: by alpha already, or by the row's.
+      const Mask is_infinite = (margin == kInfinity) | (margin == -kInfinity);
+      if (!call.derivative && any(is_infinite)) {
+        product = select(is_infinite & ((result != result) | (by == 0.f)), V{}, product);
+      }
+      store(&scratch.result[r], select(load_labels(label + r) == kDead, V{}, product));
     }
   }
 
@@ -372,6 +379,7 @@ void work(void *state) {
 void run_call(Call &call, const Variant &variant) {
   call.sum = 0;
   call.bad_row = -1;
+  call.is_out_of_range = 0;
   const Plan plan = plan_of(call, variant);
   const int64_t elements = plan.rows * plan.classes.size;
   if (elements == 0) return;
@@ -380,7 +388,7 @@ void run_call(Call &call, const Variant &variant) {
   if (call.derivative) advise(call, elements);
   parallel(call.gomp_parallel, elements < kParallelFrom ? 1 : std::min(call.threads, tiles), work, &shared);
   for (const double sum : shared.sums) call.sum += sum;
-  call.sum *= call.scale;
+  call.sum = scaled(call.sum, call.scale);
   call.bad_row = shared.bad_row;
 }
 

@@ -147,7 +147,7 @@ struct Worker {
   std::vector<int32_t> &positive_at = scratch.positive_at, &positive_row = scratch.positive_row;
   int64_t expanded[3] = {-1, -1, -1};  // first class, outer and inner size that `table` was expanded for
   int64_t period = 1;                  // elements after which it repeats
-  int64_t bad_row = -1;
+  int64_t bad_row = -1, is_out_of_range = 0;
   int64_t rows_of_tile = -1;           // counts the tiles with other rows
   int64_t listed = -1, weighed = -1;   // the rows whose labels are listed, whose weights are at hand
 
@@ -284,7 +284,7 @@ struct Worker {
   }
 
   // The loop over the whole tile.
-  void run(Kind kind, const float *values, const float *targets, const Results &results) const {
+  void run(Kind kind, const float *values, const float *targets, const Results &results) {
     const int64_t count = outer * inner, step = call.table == nullptr ? count : period;
     for (int64_t i = 0; i < count; i += step) {
       const Results part{results.derivative, results.scale, results.to + i, results.value == nullptr ? nullptr : results.value + i};
@@ -292,10 +292,10 @@ struct Worker {
     }
   }
 
-  void run(Kind kind, const float *values, const float *targets, const Results &results, int64_t count, const std::vector<float> &planes) const {
+  void run(Kind kind, const float *values, const float *targets, const Results &results, int64_t count, const std::vector<float> &planes) {
     Loop loop{};
     loop.input = values, loop.y = targets, loop.output = results.to, loop.value = results.value, loop.count = count;
-    loop.scale = results.scale;
+    loop.scale = results.scale, loop.is_out_of_range = &is_out_of_range;
     for (int k = 0; k < plan.variant.parameters; ++k) {
       loop.parameter[k] = call.parameter[k];
       if (call.table != nullptr) loop.table[k] = planes.data() + k * kTile;
@@ -391,9 +391,6 @@ struct Worker {
       run(kNegative, values, nullptr, results);
       positives(values, results);
     }
-    if (!call.labels || !call.has_ignore_index) return;
-    silence_ignored(results.to);
-    if (results.value != nullptr) silence_ignored(results.value);
   }
 
   // Whether the loops of derivatives have clamped a logit.
@@ -403,7 +400,9 @@ struct Worker {
     return any != 0;
   }
 
+  // After every product: a weight or an upstream gradient of an ignored row may be NaN or infinite.
   void silence_ignored(float *values) const {
+    if (!call.labels || !call.has_ignore_index) return;
     const int64_t *labels = static_cast<const int64_t *>(call.target.data);
     for (int64_t row = 0; row < rows; ++row) {
       if (labels[row_offset(kTarget, row)] != call.ignore_index) continue;
@@ -429,12 +428,55 @@ struct Worker {
     });
   }
 
-  // The weighted sum; a weight that is the same along the inner direction multiplies on the way.
-  double sum(float *values) {
-    const bool by_row = call.weight.data != nullptr && inner_stride[kWeight] == 0 && inner >= kLanes;
-    if (by_row) return sum_rows(values, outer, inner, column(kWeight));
+  // Weighs losses: where a factor is 0, also that of an infinite loss is 0.
+  void weigh(const float *inputs, const float *targets, float *values, float scale) {
     multiply(kWeight, values);
+    if (has_nan(values)) weigh_with_care(inputs, targets, values, scale);
+    silence_ignored(values);
+  }
+
+  // The weighted sum; a weight that is the same along the inner direction multiplies on the way.
+  double sum(const float *inputs, const float *targets, float *values) {
+    const bool by_row = call.weight.data != nullptr && inner_stride[kWeight] == 0 && inner >= kLanes && !call.has_ignore_index;
+    if (by_row) {
+      const double total = sum_rows(values, outer, inner, column(kWeight));
+      if (total == total) return total;
+      weigh_with_care(inputs, targets, values, 1.f);
+    } else {
+      multiply(kWeight, values);
+      silence_ignored(values);
+      const double total = sum_rows(values, 1, outer * inner, nullptr);
+      if (total == total) return total;
+      weigh_with_care(inputs, targets, values, 1.f);
+    }
+    silence_ignored(values);
     return sum_rows(values, 1, outer * inner, nullptr);
+  }
+
+  bool has_nan(const float *values) const {
+    int nan = 0;
+    for (int64_t i = 0; i < outer * inner; ++i) nan |= values[i] != values[i] ? 1 : 0;
+    return nan != 0;
+  }
+
+  // The weighted losses anew, in a tile that has a NaN: it is one where an input is, and elsewhere the product of a 0 (of a
+  // parameter, the weight or the scale) and the infinite loss of an infinite logit, whose limit is 0.
+  void weigh_with_care(const float *inputs, const float *targets, float *values, float scale) {
+    const int64_t count = outer * inner;
+    evaluate(inputs, targets, {false, 1.f, values, nullptr});
+    std::vector<float> weights(count, 1.f);
+    multiply(kWeight, weights.data());
+    std::vector<bool> unknown(count);
+    for (int64_t i = 0; i < count; ++i) unknown[i] = targets != nullptr && targets[i] != targets[i];
+    for (size_t i = 0; targets == nullptr && call.score.data != nullptr && i < positive_at.size(); ++i) {
+      unknown[positive_at[i]] = compact[1][i] != compact[1][i];
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      if (std::isinf(inputs[i]) && values[i] != values[i] && !unknown[i]) values[i] = 0.f;
+      for (const float factor : {weights[i], scale}) {
+        values[i] = factor == 0.f && std::isinf(values[i]) ? 0.f : values[i] * factor;
+      }
+    }
   }
 
   // Adds this tile's rows to their sums; after the last of their tiles they are whole.
@@ -462,7 +504,7 @@ struct Worker {
     if (targets != nullptr) {
       positive_at.clear();
       for (int64_t i = 0; i < count; ++i) {
-        if (targets[i] > 0.f) positive_at.push_back(static_cast<int32_t>(i));
+        if (!(targets[i] <= 0.f)) positive_at.push_back(static_cast<int32_t>(i));
       }
     }
     // The positives step aside while the others are added.
@@ -488,6 +530,13 @@ struct Worker {
     for (size_t i = 0; i < kept.size(); ++i) values[positive_at[i]] = kept[i];
   }
 
+  void multiply_upstream(float *values) {
+    const float after = static_cast<float>(call.after);
+    for (int64_t i = 0; after != 1.f && i < outer * inner; ++i) values[i] *= after;
+    multiply(kUpstream, values);
+    silence_ignored(values);
+  }
+
   double process(int64_t tile, double *statistics) {
     place(tile);
     rows_of_tile = tile / plan.class_tiles();
@@ -502,20 +551,21 @@ struct Worker {
     const float scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
     evaluate(values, targets, {call.derivative != 0, scale, to, value});
     if (value != nullptr && any_beyond(values)) evaluate(values, targets, {false, 1.f, value, nullptr});
-    if (!stores && !call.by_row) return sum(to);
-    const double total = value == nullptr ? 0 : sum(value);
-    multiply(kWeight, to);
+    if (!stores && !call.by_row) return sum(values, targets, to);
+    const double total = value == nullptr ? 0 : sum(values, targets, value);
+    if (call.derivative) {
+      multiply(kWeight, to);
+      silence_ignored(to);
+    } else {
+      weigh(values, targets, to, scale);
+    }
     if (call.by_row) {
       const int64_t part = tile % plan.class_tiles();
       add_to_rows(to, part == 0, part == plan.class_tiles() - 1);
       return 0;
     }
-    if (statistics != nullptr) {
-      gather(to, targets, statistics);
-      const float after = static_cast<float>(call.after);
-      for (int64_t i = 0; after != 1.f && i < outer * inner; ++i) to[i] *= after;
-    }
-    multiply(kUpstream, to);
+    if (statistics != nullptr) gather(to, targets, statistics);
+    if (call.derivative) multiply_upstream(to);
     // The derivative by a probability reaches 1e12 at the ends.
     if (call.activated && call.derivative) saturate(call.output, to, outer * inner);
     if (!in_place) {
@@ -534,6 +584,7 @@ struct Shared {
   std::vector<double> statistics;  // (2, classes) a batch, likewise
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> bad_row{-1};
+  std::atomic<int64_t> is_out_of_range{0};
 };
 
 int64_t batch_of(const Plan &plan) {
@@ -557,6 +608,7 @@ void work(void *state) {
     }
   }
   if (worker.bad_row >= 0) shared.bad_row = worker.bad_row;
+  if (worker.is_out_of_range) shared.is_out_of_range = 1;
 }
 
 void run_call(Call &call, const Variant &variant) {
@@ -564,6 +616,7 @@ void run_call(Call &call, const Variant &variant) {
   for (int64_t d = 0; d < call.dims; ++d) elements *= call.size[d];
   call.sum = 0;
   call.bad_row = -1;
+  call.is_out_of_range = 0;
   if (elements == 0) return;
   const Plan plan = plan_of(call, variant);
   const int64_t batch = batch_of(plan), classes = plan.classes.size;
@@ -572,9 +625,10 @@ void run_call(Call &call, const Variant &variant) {
   advise(call, elements);
   parallel(call.gomp_parallel, elements < kParallelFrom ? 1 : std::min(call.threads, plan.tiles), work, &shared);
   for (const double sum : shared.sums) call.sum += sum;
-  call.sum *= call.scale;
+  call.sum = scaled(call.sum, call.scale);
   for (size_t i = 0; i < shared.statistics.size(); ++i) call.statistics[i % (2 * classes)] += shared.statistics[i];
   call.bad_row = shared.bad_row;
+  call.is_out_of_range = shared.is_out_of_range;
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ FP_INLINE auto target_at(const float *y) {
   if constexpr (KIND == kNegative) return Negative{};
   if constexpr (KIND == kPositive) return Positive{};
   if constexpr (KIND == kScored) return Soft{load(y), Mask{} - 1};
-  if constexpr (KIND == kHard || KIND == kSoft) return Soft{load(y), load(y) > 0.f};
+  if constexpr (KIND == kHard || KIND == kSoft) return Soft{load(y), ~(load(y) <= 0.f)};  // NaN is no negative
 }
 
 template <bool TABLE>
@@ -39,6 +39,7 @@ FP_INLINE Point point_at(const Terms &terms, const Target &target, const Paramet
 
 template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>
 FP_INLINE void vectors(const Loop &loop) {
+  Mask is_out_of_range{};
   for (int64_t i = 0; i < loop.count; i += kLanes) {
     V input = load(loop.input + i);
     if (DERIVATIVE && !ACTIVATED) input = clamp(input, kLargestLogit);
@@ -50,7 +51,9 @@ FP_INLINE void vectors(const Loop &loop) {
     if (ACTIVATED && DERIVATIVE) point.derivative *= outer_derivative_of_probability<mode>(terms, target.y + V{});
     store(loop.output + i, (DERIVATIVE ? point.derivative : point.value) * loop.scale);
     if (DERIVATIVE && loop.value != nullptr) store(loop.value + i, point.value);
+    if constexpr (KIND == kScored || KIND == kSoft) is_out_of_range |= (load(loop.y + i) < 0.f) | (load(loop.y + i) > 1.f);
   }
+  if ((KIND == kScored || KIND == kSoft) && any(is_out_of_range)) *loop.is_out_of_range = 1;
 }
 
 template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool TABLE>

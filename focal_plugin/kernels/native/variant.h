@@ -17,6 +17,7 @@ struct Loop {
   float *value;                         // beside derivatives: values, not scaled; or null
   int64_t count;
   float scale;
+  int64_t *is_out_of_range;             // set where a y of kScored or kSoft is outside [0, 1]
   float parameter[kMaxParameters];      // one number each, or ...
   const float *table[kMaxParameters];   // ... one number an element each
 };

@@ -27,6 +27,20 @@ typedef float V __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Mask __attribute__((vector_size(kLanes * sizeof(float))));  // of a comparison: 0 or -1 a lane
 typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(float))));
 
+// a * b + c, rounded once where the processor can. The compiler fuses nothing by itself: which it would differs from loop to loop.
+FP_INLINE V fma(V a, V b, V c) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<V>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+  return reinterpret_cast<V>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#else
+  return a * b + c;
+#endif
+}
+FP_INLINE V fma(V a, V b, float c) { return fma(a, b, c - V{}); }
+FP_INLINE V fma(V a, float b, V c) { return fma(a, b - V{}, c); }
+FP_INLINE V fma(V a, float b, float c) { return fma(a, b - V{}, c - V{}); }
+
 FP_INLINE V all(float value) { return value - V{}; }
 FP_INLINE V select(Mask mask, V yes, V no) { return mask ? yes : no; }
 FP_INLINE bool any(Mask mask) {
@@ -62,16 +76,16 @@ FP_INLINE To bits_as(From from) {
 // e^x for x <= 0; results below the smallest normal number become 0. NaN stays NaN.
 FP_INLINE V exp_nonpositive(V x) {
   const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
-  const V t = x * 1.44269504f + shift;
+  const V t = fma(x, 1.44269504f, shift);
   const V n = t - shift;
-  const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // Cody and Waite: ln 2 in two parts
+  const V r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));  // Cody and Waite: ln 2 in two parts
   V p = all(0.0013941108434f);                              // 1.95e-9 on [-ln(2)/2, ln(2)/2]
-  p = p * r + 0.00837512639815f;
-  p = p * r + 0.0416663528968f;
-  p = p * r + 0.166664155147f;
-  p = p * r + 0.500000004712f;
-  p = p * r + 1.00000003772f;
-  p = p * r + 1.f;
+  p = fma(p, r, 0.00837512639815f);
+  p = fma(p, r, 0.0416663528968f);
+  p = fma(p, r, 0.166664155147f);
+  p = fma(p, r, 0.500000004712f);
+  p = fma(p, r, 1.00000003772f);
+  p = fma(p, r, 1.f);
   const V power = bits_as<V>((bits_as<Bits>(t) << 23) + 0x3f800000u);
   return select(x < -87.3365448f, V{}, p * power);
 }
@@ -79,15 +93,15 @@ FP_INLINE V exp_nonpositive(V x) {
 // log(1 + e) for e in [0, 1], relative to the result: log1p(e) / e is fitted, so a small e keeps its digits.
 FP_INLINE V log1p_unit(V e) {
   V p = all(-0.00317605701843f);  // 5.2e-9
-  p = p * e + 0.019542527261f;
-  p = p * e - 0.0563736128301f;
-  p = p * e + 0.105436237954f;
-  p = p * e - 0.152696670744f;
-  p = p * e + 0.196632742572f;
-  p = p * e - 0.249516162629f;
-  p = p * e + 0.333297104989f;
-  p = p * e - 0.499998926481f;
-  p = p * e + 0.999999994656f;
+  p = fma(p, e, 0.019542527261f);
+  p = fma(p, e, -0.0563736128301f);
+  p = fma(p, e, 0.105436237954f);
+  p = fma(p, e, -0.152696670744f);
+  p = fma(p, e, 0.196632742572f);
+  p = fma(p, e, -0.249516162629f);
+  p = fma(p, e, 0.333297104989f);
+  p = fma(p, e, -0.499998926481f);
+  p = fma(p, e, 0.999999994656f);
   return p * e;
 }
 
@@ -98,16 +112,16 @@ FP_INLINE V log_normal(V x, V shift = V{}) {
   const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - shift;
   const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
   V p = all(0.0697161147145f);  // 2.9e-8 of f^3 / 3
-  p = p * f - 0.114797338466f;
-  p = p * f + 0.116854199235f;
-  p = p * f - 0.124256873315f;
-  p = p * f + 0.142490576457f;
-  p = p * f - 0.166678023195f;
-  p = p * f + 0.200007157489f;
-  p = p * f - 0.24999996958f;
-  p = p * f + 0.3333333118f;
+  p = fma(p, f, -0.114797338466f);
+  p = fma(p, f, 0.116854199235f);
+  p = fma(p, f, -0.124256873315f);
+  p = fma(p, f, 0.142490576457f);
+  p = fma(p, f, -0.166678023195f);
+  p = fma(p, f, 0.200007157489f);
+  p = fma(p, f, -0.24999996958f);
+  p = fma(p, f, 0.3333333118f);
   const V f2 = f * f;
-  return (p * f * f2 - 0.5f * f2 - n * 2.12194440e-4f) + f + n * 0.693359375f;
+  return fma(n, 0.693359375f, fma(n, -2.12194440e-4f, fma(p * f, f2, -0.5f * f2)) + f);
 }
 
 // log(x) for x >= 0: log(0) = -inf, NaN stays NaN.

@@ -1,6 +1,7 @@
 // How the skeletons walk through operands: dimensions joined, memory made ready.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #if defined(__linux__)
@@ -19,6 +20,9 @@ struct Dim {
   int64_t size;
   int64_t stride[kRoles];
 };
+
+// A sum of losses times a factor, of which 0 silences infinite ones too.
+inline double scaled(double sum, double scale) { return scale == 0 && std::isinf(sum) ? 0 : sum * scale; }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

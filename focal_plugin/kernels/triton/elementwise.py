@@ -27,7 +27,8 @@ def elementwise_kernel(
     channels, x_channel, o_channel, span, o_split,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
-    HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr, STATISTICS: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
+    STATISTICS: tl.constexpr,
     DIMS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, NARROW: tl.constexpr,
     HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
@@ -112,13 +113,12 @@ def elementwise_kernel(
             own_y = score if HAS_SCORE else tl.full(own_x.shape, 1.0, tl.float32)
             own = point(
                 own_x, own_y, tl.full(own_x.shape, 1, tl.int1), table_ptr, label, has_positive, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
             if not STORES:
                 if WEIGHT == 'element':
-                    own *= tl.load(weight_ptr + (w_row + label.to(tl.int64) * w_sc), mask=has_positive, other=0.0).to(
-                        tl.float32
-                    )
+                    own_weight = tl.load(weight_ptr + (w_row + label.to(tl.int64) * w_sc), mask=has_positive, other=0.0)
+                    own = prim.times(own_weight.to(tl.float32), own)
                 is_first = tl.arange(0, BLOCK_C)[None, :] == 0
                 if SPLIT:
                     is_first = is_first & (tl.program_id(1) == 0)
@@ -146,24 +146,25 @@ def elementwise_kernel(
                     x = tl.where(col == label, 0.0 if ACTIVATED else -float('inf'), x)
             result = negative_point(
                 x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, PLAIN_SUM,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
             )  # fmt: skip
             if STORES:
                 if any_positive:
                     result = tl.where(col == label, own, result)
         else:
             y = tl.load(target_ptr + (t_row + col.to(tl.int64) * t_sc), mask=mask, other=0.0).to(tl.float32)
-            is_positive = y > 0
+            is_positive = ~(y <= 0)  # NaN is no negative
             result = point(
                 x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
         if WEIGHT == 'element':
-            result *= tl.load(weight_ptr + (w_row + col.to(tl.int64) * w_sc), mask=mask, other=0.0).to(tl.float32)
+            weight = tl.load(weight_ptr + (w_row + col.to(tl.int64) * w_sc), mask=mask, other=0.0).to(tl.float32)
+            result = weight * result if GRADIENT else prim.times(weight, result)
         if not STORES:
             total += tl.where(mask, result, 0.0) if MASK_C else result
         else:
-            result *= row_factor
+            result = row_factor * result if GRADIENT else prim.times(row_factor, result)
             if STATISTICS:
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
                 at = statistics_ptr + pid.to(tl.int64) * 2 * C + c + tl.arange(0, BLOCK_C)
@@ -183,7 +184,7 @@ def elementwise_kernel(
 
     # 5. the sums of this program's rows, or their sum
     if not STORES:
-        total = tl.sum(total, 1, keep_dims=True) * row_factor
+        total = prim.times(row_factor, tl.sum(total, 1, keep_dims=True))
         if HAS_IGNORE:
             total = tl.where(kept, total, 0.0)
         if OUTPUT == 'row':
@@ -210,6 +211,7 @@ def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
         'ACTIVATED': problem.activated,
         'EPSILON': problem.spec.probability_epsilon,
         'HAS_IGNORE': problem.ignore_index is not None,
+        'VANISHES': problem.vanishes,
         'GRADIENT': gradient,
         'OUTPUT': problem.output,
     }

@@ -75,7 +75,7 @@ def flat_kernel(
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
-    HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
     T_IN_ORDER: tl.constexpr, W_IN_ORDER: tl.constexpr, U_IN_ORDER: tl.constexpr,
     C: tl.constexpr, SHIFT: tl.constexpr, LABEL_ROWS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -121,6 +121,8 @@ def flat_kernel(
         if HAS_IGNORE:
             is_other = is_other | (labels == ignore_index)
         any_positive = tl.max(is_other.to(tl.int32), 0) > 0
+        if HAS_IGNORE:
+            kept = tl.full([GROUPS, WIDTH], 1, tl.int1)
         if any_positive:
             read = of_row(target_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
             label, validity, kept = checked(read, C, ignore_index, HAS_IGNORE)
@@ -132,15 +134,13 @@ def flat_kernel(
                 y *= score.to(tl.float32)
             result = validity * point(
                 x, y, is_positive, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
-            if HAS_IGNORE:
-                result = tl.where(kept, result, 0.0)
         else:
             col = class_at(first_col, C, WIDTH)
             result = negative_point(
                 x, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, PLAIN_SUM,
+                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
             )  # fmt: skip
     else:
         col = class_at(first_col, C, WIDTH)
@@ -149,27 +149,39 @@ def flat_kernel(
         else:
             y = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
         result = point(
-            x, y, y > 0, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT,
+            x, y, ~(y <= 0), table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
 
     # 4. weights and upstream gradients; the sum, or one result a place
+    factor = tl.full([GROUPS, WIDTH], factor, tl.float32)
     if WEIGHT == 'row':
-        result *= of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
+        factor *= of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
     elif WEIGHT == 'element':
         if W_IN_ORDER:
-            result *= in_order(weight_ptr + start, lane, left, BLOCK)
+            factor *= in_order(weight_ptr + start, lane, left, BLOCK)
         else:
-            result *= of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
+            factor *= of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
     if not STORES:
-        tl.store(out_ptr + pid, tl.sum(tl.sum(result, 1), 0) * factor)
+        weighted = factor * result
+        if HAS_IGNORE:
+            weighted = tl.where(kept, weighted, 0.0)
+        total = tl.sum(tl.sum(weighted, 1), 0)
+        if total != total:  # perhaps a factor of 0 has met an infinite loss; seldom, and then all is done again
+            weighted = prim.times(factor, result)
+            if HAS_IGNORE:
+                weighted = tl.where(kept, weighted, 0.0)
+            total = tl.sum(tl.sum(weighted, 1), 0)
+        tl.store(out_ptr + pid, total)
     else:
-        result *= factor
+        result = factor * result if GRADIENT else prim.times(factor, result)
         if not REDUCE and GRADIENT:
             if U_IN_ORDER:
                 result *= in_order(upstream_ptr + start, lane, left, BLOCK)
             else:
                 result *= of_place(upstream_ptr + first_row * u_s, row, u_s, u_sc, lane, left, first_col, C, WIDTH)
+        if HAS_IGNORE:
+            result = tl.where(kept, result, 0.0)
         if ACTIVATED and GRADIENT:
             # The derivative by a probability reaches 1e12 at the ends.
             result = tl.clamp(result, -largest, largest, propagate_nan=tl.PropagateNan.ALL)

@@ -56,9 +56,9 @@ def at_parameters(
 def point(
     x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
-    ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr,
+    ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
 ):  # fmt: skip
-    """The variant's value, or its derivative by what the caller passed."""
+    """The variant's value, or its derivative by what the caller passed. VANISHES: a factor of the loss may be 0."""
     if ACTIVATED:
         x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
     else:
@@ -74,14 +74,15 @@ def point(
         if ACTIVATED:
             return derivative * prim.outer_derivative_of_probability(p, q, y, EPSILON)
         return derivative
-    return value
+    return prim.silenced(value, x, y) if VANISHES and not ACTIVATED else value
 
 
 @triton.jit
 def negative_point(
     x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
-    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
+    PLAIN_SUM: tl.constexpr,
 ):  # fmt: skip
     """The same where the target is 0, known at compile time."""
     y = tl.zeros(x.shape, tl.float32)
@@ -89,7 +90,7 @@ def negative_point(
     if ACTIVATED or EXPONENT < 0:
         return point(
             x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT,
+            FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
     if GRADIENT:
         x = prim.clamp(x, 1e30)
@@ -98,4 +99,6 @@ def negative_point(
         x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, True, TABLE,
     )  # fmt: skip
-    return derivative if GRADIENT else value
+    if GRADIENT:
+        return derivative
+    return prim.silenced(value, x, y) if VANISHES else value

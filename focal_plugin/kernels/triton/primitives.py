@@ -69,6 +69,19 @@ def choose(y, is_positive, one, zero, HARD: tl.constexpr):
 
 
 @triton.jit
+def times(factor, value):
+    """A product in which a factor of 0 wins over an infinite loss."""
+    product = factor * value
+    return tl.where(factor == 0, tl.where(tl.abs(value) == float('inf'), 0.0, product), product)
+
+
+@triton.jit
+def silenced(value, x, y):
+    """A loss whose factors may be 0: where one met the infinite loss of an infinite logit, the limit is 0."""
+    return tl.where((value != value) & (tl.abs(x) == float('inf')) & (y == y), 0.0, value)
+
+
+@triton.jit
 def mix(y, is_positive, one, zero, HARD: tl.constexpr):
     """The same of terms that are finite: a product with 0 is then exact."""
     if HARD:

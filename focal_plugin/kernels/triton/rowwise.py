@@ -105,7 +105,7 @@ def rowwise_kernel(
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    HAS_AVG: tl.constexpr, TABLE: tl.constexpr, HAS_IGNORE: tl.constexpr, GRADIENT: tl.constexpr,
+    HAS_AVG: tl.constexpr, TABLE: tl.constexpr, HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr,
     OUTPUT: tl.constexpr, DIMS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     MASK_C: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
@@ -137,10 +137,11 @@ def rowwise_kernel(
         x_ptr, x_row, x_sc, label, row_mask, lane, C, BLOCKS, BLOCK_R, BLOCK_C, MASK_C, HELD
     )  # fmt: skip
     own = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
-    result = factor * point(
+    result = point(
         _margin(own, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, table_ptr, label, is_inside,
-        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, TABLE, False, 0.0, GRADIENT,
+        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, TABLE, False, 0.0, GRADIENT, VANISHES,
     )  # fmt: skip
+    result = factor * result if GRADIENT else prim.times(factor, result)
     if HAS_IGNORE:
         result = tl.where(kept, result, 0.0)
 
@@ -204,6 +205,7 @@ def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
         'HAS_AVG': problem.avg_factor is not None,
         'TABLE': table is not None,
         'HAS_IGNORE': problem.ignore_index is not None,
+        'VANISHES': problem.vanishes,
         'GRADIENT': gradient,
         'OUTPUT': problem.output,
         'DIMS': layout.dims,
@@ -249,7 +251,7 @@ def forward(problem: Problem) -> Tensor:
     return result
 
 
-def backward(problem: Problem, upstream: Tensor) -> Tensor:
+def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Tensor:
     out = torch.empty_like(problem.pred)
     if out.numel() == 0:
         return out

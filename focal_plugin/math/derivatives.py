@@ -1,0 +1,170 @@
+"""Elementwise functions whose derivatives are stated, where autograd through the formula is wrong or not a number.
+
+Autograd gives half or no gradient through abs() and max() at 0, and 0 * inf = NaN where a factor has vanished. These are exact
+there, and may be differentiated again, in forward mode, and under torch.func.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+LARGEST = {torch.float64: 1e300}
+"""Stands for an infinite logit: far beyond where every derivative is constant, and no product of it with 0 is NaN."""
+LARGEST_OF_FLOATS = 1e30
+DIVERGES = 1e8
+"""A loss at such a logit is near its finite limit, far below this, or grows with the logit, far above."""
+EPSILON = 1e-12
+"""What mmdet's Gaussian focal loss adds to probabilities inside logarithms."""
+
+
+def stated(
+    function: Callable, partials: Callable, product: Callable = operator.mul, saturates: bool = False
+) -> Callable:
+    """An elementwise function of tensors with its derivatives.
+
+    Args:
+        function: of the inputs; one output or a tuple.
+        partials: of the inputs and the outputs; for each output a tuple with its derivative by each input.
+        product: of a gradient and a derivative.
+        saturates: a gradient beyond the dtype of its input becomes that dtype's largest number; one of a single input.
+    """
+
+    def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor]) -> Tensor | None:
+        parts = [product(gradient, each) for gradient, each in zip(gradients, by, strict=True) if gradient is not None]
+        return functools.reduce(operator.add, parts) if parts else None
+
+    class Reverse(torch.autograd.Function):
+        generate_vmap_rule = True
+        forward = staticmethod(function)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*inputs, *(output if isinstance(output, tuple) else (output,)))
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            saved = ctx.saved_tensors
+            columns = zip(*partials(*saved), strict=True)
+            found = [
+                combined(gradients, column) if needed else None
+                for needed, column in zip(ctx.needs_input_grad, columns, strict=True)
+            ]
+            if saturates:
+                largest = torch.finfo(saved[0].dtype).max
+                found = [None if each is None else each.clamp(-largest, largest) for each in found]
+            return tuple(found)
+
+    class BothModes(Reverse):
+        """A class of its own, because torch.compile traces none that has a jvp."""
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            Reverse.setup_context(ctx, inputs, output)
+            ctx.save_for_forward(*inputs, *(output if isinstance(output, tuple) else (output,)))
+
+        @staticmethod
+        def jvp(ctx, *tangents):
+            found = [combined(tangents, row) for row in partials(*ctx.saved_tensors)]
+            return tuple(found) if len(found) > 1 else found[0]
+
+    return lambda *inputs: (Reverse if torch.compiler.is_compiling() else BothModes).apply(*inputs)
+
+
+def _product(factor: Tensor, value: Tensor) -> Tensor:
+    vanishes = (factor == 0) & value.isinf() | (value == 0) & factor.isinf()
+    return torch.where(vanishes, 0.0, factor * value)
+
+
+times = stated(_product, lambda factor, value, _: ((value, factor),), product=lambda gradient, by: times(gradient, by))
+"""A product in which 0 wins over an infinity; NaN stays NaN."""
+
+
+def _clamped(x: Tensor) -> Tensor:
+    largest = LARGEST.get(x.dtype, LARGEST_OF_FLOATS)
+    return x.clamp(-largest, largest)
+
+
+finite = stated(_clamped, lambda x, _: ((torch.ones_like(x),),))
+"""Logits with a large number in place of infinity, whose derivatives stand for those of the limit."""
+
+
+def limit(loss: Tensor, is_infinite: Tensor) -> Tensor:
+    """The weighted loss at infinite logits, given what `finite` ones give; its derivatives stay."""
+    diverges = is_infinite & (loss.detach().abs() > DIVERGES)
+    return loss + torch.where(diverges, loss.detach().sign() * torch.inf, 0)
+
+
+def _log_mix(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor) -> Tensor:
+    mean = torch.where((y == 0) | (y == 1), 1, y * one + (1 - y) * zero).log()
+    return torch.where(y == 1, log_one, torch.where(y == 0, log_zero, mean))
+
+
+def _log_mix_by(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor, mix: Tensor) -> tuple:
+    mean = mix.exp()
+    is_one, is_zero = (y == 1).to(mix.dtype), (y == 0).to(mix.dtype)
+    between = 1 - is_one - is_zero
+    by_one, by_zero = (torch.where(between == 1, each / mean, 0) for each in (y, 1 - y))
+    return (((log_one - mix).exp() - (log_zero - mix).exp(), by_one, by_zero, is_one, is_zero),)
+
+
+log_mix = stated(_log_mix, _log_mix_by, times)
+"""log(y one + (1 - y) zero), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
+
+
+def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
+    log1p = torch.log1p(x.abs().neg_().exp_())
+    return torch.sigmoid(x), torch.sigmoid(-x), x.clamp(max=0) - log1p, (-x).clamp(max=0) - log1p
+
+
+def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
+    variance = p * q
+    return (variance,), (-variance,), (q,), (-p,)
+
+
+terms_of_logit = stated(_of_logit, _by_logit)
+"""p = sigmoid(x), q = 1 - p, log p, log q of finite logits."""
+
+
+def _of_stopped(p: Tensor) -> tuple[Tensor, ...]:
+    return 1 - p, p.log().clamp(min=-100), torch.log1p(-p).clamp(min=-100)
+
+
+def _by_stopped(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
+    bound = (p * q).clamp(min=EPSILON)
+    return (-torch.ones_like(p),), (q / bound,), (-p / bound,)
+
+
+stopped_terms = stated(_of_stopped, _by_stopped)
+"""q, log p, log q of probabilities as in torch's binary_cross_entropy: logarithms stop at -100, p q in derivatives at 1e-12."""
+
+
+def _of_shifted(p: Tensor) -> tuple[Tensor, ...]:
+    q = 1 - p
+    return q, (p + EPSILON).log(), torch.where(p < 0.5, torch.log1p(-p), (q + EPSILON).log())
+
+
+def _by_shifted(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
+    return (-torch.ones_like(p),), (1 / (p + EPSILON),), (-1 / (q + EPSILON),)
+
+
+shifted_terms = stated(_of_shifted, _by_shifted)
+"""The same as in mmdet's Gaussian focal loss, which adds 1e-12 inside logarithms."""
+
+
+def _by_narrow(p: Tensor, wide: Tensor) -> tuple:
+    return ((torch.ones_like(wide),),)
+
+
+_WIDENED = {
+    torch.float32: stated(lambda p: p.float(), _by_narrow, saturates=True),
+    torch.float64: stated(lambda p: p.double(), _by_narrow, saturates=True),
+}
+
+
+def saturating(p: Tensor, dtype: torch.dtype) -> Tensor:
+    """Probabilities in the dtype of the arithmetic; of their derivatives, which reach 1e12, half types hold the largest number."""
+    return p if p.dtype == dtype else _WIDENED[dtype](p)

@@ -1,0 +1,48 @@
+"""Tensors that callers pass: whose memory is what it says, or refused by name."""
+
+import torch
+from torch import Tensor
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+REAL = (*FLOATS, *INTEGERS, torch.bool)
+
+
+def resolved(tensor: Tensor) -> Tensor:
+    """A tensor that is not what its memory says (a lazy negative, zeros without memory) made one that is."""
+    if torch.compiler.is_compiling():
+        return tensor
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    return tensor.clone() if tensor._is_zerotensor() else tensor
+
+
+def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
+    """A tensor whose memory holds its values, one stride a dimension.
+
+    Raises:
+        TypeError: no tensor, another layout, or a dtype that no backend takes; the message names the argument.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f'{name} must be a tensor, got {type(value).__name__}')
+    if value.dtype in dtypes and value.layout is torch.strided and not value.is_nested:
+        return resolved(value)
+    if value.is_nested:
+        raise TypeError(f'{name} is a nested tensor: write torch.cat(list({name}.unbind())), or pad it')
+    if value.is_quantized:
+        raise TypeError(f'{name} is quantised ({value.dtype}): write {name}.dequantize()')
+    if value.layout is not torch.strided:
+        raise TypeError(f'{name} has the layout {value.layout}: write {name}.to_dense()')
+    if value.is_complex():
+        raise TypeError(f'{name} must be real, got {value.dtype}: write {name}.real')
+    raise TypeError(
+        f'{name} must be one of {", ".join(str(d)[6:] for d in dtypes)}, got {value.dtype}: write {name}.float()'
+    )
+
+
+def on_device_of(pred: Tensor, name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
+    """The same on pred's device, or refused."""
+    tensor = canonical_tensor(name, value, dtypes)
+    if tensor.device != pred.device:
+        raise ValueError(f'{name} is on {tensor.device}, pred on {pred.device}: write {name}.to(pred.device)')
+    return tensor
