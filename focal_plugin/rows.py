@@ -2,11 +2,13 @@
 
 mmdet's dense heads turn maps into rows by ``cls_score.permute(0, 2, 3, 1).reshape(-1, C)``, and some join the levels by
 torch.cat. A head that holds a Map instead of the tensor runs the same code and gets Rows, which only remember it; a fused
-loss reads the maps where they lie. Whatever else is asked of them is answered by the tensors, copied as mmdet would.
+loss reads the maps where they lie. The classes here know what mmdet's heads ask of their logits and nothing else: what
+nobody thought of could only be answered by the copy that these heads promise not to make, so it is an error.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,69 +16,54 @@ from torch import Tensor
 _NHWC = (0, 2, 3, 1)
 
 
-def _plain(value):
-    """A value with Maps and Rows in it made tensors."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value.tensor() if isinstance(value, _Lazy) else value
+def _refuse(kind: type, operation: str, error: type[Exception] = TypeError) -> NoReturn:
+    raise error(
+        f"{operation} is not known of the class logits that a head keeps where they lie ({kind.__name__}): mmdet's "
+        f'heads do not use it, and it would copy them. Go back to the stock head (RetinaHead for FusedRetinaHead), or '
+        f'leave it out'
+    )
 
 
 class _Lazy:
     """What stands for a tensor that has not been made."""
 
-    def tensor(self) -> Tensor:
-        raise NotImplementedError
-
-    def __getattr__(self, name: str):
-        return getattr(self.tensor(), name)
+    def __getattr__(self, name: str) -> NoReturn:
+        _refuse(type(self), name, AttributeError)
 
     @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        return function(*_plain(args), **{name: _plain(value) for name, value in (kwargs or {}).items()})
+    def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
+        _refuse(cls, getattr(function, '__name__', str(function)))
 
 
-class Map(_Lazy):
-    """The class logits of one level, (B, A * C, H, W)."""
+def _refused(name: str) -> Callable:
+    def operator(self, *operands) -> NoReturn:
+        _refuse(type(self), name)
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-
-    def tensor(self) -> Tensor:
-        return self.logits
-
-    def permute(self, *order: int) -> '_Permuted | Tensor':
-        return _Permuted(self.logits) if order == _NHWC else self.logits.permute(*order)
+    return operator
 
 
-class _Permuted(_Lazy):
-    """The same as (B, H, W, A * C)."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-
-    def tensor(self) -> Tensor:
-        return self.logits.permute(_NHWC)
-
-    def reshape(self, *shape: int) -> 'Rows | Tensor':
-        if len(shape) == 2 and shape[0] == -1 and shape[1] > 0 and self.logits.size(1) % shape[1] == 0:
-            return Rows([self.logits], shape[1])
-        return self.tensor().reshape(*shape)
+# Python looks operators up past __getattr__, and has answers of its own: `rows == 0` would be False, `bool(rows)` True.
+_OPERATORS = {name for name in dir(Tensor) if name.startswith('__') and not name.startswith('__torch_')}
+_COMPARISONS = {'__lt__', '__le__', '__eq__', '__ne__', '__gt__', '__ge__'}
+for _name in _OPERATORS - set(dir(object)) | _COMPARISONS:
+    if callable(getattr(Tensor, _name)):
+        setattr(_Lazy, _name, _refused(_name))
 
 
-class Rows(_Lazy):
-    """The logits of all anchors of some levels, (N, C): level by level, image by image, in the order of the pixels."""
+class _Logits(_Lazy):
+    """Logits whose metadata is a tensor's: asking for it copies nothing."""
 
-    def __init__(self, maps: list[Tensor], classes: int) -> None:
-        self.maps, self.classes = maps, classes
-        # (B, H, W, A, C): the rows in the order of mmdet's, each where it lies
-        self.views = [level.unflatten(1, (-1, classes)).permute(0, 3, 4, 1, 2) for level in maps]
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((sum(math.prod(view.shape[:-1]) for view in self.views), self.classes))
+    maps: list[Tensor]
+    shape: torch.Size
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,11 +77,83 @@ class Rows(_Lazy):
     def requires_grad(self) -> bool:
         return any(level.requires_grad for level in self.maps)
 
+
+class Map(_Logits):
+    """The class logits of one level, (B, A * C, H, W).
+
+    Args:
+        logits: the level.
+        scored: the loss takes (labels, scores), so dense targets need not be made.
+    """
+
+    def __init__(self, logits: Tensor, scored: bool = False) -> None:
+        self.maps, self.shape, self.scored = [logits], logits.shape, scored
+
+    def permute(self, *order: int) -> '_Permuted':
+        if order != _NHWC:
+            _refuse(Map, f'permute{order}')
+        return _Permuted(self.maps, self.scored)
+
+
+class _Permuted(_Logits):
+    """The same as (B, H, W, A * C)."""
+
+    def __init__(self, maps: list[Tensor], scored: bool) -> None:
+        self.maps, self.shape, self.scored = maps, maps[0].permute(_NHWC).shape, scored
+
+    def reshape(self, *shape: int) -> 'Rows':
+        channels = self.shape[-1]
+        if len(shape) != 2 or shape[0] != -1 or shape[1] < 1 or channels % shape[1]:
+            _refuse(_Permuted, f'reshape{shape} of {channels} channels')
+        return Rows(self.maps, shape[1], self.scored)
+
+
+class Rows(_Logits):
+    """The logits of all anchors of some levels, (N, C): level by level, image by image, in the order of the pixels."""
+
+    def __init__(self, maps: list[Tensor], classes: int, scored: bool = False) -> None:
+        self.maps, self.classes, self.scored = maps, classes, scored
+        # (B, H, W, A, C): the rows in the order of mmdet's, each where it lies
+        self.views = [level.unflatten(1, (-1, classes)).permute(0, 3, 4, 1, 2) for level in maps]
+        self.shape = torch.Size((sum(math.prod(view.shape[:-1]) for view in self.views), classes))
+
     def tensor(self) -> Tensor:
+        """The copy, for a loss of each element: its result is as large."""
         return torch.cat([view.reshape(-1, self.classes) for view in self.views])
 
+    def contiguous(self) -> 'Rows':
+        """Themselves (ATSS, VFNet): the loss reads them however they lie."""
+        return self
+
     def detach(self) -> 'Rows':
-        return Rows([level.detach() for level in self.maps], self.classes)
+        return Rows([level.detach() for level in self.maps], self.classes, self.scored)
+
+    def sigmoid(self) -> '_RowByRow':
+        """The probabilities, of which GFL looks at the positives' greatest."""
+        return _RowByRow(self, torch.sigmoid)
+
+    def __getitem__(self, index: Tensor | tuple[slice, slice]) -> 'Rows | Tensor':
+        """The rows of a mask (N,) or of indices (M,), copied; or [:, :C], all of them (FocalCustomLoss's accuracy)."""
+        if isinstance(index, tuple) and index == (slice(None), slice(None, self.classes)):
+            return self
+        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.bool, torch.int64):
+            _refuse(Rows, '__getitem__ of anything but a mask of rows or their indices')
+        rows = self.shape[0]
+        if index.dtype is torch.bool:
+            if index.size(0) != rows:
+                raise IndexError(f'a mask of {index.size(0)} rows of {rows}')
+            index = index.nonzero().squeeze(1)
+        picked, places, first = [], [], 0
+        for view in self.views:
+            last = first + math.prod(view.shape[:-1])
+            of_level = ((index >= first) & (index < last)).nonzero().squeeze(1)
+            picked.append(view[torch.unravel_index(index[of_level] - first, view.shape[:-1])])
+            places.append(of_level)
+            first = last
+        places = torch.cat(places)
+        if places.size(0) != index.size(0):
+            raise IndexError(f'indices of rows outside [0, {rows})')
+        return torch.cat(picked)[places.argsort()]
 
     def levels(self, *operands) -> Iterator[tuple]:
         """(a level's view, the operands' parts that belong to it), for targets, pairs of them, and weights."""
@@ -107,11 +166,45 @@ class Rows(_Lazy):
     @classmethod
     def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
         if function is torch.cat and len(args) == 1 and not kwargs and all(isinstance(each, Rows) for each in args[0]):
-            if len({each.classes for each in args[0]}) == 1:
-                return Rows([level for each in args[0] for level in each.maps], args[0][0].classes)
+            first = args[0][0]
+            if all(each.classes == first.classes for each in args[0]):
+                return Rows([level for each in args[0] for level in each.maps], first.classes, first.scored)
         if function is torch.zeros_like and len(args) == 1 and not kwargs:
-            return args[0].maps[0].new_zeros(args[0].shape)
+            return args[0]._no_targets()
         return super().__torch_function__(function, types, args, kwargs)
+
+    def _no_targets(self) -> 'Scored | Tensor':
+        """What VFNet fills with its targets: of the logits' size only for a loss that takes nothing less."""
+        if not self.scored:
+            return self.maps[0].new_zeros(self.shape)
+        labels = torch.full(self.shape[:1], self.classes, device=self.device)
+        return Scored(labels, torch.zeros_like(labels, dtype=torch.promote_types(self.dtype, torch.float32)))
+
+
+class Scored(NamedTuple):
+    """Dense targets (N, C) of which at most one of each row is not 0, as labels (N,), C where all are, and scores (N,)."""
+
+    labels: Tensor
+    scores: Tensor
+
+    def __setitem__(self, places: tuple[Tensor, Tensor], values: Tensor) -> None:
+        rows, labels = places
+        self.labels[rows], self.scores[rows] = labels, values.to(self.scores.dtype)
+
+
+class _RowByRow(_Lazy):
+    """A function of rows, computed of those that are picked from it."""
+
+    def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
+        self.rows, self.function = rows, function
+
+    def max(self, dim: int) -> tuple['_RowByRow', '_RowByRow']:
+        if dim != 1:
+            _refuse(_RowByRow, f'max over dimension {dim}')
+        return tuple(_RowByRow(self.rows, lambda rows, of=of: self.function(rows).max(dim=1)[of]) for of in (0, 1))
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.function(self.rows[index])
 
 
 def _part(operand, rows: int, of: slice, shape: torch.Size):

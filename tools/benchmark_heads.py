@@ -1,7 +1,9 @@
 """Times the losses as heads call them, on the maps and masks that heads have; rows go into tools/results/maps.csv.
 
-- RetinaNet's class loss: batch 2, 512 x 512 images, 9 anchors, 80 classes, five levels of (2, 720, H, W) logits. The stock
-  head copies each level into rows, FusedRetinaHead hands the maps over as they lie.
+- The losses of the heads of RetinaNet, ATSS, FCOS, GFL and VFNet, from configs/zero_copy: batch 2, 512 x 512 images, 80
+  classes, five levels of (2, A * 80, H, W) logits, A = 9 for RetinaNet and 1 for the others. Each head runs its own
+  loss_by_feat, the stock one with copies of its logits. Anchors and targets are found once, before, the losses of boxes are
+  left out, and the boxes lie so that their rows are no copies: what remains is what a head does for its class loss.
 - MaskFormer's mask loss: 20 masks of 128 x 128, (M, 1) logits and labels 0 for the mask, 1 for the rest.
 - Mask R-CNN's mask loss: 256 instances, (256, 80, 28, 28) logits of which the label's channel counts; the plain way picks
   it by indexing.
@@ -10,6 +12,7 @@ Each contender is timed, forward and backward, only where its value and gradient
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -18,44 +21,111 @@ from pathlib import Path
 
 import torch
 from _measure import Noise, peak_bytes, timed
-from _results import MAPS, provenance, update
+from _results import MAPS, ROOT, provenance, update
 from benchmark import NOISE, count
 from mmdet.models.losses import FocalLoss
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from focal_plugin.losses import FusedFocalLoss, FusedMaskFocalLoss
-from focal_plugin.rows import Map
 
 KEY = ('machine', 'device', 'work', 'contender')
 TOLERANCE = 1e-5  # relative, to the value and to the largest gradient
 TURN = 0.3  # seconds of a contender in one round
+CONFIGS = ROOT / 'configs/zero_copy'
+HEADS = {
+    'RetinaNet': 'retinanet_r50_fpn_1x_coco',
+    'ATSS': 'atss_r50_fpn_1x_coco',
+    'FCOS': 'fcos_r50-caffe_fpn_gn-head_1x_coco',
+    'GFL': 'gfl_r50_fpn_1x_coco',
+    'VFNet': 'vfnet_r50_fpn_1x_coco',
+}
+SIDE, SIZES = 512, (64, 32, 16, 8, 4)
 Step = Callable[[list[Tensor]], Tensor]
 
 
-def retina(device: str) -> tuple[list[Tensor], dict[str, Step]]:
-    """(the logits of all levels, the contenders)."""
-    sizes, classes, anchors = (64, 32, 16, 8, 4), 80, 9
+def dense_head(config: str, device: str) -> tuple[list[Tensor], dict[str, Step]]:
+    """(the logits of all levels, the contenders): the fused head, and the stock one with our loss and with mmdet's."""
+    init_default_scope('mmdet')
     torch.manual_seed(0)
-    maps = [torch.randn(2, anchors * classes, size, size, device=device).sub_(4) for size in sizes]
-    rows = [2 * anchors * size**2 for size in sizes]
-    labels = [torch.where(torch.rand(n) < 0.002, torch.randint(0, classes, (n,)), classes).to(device) for n in rows]
-    weights = [torch.ones(n, device=device) for n in rows]
+    model = Config.fromfile(CONFIGS / f'{config}_fused-head.py', import_custom_modules=False).model
+    small = dict(in_channels=32, feat_channels=32, stacked_convs=1)  # what comes before the logits is not measured
+    arguments = {**model.bbox_head, **small, 'train_cfg': model.get('train_cfg')}
+    fused, loss = arguments['type'], arguments['loss_cls']['type']
+    stock, theirs = fused.removeprefix('Fused'), loss.removeprefix('Fused')
 
-    def summed(loss, hand_over: Callable) -> Step:
-        def step(leaves: list[Tensor]) -> Tensor:
-            levels = zip(leaves, labels, weights, strict=True)
-            return sum(
-                loss(hand_over(logits).permute(0, 2, 3, 1).reshape(-1, classes), label, weight, avg_factor=100.0)
-                for logits, label, weight in levels
-            )
+    def built(kind: str, loss: str) -> torch.nn.Module:
+        return MODELS.build({**arguments, 'type': kind, 'loss_cls': {**arguments['loss_cls'], 'type': loss}})
 
-        return step
-
-    return maps, {
-        'FusedRetinaHead': summed(FusedFocalLoss(), Map),
-        'RetinaHead, FusedFocalLoss': summed(FusedFocalLoss(), lambda logits: logits),
-        'RetinaHead, mmdet FocalLoss': summed(FocalLoss(), lambda logits: logits),
+    heads = {
+        fused: built(fused, loss),
+        f'{stock}, {loss}': built(stock, loss),
+        f'{stock}, mmdet {theirs}': built(stock, theirs),
     }
+    with torch.no_grad():  # on the CPU, where VFNet's deformable convolution always is
+        logits, *others = heads[fused]([torch.randn(2, 32, size, size) for size in SIZES])
+    logits = [torch.randn_like(level).sub_(4).to(device) for level in logits]
+    others = [[level.to(device, memory_format=torch.channels_last) for level in kind] for kind in others]
+    objects = [instances(device) for _ in range(2)]
+    return logits, {name: class_loss(head.to(device), logits, others, objects) for name, head in heads.items()}
+
+
+def instances(device: str) -> InstanceData:
+    """Eight objects, from small ones to half of the image."""
+    sizes = SIDE * (1 + 7 * torch.rand(8, 2)) / 16
+    corners = torch.rand(8, 2) * (SIDE - sizes)
+    boxes = torch.cat([corners, corners + sizes], dim=1)
+    return InstanceData(bboxes=boxes.to(device), labels=torch.randint(0, 80, (8,), device=device))
+
+
+class Nothing(torch.nn.Module):
+    """In the place of a loss of boxes."""
+
+    def forward(self, pred: Tensor, *args, **kwargs) -> Tensor:
+        return pred.new_zeros(())
+
+
+def class_loss(
+    head: torch.nn.Module, logits: list[Tensor], others: list[list[Tensor]], objects: list[InstanceData]
+) -> Step:
+    """The sum of a head's class losses, with the anchors and the targets that it finds here."""
+    metas = [dict(img_shape=(SIDE, SIDE), pad_shape=(SIDE, SIDE), scale_factor=(1.0, 1.0))] * 2
+    for name, _ in list(head.named_children()):
+        if name.startswith('loss_') and name != 'loss_cls':
+            setattr(head, name, Nothing())
+
+    dtype = torch.float32
+
+    def remembered(find: Callable) -> Callable:
+        found = []
+
+        def call(*args, **kwargs):
+            found[:] = found or [find(*args, **kwargs)]
+            return converted(found[0], dtype)
+
+        return call
+
+    def step(leaves: list[Tensor]) -> Tensor:
+        nonlocal dtype
+        dtype = leaves[0].dtype
+        losses = head.loss_by_feat(leaves, *converted(others, dtype), objects, metas)['loss_cls']
+        return sum(losses) if isinstance(losses, list) else losses
+
+    for name in ('get_anchors', 'get_targets'):
+        if hasattr(head, name):
+            setattr(head, name, remembered(getattr(head, name)))
+    step(logits)
+    return step
+
+
+def converted(value, dtype: torch.dtype):
+    """A value with the floating-point tensors in it in this dtype."""
+    if isinstance(value, (list, tuple)):
+        return [converted(each, dtype) for each in value]
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def maskformer(device: str) -> tuple[list[Tensor], dict[str, Step]]:
@@ -91,7 +161,7 @@ def mask_rcnn(device: str) -> tuple[list[Tensor], dict[str, Step]]:
 
 
 WORKS = {
-    'RetinaNet, maps of 512 x 512': retina,
+    **{f'{name}, maps of 512 x 512': functools.partial(dense_head, config) for name, config in HEADS.items()},
     'MaskFormer, 20 masks of 128 x 128': maskformer,
     'Mask R-CNN, 256 masks of 28 x 28': mask_rcnn,
 }

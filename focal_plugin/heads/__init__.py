@@ -27,11 +27,14 @@ class FusedFCOSHead(ZeroCopyMixin, FCOSHead):
 class FusedGFLHead(ZeroCopyMixin, GFLHead):
     """GFLHead (arXiv 2006.04388) that hands its class logits over without copying them.
 
-    The weights of its box losses, the greatest probability of each positive, are found as in GFLHead: from a copy that is
-    freed before the loss.
+    The weights of its box losses, the greatest probability of each positive, are found from the positives' logits alone.
     """
 
 
 @MODELS.register_module()
 class FusedVFNetHead(ZeroCopyMixin, VFNetHead):
-    """VFNetHead (arXiv 2008.13367) that hands its class logits over without copying or joining them."""
+    """VFNetHead (arXiv 2008.13367) that hands its class logits over without copying or joining them.
+
+    A loss that takes (labels, scores), as FusedVarifocalLoss does, gets its targets so. For any other the dense targets are
+    made as in VFNetHead, as large as the logits.
+    """

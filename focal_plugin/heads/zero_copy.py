@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.rows import Map
 
@@ -12,19 +13,28 @@ class ZeroCopyMixin:
     The stock head permutes and reshapes each level's logits (B, A * C, H, W) into rows, a copy, and autograd copies their
     gradient back. With this class before it, the loss reads each map once, and its gradient comes back as a map. Losses and
     gradients are the stock head's to rounding; everything else, parameters and checkpoints included, is the stock head's.
+    A head of another make may ask nothing of its class logits that mmdet's do not ask: what would copy them is an error.
 
     Raises:
-        TypeError: loss_cls is not one of this package's losses: others need the rows copied.
+        TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied.
+        ValueError: its reduction is 'none', which needs as many numbers as the copy has.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(self.loss_cls, FusedLoss):
-            stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
+        stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
+        argument = 'loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl'
+        loss = type(self.loss_cls).__name__
+        if not isinstance(self.loss_cls, FusedLoss) or isinstance(self.loss_cls, FusedMaskFocalLoss):
+            fused = next((kind.__name__ for kind in CLASSES.values() if kind.replaces == loss), 'FusedFocalLoss')
             raise TypeError(
-                f'{type(self).__name__} needs a loss that reads maps where they lie, got '
-                f"{type(self.loss_cls).__name__}: write loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, ...), or "
-                f'go back to {stock}'
+                f'{type(self).__name__} needs a loss of classes that reads maps where they lie, got {loss}: write '
+                f"{argument}=dict(type='{fused}', use_sigmoid=True, ...), or go back to {stock}"
+            )
+        if self.loss_cls.reduction == 'none':
+            raise ValueError(
+                f"{type(self).__name__} never copies its logits, but its {loss} with reduction='none' would: write "
+                f"{argument}=dict(reduction='mean', ...), or go back to {stock}"
             )
 
     def loss_by_feat(self, cls_scores: list[Tensor], *args, **kwargs) -> dict:
@@ -37,4 +47,5 @@ class ZeroCopyMixin:
         Returns:
             dict[str, Tensor or list[Tensor]]: The stock head's losses.
         """
-        return super().loss_by_feat([Map(score) for score in cls_scores], *args, **kwargs)
+        maps = [Map(score, self.loss_cls.spec.scored) for score in cls_scores]
+        return super().loss_by_feat(maps, *args, **kwargs)
