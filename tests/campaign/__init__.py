@@ -2,6 +2,6 @@
 
     PYTHONPATH=tests python -m campaign native 0 1234
 
-makes call 1234 of seed 0 again on the native backend (for 'triton' with TRITON_INTERPRET=1) and prints it, made smaller, with
-what is wrong.
+makes call 1234 of seed 0 again on the native backend (for 'triton' with TRITON_INTERPRET=1) and prints what is wrong
+with it, and with a smaller one.
 """

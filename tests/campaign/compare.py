@@ -55,8 +55,7 @@ def _against_reference(call: Call, result: Result) -> list[str]:
         *_off('value', result.loss, exact.loss, relative),
         *_off('gradient', result.grad, exact.grad, relative, saturates=call.probabilities),
     ]
-    moderate = bool((call.pred.detach().abs() <= 30).all()) and not call.probabilities
-    if moderate and _is_known(call):
+    if is_moderate(call):
         if exact.by_weight is not None:
             found += _off('gradient of weight', result.others['weight'], exact.by_weight, relative)
         if exact.by_avg_factor is not None:
@@ -67,11 +66,12 @@ def _against_reference(call: Call, result: Result) -> list[str]:
     return found
 
 
-def _is_known(call: Call) -> bool:
-    """No NaN or infinity anywhere: where formulas serve."""
+def is_moderate(call: Call) -> bool:
+    """Ordinary logits and no NaN or infinity anywhere: where the formulas serve."""
     operands = [call.pred, call.weight, call.upstream]
     operands += list(call.target) if isinstance(call.target, tuple) else [call.target]
-    return all(each is None or bool(in_memory(each).double().isfinite().all()) for each in operands)
+    finite = all(each is None or bool(in_memory(each).double().isfinite().all()) for each in operands)
+    return finite and not call.probabilities and bool((call.pred.detach().abs() <= 30).all())
 
 
 def _off(what: str, actual: torch.Tensor, exact: Exact, relative: float, saturates: bool = False) -> list[str]:
@@ -131,13 +131,17 @@ def _composed(call: Call, result: Result) -> list[str]:
 
 
 def _off_composed(call: Call, what: str, actual: torch.Tensor, exact: torch.Tensor) -> list[str]:
-    got, value = array(in_memory(actual)).astype(np.float64), exact.detach().numpy()
-    size = np.nanmax(np.abs(np.where(np.isfinite(value), value, 0)), initial=0)
-    relative = COMPOSED.get(call.pred.dtype, 1e-3) + (
-        torch.finfo(actual.dtype).eps if actual.dtype != torch.float64 else 0
-    )
-    budget = relative * np.abs(value) + relative * 1e-2 * size + torch.finfo(actual.dtype).smallest_normal
-    bad = ~(np.abs(got - value) <= budget) & np.isfinite(value)  # a pole of the formula is left open
+    exact = exact.detach().numpy()
+    got, value = array(in_memory(actual)).astype(np.float64), rounded(exact, actual.dtype).double().numpy()
+    size = np.abs(value[np.isfinite(value)]).max(initial=0)
+    info = torch.finfo(actual.dtype)
+    relative = COMPOSED.get(call.arithmetic, 1e-3) + info.eps
+    budget = relative * np.abs(value) + relative * 1e-2 * size + info.smallest_normal
+    with np.errstate(invalid='ignore'):
+        good = (
+            (np.abs(got - value) <= budget) | (got == value) | ~np.isfinite(exact)
+        )  # a pole of the formula is left open
+    bad = ~good
     return _worst(what, got, value, bad)
 
 

@@ -192,12 +192,15 @@ def _set_avg_factor(random: Random, call: Call) -> None:
         return
     value = random.one((0, 1, 13.5, 0.001, 3, 100.7))
     whole = int(value)
+    lazy = laid_out(random, torch.tensor([float(value)]), 'negative bit')
     call.avg_factor = random.one((
         float(value), whole, np.float16(value), np.float32(value), np.float64(value), np.int64(whole), np.int32(whole),
         torch.tensor(value, dtype=torch.float32), torch.tensor([value], dtype=torch.float32), torch.tensor(whole),
         torch.tensor([value], dtype=torch.float64), torch.tensor(value, dtype=torch.float16),
-        laid_out(random, torch.tensor([float(value)]), 'negative bit'),
+        lazy,
     ))  # fmt: skip
+    if call.avg_factor is lazy:
+        call.layouts['avg_factor'] = 'negative bit'
 
 
 def _set_upstream(random: Random, call: Call) -> None:

@@ -119,17 +119,19 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     exact = Point(*(np.where(silent, 0, each) for each in exact))
     assert np.array_equal(np.isnan(exact.value), np.isnan(x) | np.isnan(y) | _of_unknown_batch(given, y, positive))
     tiny = info.smallest_normal
-    flushed = not call.probabilities and np.abs(x) > -math.log(tiny)  # p or 1 - p is below the normal numbers
+    # p or 1 - p is below the normal numbers; by a probability the derivative is p over the 1e-12 of torch.
+    flushed = x < tiny if call.probabilities else np.abs(x) > -math.log(tiny)
+    by_logit = 1e-12 if call.probabilities else 1.0
     return exact._replace(
-        value_through_p=_allowed(exact.value, exact.value_through_p, flushed, tiny, info.eps),
-        grad_through_p=_allowed(exact.grad, exact.grad_through_p, flushed, tiny, info.eps),
+        value_through_p=tiny + _allowed(exact.value, exact.value_through_p, flushed, tiny, info.eps),
+        grad_through_p=tiny + _allowed(exact.grad, exact.grad_through_p, flushed, tiny / by_logit, info.eps),
     )
 
 
 def _allowed(exact, through_p, flushed, tiny, eps):
     """An absolute error."""
-    vanishing = np.where(flushed & (np.abs(exact) < 64 * tiny), np.abs(exact), 0)
-    return np.where(np.isnan(exact), 0, 1.001 * np.abs(through_p) * eps + vanishing + tiny)
+    vanishing = np.where(flushed & (np.abs(exact) < 64 * tiny), np.abs(exact) + tiny, 0)
+    return np.where(np.isnan(exact), 0, 1.001 * np.abs(through_p) * eps + vanishing)
 
 
 def _without_sign(name: str, value):
