@@ -4,6 +4,8 @@ targets and scores, and second derivatives.
 Written for logits of ordinary size, where nothing saturates: the exponentials stand as they are, and autograd does the rest.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ def loss(call: Call, x: Tensor, values: Tensor | None) -> Tensor:
         weight = torch.from_numpy(spread(in_memory(call.weight).double().numpy(), tuple(x.shape)).copy())
         element = element * torch.where(kept, weight, 0.0)
     element = torch.where(kept, element, 0.0)
-    count = x[..., 0].numel() if call.spec.per_row else x.numel()
+    count = math.prod(x.shape[:-1]) if call.spec.per_row else x.numel()
     if call.reduction == 'none':
         return (element.sum(-1) if call.spec.per_row else element) * call.loss_weight
     scale = call.loss_weight

@@ -57,7 +57,7 @@ def ignored_rows(call: Call) -> torch.Tensor:
 def _shape(random: Random, tiny: bool, call: Call) -> tuple[int, ...]:
     classes = random.one(CLASSES[:6] if tiny else CLASSES)
     if not tiny and random.chance(0.02):
-        classes = random.one((365, 0))
+        classes = 365 if call.by_class else random.one((365, 0))
     if call.variant == 'softmax_focal':
         classes = max(classes, 2)
     most = 6 if tiny else 40
@@ -234,7 +234,7 @@ def _set_derivatives(random: Random, call: Call, range_: str) -> None:
         names += ['target'] * values.is_floating_point()
         call.requires = tuple(name for name in names if random.chance(0.7))
     elif random.chance(0.07) and not call.probabilities and call.variant != 'mask_focal':
-        call.second = random.normal(call.pred.shape).to(call.arithmetic)
+        call.second = random.normal(call.pred.shape).to(call.pred.dtype)
     elif random.chance(0.08):
         call.way = random.one(('vjp', 'checkpoint'))
     elif call.variant == 'equalized_focal' and not call.by_class:

@@ -73,8 +73,13 @@ class _Read(NamedTuple):
     y: np.ndarray
     positive: np.ndarray
     kept: np.ndarray
-    factor: np.ndarray
+    weight: np.ndarray
+    balance: np.ndarray | float
     labels: np.ndarray | None
+
+    @property
+    def factor(self) -> np.ndarray:
+        return product(self.weight, self.balance)
 
     @classmethod
     def of(cls, call: Call) -> '_Read':
@@ -84,7 +89,7 @@ class _Read(NamedTuple):
         target, score = call.target if isinstance(call.target, tuple) else (call.target, None)
         if target.dim() == len(shape):
             y = target_values(target, call.arithmetic)
-            return cls(x, y, y > 0, np.ones(shape, bool), long(factor), None)
+            return cls(x, y, y > 0, np.ones(shape, bool), long(factor), 1.0, None)
         labels = array(target).astype(np.int64)
         ignored = np.zeros(labels.shape, bool) if call.ignore_index is None else labels == int(call.ignore_index)
         kept = np.broadcast_to(~ignored[..., None], shape)
@@ -92,11 +97,12 @@ class _Read(NamedTuple):
         y = positive.astype(np.longdouble)
         if score is not None:
             y = np.where(positive, target_values(score, call.arithmetic)[..., None], 0)
+        balance = 1.0
         if call.variant == 'class_balanced_focal':
             given = call.spec.complete(call.given)
             known = np.where(ignored, 0, labels)
-            factor = product(factor, row_factors(known, given['samples_per_class'], given['class_beta'])[..., None])
-        return cls(np.where(kept, x, 0), y, positive, kept, np.where(kept, long(factor), 0), labels)
+            balance = row_factors(known, given['samples_per_class'], given['class_beta'])[..., None]
+        return cls(np.where(kept, x, 0), y, positive, kept, np.where(kept, long(factor), 0), balance, labels)
 
 
 def target_values(target: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
@@ -114,7 +120,9 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     """The oracle's point, with the limits of rule 5 and the underflow that is allowed."""
     given = {name: _without_sign(name, each) for name, each in given.items()}
     info = torch.finfo(call.arithmetic)
-    exact = point_of(variant, x, y, positive, eps=info.eps, probabilities=call.probabilities, **given)
+    roundings = 4 if given.get('normalize') == 'batch' else 1  # of a target that is a quotient and a square
+    eps = roundings * info.eps
+    exact = point_of(variant, x, y, positive, eps=eps, probabilities=call.probabilities, **given)
     silent = _silent(variant, y, positive, given) & ~np.isnan(x) & ~np.isnan(y)
     exact = Point(*(np.where(silent, 0, each) for each in exact))
     assert np.array_equal(np.isnan(exact.value), np.isnan(x) | np.isnan(y) | _of_unknown_batch(given, y, positive))
@@ -123,8 +131,8 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     flushed = x < tiny if call.probabilities else np.abs(x) > -math.log(tiny)
     by_logit = 1e-12 if call.probabilities else 1.0
     return exact._replace(
-        value_through_p=tiny + _allowed(exact.value, exact.value_through_p, flushed, tiny, info.eps),
-        grad_through_p=tiny + _allowed(exact.grad, exact.grad_through_p, flushed, tiny / by_logit, info.eps),
+        value_through_p=tiny + _allowed(exact.value, exact.value_through_p, flushed, tiny, eps),
+        grad_through_p=tiny + _allowed(exact.grad, exact.grad_through_p, flushed, tiny / by_logit, eps),
     )
 
 
@@ -184,7 +192,9 @@ def _reduced(call: Call, read: _Read, point: Point) -> Expected:
     direct = _times(grad, product(factor, scale), kept)
     by_weight = by_avg_factor = statistics = None
     if 'weight' in call.requires:
-        by_weight = _folded(_times(unweighted, product(scale, upstream), kept), call.weight.shape, read.x.shape)
+        by_weight = _folded(
+            _times(unweighted, product(product(scale, read.balance), upstream), kept), call.weight.shape, read.x.shape
+        )
     if 'avg_factor' in call.requires:
         by_avg_factor = _by_avg_factor(call, loss)
     if call.statistics:
@@ -266,7 +276,7 @@ def _of_masks(call: Call) -> Expected:
     weight = None if call.weight is None else array(in_memory(call.weight))
     by_row = (n, 1) if weight is not None and weight.ndim == 1 else (n, pixels)
     factor = np.broadcast_to(1.0 if weight is None else weight.reshape(by_row), (n, pixels))
-    read = _Read(x, y, y > 0, np.ones(x.shape, bool), long(factor) / max(pixels, 1), None)
+    read = _Read(x, y, y > 0, np.ones(x.shape, bool), long(factor), 1 / long(max(pixels, 1)), None)
     requires = tuple(name for name in call.requires if name == 'avg_factor')
     inner = _Inner(call, requires)
     exact = _reduced(inner, read, point('focal', x, y, y > 0, call, call.spec.complete(call.given)))
