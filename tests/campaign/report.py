@@ -1,0 +1,41 @@
+"""Many calls, and what is wrong with them in words."""
+
+from campaign.call import written
+from campaign.compare import faults
+from campaign.generate import call_of
+from campaign.shrink import shrunk
+
+SHOWN = 20
+LARGE = 30_000
+"""Logits from which torch and ours share a call among threads."""
+
+
+def wrong(backend: str, seed: int, calls: range) -> list[tuple[int, str]]:
+    """(index, fault) of the calls with which something is wrong."""
+    found = []
+    for index in calls:
+        call = call_of(seed, index, backend)
+        found += [(index, fault) for fault in faults(call, backend, _shared(call))[:1]]
+    return found
+
+
+def message(backend: str, seed: int, found: list[tuple[int, str]], calls: range) -> str:
+    """The first faults, each with the command that makes its call again."""
+    shown = '\n\n'.join(again(backend, seed, index) for index, _ in found[:SHOWN])
+    return f'{len(found)} of {len(calls)} calls are wrong on {backend}, the first {min(len(found), SHOWN)}:\n\n{shown}'
+
+
+def again(backend: str, seed: int, index: int) -> str:
+    call = call_of(seed, index, backend)
+    whole, found = written(call), faults(call, backend, _shared(call))
+    if not found:
+        return f'nothing is wrong with {whole}'
+    small = shrunk(call, backend, _shared(call))
+    return '\n'.join([
+        f'python -m campaign {backend} {seed} {index}', *(f'  {fault}' for fault in found), f'  whole: {whole}',
+        f'  small: {written(small)}', *(f'  {fault}' for fault in faults(small, backend, _shared(small))),
+    ])  # fmt: skip
+
+
+def _shared(call) -> bool:
+    return call.pred.numel() > LARGE

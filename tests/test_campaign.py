@@ -1,0 +1,108 @@
+"""Random calls, valid and invalid, of every function and class: as the reference has them, or refused."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from campaign import compare, formulas, generate, invalid, report
+from campaign.call import written
+from campaign.reference import expected
+from campaign.tensors import Random
+from campaign.variants import VARIANTS
+from mmdet.registry import MODELS
+
+from focal_plugin import backend
+
+SEED = 0
+CALLS = 150 if backend.INTERPRETING else 1500
+MANY = 1000 if backend.INTERPRETING else 50_000
+INVALID = 5 if backend.INTERPRETING else 40
+
+# On interpreted Triton a wrong label makes its row NaN, as on a GPU.
+LABELS = ('a label that no class has', 'a channel that no mask has', 'a label where there are no classes')
+
+
+def test_random_calls_are_right(any_backend):
+    calls = range(CALLS)
+    found = report.wrong(any_backend, SEED, calls)
+    assert not found, report.message(any_backend, SEED, found, calls)
+
+
+@pytest.mark.slow
+def test_many_random_calls_are_right(any_backend):
+    calls = range(CALLS, MANY)
+    found = report.wrong(any_backend, SEED, calls)
+    assert not found, report.message(any_backend, SEED, found, calls)
+
+
+@pytest.mark.parametrize('kind', invalid.KINDS)
+def test_a_mistake_is_refused_with_the_name_of_the_argument(any_backend, kind):
+    if any_backend == 'triton' and kind in LABELS:
+        pytest.skip('a GPU does not look: the row is NaN')
+    wrong = []
+    for index in range(INVALID):
+        variant, arguments, words = invalid.refusal(Random(SEED, index, list(invalid.KINDS).index(kind)), kind)
+        try:
+            result = f'accepted: {invalid.invoke(variant, arguments)}'
+        except (TypeError, ValueError) as error:
+            result = '' if re.search(words, str(error)) else f'{type(error).__name__} without {words}: {error}'
+        except Exception as error:  # from inside
+            result = f'{type(error).__name__}: {error}'
+        if result:
+            wrong.append(f'{variant} {arguments}\n  {result[:300]}')
+    assert not wrong, f'{len(wrong)} of {INVALID} on {any_backend}, the first:\n' + '\n'.join(wrong[:5])
+
+
+@pytest.mark.parametrize('variant', [name for name in VARIANTS if name != 'mask_focal'])
+def test_a_wrong_label_makes_its_row_nan_where_nobody_looks(any_backend, variant):
+    """As on a GPU: its loss and its gradient, and no other row's."""
+    if any_backend != 'triton':
+        pytest.skip('a CPU refuses it')
+    arguments = invalid.sound(Random(SEED), variant)
+    arguments['target'][1] = 200
+    pred = arguments['pred'].requires_grad_()
+    loss = invalid.invoke(variant, arguments | {'reduction': 'none'})
+    (grad,) = torch.autograd.grad(loss.sum(), pred)
+    for result in (loss, grad):
+        assert result[1].isnan().all() and result[[0, 2, 3]].isfinite().all()
+
+
+def test_a_campaign_is_a_function_of_its_seed():
+    for index in range(50):
+        one, other = (written(generate.call_of(SEED, index, 'torch')) for _ in range(2))
+        assert one == other
+    assert written(generate.call_of(SEED + 1, 0, 'torch')) != written(generate.call_of(SEED, 0, 'torch'))
+
+
+def test_the_two_references_agree():
+    """Closed forms in longdouble and differentiable formulas in float64, where both hold: value and derivative."""
+    agreed = set()
+    for index in range(600):
+        call = generate.call_of(SEED, index, 'torch')
+        soft = call.target[1] if isinstance(call.target, tuple) else call.target
+        if call.variant == 'mask_focal' or not compare.is_moderate(call):
+            continue
+        values = soft.to(call.arithmetic).double().clamp(max=1) if soft.is_floating_point() else None
+        x = call.pred.double().contiguous().requires_grad_()
+        loss = formulas.loss(call, x, values)
+        upstream = call.upstream.double().contiguous()
+        (grad,) = torch.autograd.grad(loss, x, upstream, materialize_grads=True)
+        exact = expected(call)
+        if call.variant != 'class_balanced_focal':  # its factors are not in the formulas
+            np.testing.assert_allclose(loss.detach(), exact.loss.value.astype(float), rtol=1e-6, atol=1e-10)
+            bound = 1e-6 * np.abs(exact.grad.terms).max(initial=0) + 1e-12
+            np.testing.assert_array_less(np.abs(grad.numpy() - exact.grad.value.astype(float)), bound)
+            agreed.add(call.variant)
+    assert len(agreed) == len(formulas.FORMULAS)  # all, softmax for class-balanced
+
+
+@pytest.mark.parametrize('shape', ((2, 3, 4), (2, 3, 4, 5), (3, 4)))
+def test_the_quality_loss_of_maps_has_the_axis_that_mmdet_sums(any_backend, device, shape):
+    pred = torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(device)
+    target = torch.rand(shape, generator=torch.Generator().manual_seed(SEED + 1)).to(device)
+    for reduction in ('none', 'mean', 'sum'):
+        ours, theirs = (
+            MODELS.build({'type': f'{prefix}QualityFocalLoss', 'reduction': reduction}) for prefix in ('Fused', '')
+        )
+        torch.testing.assert_close(ours(pred, target), theirs(pred, target), rtol=1e-5, atol=1e-6)
