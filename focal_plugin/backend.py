@@ -90,8 +90,6 @@ def _why_not(name: str, pred: Tensor) -> str | None:
     if name == 'native':
         if not on_cpu:
             return f'logits on {pred.device}: it takes CPU tensors'
-        if pred.dim() > loader.MAX_DIMS:
-            return f'logits of {pred.dim()} dimensions: it takes up to {loader.MAX_DIMS}'
         if not HAS_NATIVE:
             return 'anything here: focal_plugin was installed without a C++ compiler'
     if name == 'triton':
@@ -119,8 +117,7 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
         if differentiates_more:
             return 'torch'
         if pred.is_cpu:
-            served = HAS_NATIVE and pred.dtype in DTYPES['native'] and pred.dim() <= loader.MAX_DIMS
-            return 'native' if served else 'torch'
+            return 'native' if HAS_NATIVE and pred.dtype in DTYPES['native'] else 'torch'
         on_gpu = pred.device.type in GPUS
         return 'triton' if on_gpu and HAS_TRITON and pred.dtype in DTYPES['triton'] else 'torch'
     if differentiates_more and name != 'torch':

@@ -104,7 +104,9 @@ def targets_in_range(
         name = 'a dense target holds' if is_dense else 'scores of labels are'
         remedy = 'divide masks of 0 and 255 by 255; weight leaves elements out' if is_dense else 'clamp them'
         raise ValueError(f'{name} values in [0, 1], got values from {low:g} to {high:g}: {remedy}')
-    values = values.clamp(0, 1)
+    clamped = values.clamp(0, 1)
+    # Its gradient is that of a target that was not clamped.
+    values = values + (clamped - values).detach() if values.requires_grad else clamped
     return (values, score) if is_dense else (target, values)
 
 

@@ -227,12 +227,11 @@ def compose(problem: Problem) -> Tensor:
     problem = of_own_channel(problem)
     check_labels(problem)
     values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem))
-    return composed(problem, values)
+    return composed(problem, values.sum(-1) if problem.output == 'row' else values)
 
 
 def composed(problem: Problem, values: Tensor) -> Tensor:
-    """The reduction of composed losses."""
+    """The reduction and the scale of composed losses, one an element or a row."""
     if problem.reduce:
         return scaled(total_of(values), scale_of(problem)).to(arithmetic(problem))
-    values = values.sum(-1) if problem.output == 'row' else values
     return scaled(values, scale_of(problem)).to(problem.pred.dtype)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-LARGEST = {torch.float64: 1e300}
+LARGEST = {torch.float64: 1e200}
 """Stands for an infinite logit: far beyond where every derivative is constant, and no product of it with 0 is NaN."""
 LARGEST_OF_FLOATS = 1e30
 DIVERGES = 1e8

@@ -4,6 +4,8 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 from dataclasses import replace
 
+import torch
+
 from focal_plugin.lazy import LazyModule
 from focal_plugin.math.derivatives import terms_of_logit
 from focal_plugin.math.eager import choose
@@ -19,7 +21,8 @@ def pack(gamma, beta, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, alpha_negative):
-    margin = gamma * choose(y, x, -x) + beta
+    # 2 y - 1 is exact near y = 0.5, where y x - (1 - y) x would cancel.
+    margin = gamma * (torch.where(y, x, -x) if y.dtype == torch.bool else x * (2 * y - 1)) + beta
     _, _, log_right, _ = terms_of_logit(margin)
     return choose(y, alpha_positive, alpha_negative) * -log_right / gamma
 

@@ -15,7 +15,9 @@ struct poly_focal {
     const Miss miss = miss_of(t, target);
     const V modulating = power<GAMMA>(miss.wrong, miss.log_wrong, gamma);
     const V through = miss.slope * (alpha * gamma * miss.cross_entropy + poly * (gamma + 1.f) * miss.wrong);
-    return {modulating * (alpha * miss.cross_entropy + poly * miss.wrong),
+    // Without alpha an infinite cross-entropy leaves the polynomial term.
+    const V weighted = select(alpha == 0.f, V{}, alpha * miss.cross_entropy);
+    return {modulating * (weighted + poly * miss.wrong),
             modulating * ((1.f - 2.f * target.y) * through + alpha * residual_of(t, target))};
   }
 };

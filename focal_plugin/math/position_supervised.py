@@ -33,7 +33,7 @@ def prepare(pred, target, score, weight, ignore_index, alpha, gamma, normalize):
 
 
 def _normalized(quality):
-    return quality / (quality.max().square() + 1e-8).sqrt()
+    return torch.where(quality == 0, 0, quality / (quality.max().square() + 1e-8).sqrt())  # a NaN reaches no negative
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):

@@ -115,6 +115,9 @@ def in_one_pass(pred: Tensor, channel: Tensor | None, *config) -> bool:
 def composed(problem: Problem) -> Tensor:
     """The loss as plain autograd operations, which compilers and transforms see through."""
     checks.check_probabilities(problem)
+    read = problem.own(problem.pred)
+    target, score = checks.targets_in_range(read, problem.target, problem.score, problem.ignore_index)
+    problem = problem._replace(target=target, score=score)
     return (eager if problem.spec.skeleton == 'elementwise' else rowwise_eager).compose(problem)
 
 

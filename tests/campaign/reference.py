@@ -252,11 +252,10 @@ def _by_avg_factor(call: Call, loss: Exact) -> Exact:
 
 def _statistics(direct: Exact, positive) -> Exact:
     """(2, C): the absolute gradients without the upstream one, of positives and of negatives, class by class."""
-    classes = positive.shape[-1]
+    rows = tuple(range(positive.ndim - 1))
 
     def sums(each):
-        parts = (np.where(chosen, np.abs(each), 0).reshape(-1, classes).sum(0) for chosen in (positive, ~positive))
-        return np.stack(list(parts))
+        return np.stack([np.where(chosen, np.abs(each), 0).sum(rows) for chosen in (positive, ~positive)])
 
     return direct.map(sums)
 

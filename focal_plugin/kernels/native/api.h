@@ -4,7 +4,7 @@
 
 namespace focal_plugin {
 
-constexpr int kMaxDims = 8;
+constexpr int kMaxDims = 64;
 
 enum Type : int64_t { kFloat, kBFloat16, kHalf, kByte, kInt64 };
 

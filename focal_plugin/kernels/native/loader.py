@@ -9,7 +9,7 @@ import torch
 
 from focal_plugin.math import Spec
 
-MAX_DIMS = 8
+MAX_DIMS = 64  # as many as torch walks through
 MAX_PARAMETERS = 8
 TYPES = {
     torch.float32: 0,

@@ -281,7 +281,7 @@ struct Worker {
   }
 
   // What the exponentials of a row are multiplied by. A total of 0: there are no others, or all are -inf.
-  FP_INLINE V inverse(V slope, V total) { return select(total == 0.f, V{}, -slope / total); }
+  FP_INLINE V inverse(V slope, V total) { return select((total == 0.f) & (slope == slope), V{}, -slope / total); }
 
   void spread_across_classes() {
     const int64_t classes = plan.classes.size;

@@ -149,7 +149,8 @@ def rowwise_kernel(
     if GRADIENT or OUTPUT == 'row':
         o_row = row_offset(row, n1, n2, o_s0, o_s1, o_s2, DIMS)
     if GRADIENT:
-        by = tl.where(total == 0, 0.0, -result * prim.reciprocal(total))  # 0: there are no others, or all are -inf
+        # A total of 0: there are no others, or all are -inf.
+        by = tl.where((total == 0) & (result == result), 0.0, -result * prim.reciprocal(total))
         if HELD:
             for i in tl.static_range(BLOCKS):
                 _spread(
