@@ -1,0 +1,37 @@
+"""Where mmdet's losses have the classes, and how they multiply a weight.
+
+``focal_plugin.functional`` has the classes in the last dimension always.
+"""
+
+from torch import Tensor
+
+
+def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
+    """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
+    if not isinstance(pred, Tensor) or pred.dim() <= 2:
+        return pred, target, weight
+    rows = (pred.size(0), *pred.shape[2:])
+
+    def moved(name: str, operand):
+        """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
+        if not isinstance(operand, Tensor) or operand.shape == rows:
+            return operand
+        if operand.shape == pred.shape:
+            return operand.movedim(1, -1)
+        raise ValueError(
+            f'{name} of shape {tuple(operand.shape)} does not fit pred of shape {tuple(pred.shape)}, whose classes are '
+            f"dimension 1, as in mmdet's quality_focal_loss: write one number a row {rows} or one an element "
+            f'{tuple(pred.shape)}; logits with the classes last go into pred.flatten(0, -2)'
+        )
+
+    if not isinstance(target, (tuple, list)):
+        target = moved('target', target)
+    return pred.movedim(1, -1), target, moved('weight', spread(pred, weight))
+
+
+def spread(pred: Tensor, weight: Tensor | None) -> Tensor | None:
+    """A weight as mmdet multiplies it: expanded to pred's shape where each of as many sizes is 1 or pred's."""
+    if not isinstance(weight, Tensor) or not isinstance(pred, Tensor) or weight.dim() not in (0, pred.dim()):
+        return weight
+    sizes = zip(weight.shape, pred.shape, strict=weight.dim() > 0)
+    return weight.expand(pred.shape) if all(size == 1 or size == of_pred for size, of_pred in sizes) else weight
