@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -280,10 +281,32 @@ def check_statistics(pred: Tensor, statistics: Tensor | None) -> None:
         )
 
 
-def unknown(owner: str, name: str, known: Iterable[str]) -> str:
-    """The message for an argument that nothing knows."""
+def unknown(owner: str, name: str, known: Iterable[str], remedy: str = '') -> str:
+    """The message for an argument that an owner does not know.
+
+    Args:
+        owner: a function or class.
+        known: the owner's own arguments, from which a misspelt one is guessed.
+        remedy: what to write instead, if that is known better.
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
-    return f'{owner} has no argument {name!r}: ' + (
-        f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
-    )
+    guess = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
+    return f'{owner} has no argument {name!r}: {remedy or guess}'
+
+
+def check_flag(name: str, value) -> bool:
+    """The bool of a flag."""
+    if isinstance(value, (bool, numpy.bool_)) or (isinstance(value, Integral) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f'{name} must be True or False, got {value!r}')
+
+
+def number(name: str, value) -> float | int:
+    """Python's number of a number; NaN is one."""
+    if isinstance(value, (bool, numpy.bool_)) or not isinstance(value, Real):
+        raise TypeError(f'{name} must be a number, got {value!r}')
+    try:
+        return int(value) if isinstance(value, Integral) else float(value)
+    except OverflowError as error:
+        raise ValueError(f'{name} must be a number that a float can hold, got {value!r}') from error
