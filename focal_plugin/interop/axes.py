@@ -8,9 +8,12 @@ from torch import Tensor
 
 def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
     """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
-    if not isinstance(pred, Tensor) or pred.dim() <= 2:
+    if not isinstance(pred, Tensor) or pred.dim() < 2:
         return pred, target, weight
     rows = (pred.size(0), *pred.shape[2:])
+    weight = spread(rows, weight)
+    if pred.dim() == 2:
+        return pred, target, weight
 
     def moved(name: str, operand):
         """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
@@ -26,12 +29,15 @@ def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
 
     if not isinstance(target, (tuple, list)):
         target = moved('target', target)
-    return pred.movedim(1, -1), target, moved('weight', spread(pred, weight))
+    return pred.movedim(1, -1), target, moved('weight', spread(pred.shape, weight))
 
 
-def spread(pred: Tensor, weight: Tensor | None) -> Tensor | None:
-    """A weight as mmdet multiplies it: expanded to pred's shape where each of as many sizes is 1 or pred's."""
-    if not isinstance(weight, Tensor) or not isinstance(pred, Tensor) or weight.dim() not in (0, pred.dim()):
+def spread(shape: tuple[int, ...], weight: Tensor | None) -> Tensor | None:
+    """A weight as mmdet multiplies it: expanded to a shape where each of as many sizes is 1 or the shape's.
+
+    One of fewer dimensions, but for 0, stays: (C,) would be one a class, and with as many rows as classes one a row.
+    """
+    if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)):
         return weight
-    sizes = zip(weight.shape, pred.shape, strict=weight.dim() > 0)
-    return weight.expand(pred.shape) if all(size == 1 or size == of_pred for size, of_pred in sizes) else weight
+    sizes = zip(weight.shape, shape, strict=weight.dim() > 0)
+    return weight.expand(shape) if all(size == 1 or size == of_shape for size, of_shape in sizes) else weight

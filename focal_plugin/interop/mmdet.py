@@ -97,7 +97,7 @@ def quality_focal_loss(
         pred: logits (N, C), or (N, C, ...): as in mmdet the classes are dimension 1, which is summed.
         target: the pair of labels (N, ...), background C (to mmdet also anything else outside [0, C), here an error), and
             scores (N, ...) in [0, 1].
-        weight: one a row, (N, ...), or of pred's shape.
+        weight: one a row, (N, ...), where a size may be 1; or of pred's shape.
         reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
@@ -183,7 +183,7 @@ def varifocal_loss(
     return functional.varifocal_loss(
         pred,
         target,
-        spread(pred, weight),
+        spread(pred.shape, weight),
         alpha=alpha,
         gamma=gamma,
         iou_weighted=iou_weighted,
@@ -228,7 +228,7 @@ def gaussian_focal_loss(
     return functional.gaussian_focal_loss(
         pred,
         target,
-        spread(pred, weight),
+        spread(pred.shape, weight),
         alpha=alpha,
         gamma=gamma,
         pos_weight=pos_weight,

@@ -199,8 +199,8 @@ class FusedLoss(nn.Module):
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
             )
         spec = self.applied_spec
-        if spec.skeleton == 'elementwise':
-            weight = spread(pred, weight)
+        if spec.skeleton == 'elementwise' and isinstance(pred, Tensor):
+            weight = spread(pred.shape, weight)
         return functional.apply(
             spec,
             {name: changed[name] if name in changed else getattr(self, name) for name in spec.defaults},
