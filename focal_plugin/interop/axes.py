@@ -10,10 +10,10 @@ def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
     """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
     if not isinstance(pred, Tensor) or pred.dim() < 2:
         return pred, target, weight
+    if pred.dim() == 2:
+        return pred, target, spread(pred.shape[:1], weight)
     rows = (pred.size(0), *pred.shape[2:])
     weight = spread(rows, weight)
-    if pred.dim() == 2:
-        return pred, target, weight
 
     def moved(name: str, operand):
         """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
@@ -37,7 +37,7 @@ def spread(shape: tuple[int, ...], weight: Tensor | None) -> Tensor | None:
 
     One of fewer dimensions, but for 0, stays: (C,) would be one a class, and with as many rows as classes one a row.
     """
-    if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)):
+    if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)) or weight.shape == shape:
         return weight
     sizes = zip(weight.shape, shape, strict=weight.dim() > 0)
     return weight.expand(shape) if all(size == 1 or size == of_shape for size, of_shape in sizes) else weight
