@@ -18,6 +18,12 @@ _FLAGS = {
     'torch.nn.functional.binary_cross_entropy.',
     'from_logits': 'pred holds logits; by default it holds probabilities, as in mmdet, with 1e-12 added inside logarithms.',
 }
+_OF_LABELS = {
+    'ignore_index (int or None)': 'Rows with this label give no loss and no gradient; they count in the mean. It needs '
+    'labels. Defaults to None.',
+    'class_weight (list[float] or None)': "Factors of rows by their labels, at least 0: C numbers{background}. It needs "
+    'labels. Defaults to None.',
+}  # fmt: skip
 _ROW_WEIGHT = 'one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1)'
 _ELEMENT_WEIGHT = "; one an element, of pred's shape or flat; or one a class, of shape (1, ..., C)."
 
@@ -94,8 +100,15 @@ Raises:
 """
 
 
-def of_class(spec: Spec, purpose: str, parameters: Iterable[Parameter]) -> str:
-    """The docstring of a registry class, in mmdet's form."""
+def of_class(spec: Spec, purpose: str, parameters: Iterable[Parameter], labelled: bool) -> str:
+    """The docstring of a registry class, in mmdet's form.
+
+    Args:
+        spec: the variant.
+        purpose: what the class is for.
+        parameters: the arguments of its constructor that are its own.
+        labelled: it takes ignore_index and class_weight.
+    """
     sigmoid = spec.skeleton != 'rowwise'
     entries = {
         'use_sigmoid (bool)': f'Heads read it. Defaults to {sigmoid}.',
@@ -106,6 +119,9 @@ def of_class(spec: Spec, purpose: str, parameters: Iterable[Parameter]) -> str:
     if spec.probabilities:
         text = _FLAGS[spec.probabilities]
         entries[f'{spec.probabilities} (bool)'] = f'{text[0].upper()}{text[1:]} Defaults to False.'
+    if labelled:
+        background = " (the background's is 1), or C + 1 with the background's last" * sigmoid
+        entries |= {name: text.format(background=background) for name, text in _OF_LABELS.items()}
     arguments = '\n'.join(_entry(name, text) for name, text in entries.items())
     return f"""{purpose}
 

@@ -96,10 +96,15 @@ def _checked_vector(parameter: Parameter, value: Tensor) -> Tensor:
     return value
 
 
-def unknown(owner: str, name: str, known: Iterable[str]) -> str:
-    """The message for an argument that nothing knows."""
+def unknown(owner: str, name: str, known: Iterable[str], remedy: str = '') -> str:
+    """The message for an argument that an owner does not know.
+
+    Args:
+        owner: a function or class.
+        known: the owner's own arguments, from which a misspelt one is guessed.
+        remedy: what to write instead, if that is known better.
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
-    return f'{owner} has no argument {name!r}: ' + (
-        f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
-    )
+    guess = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
+    return f'{owner} has no argument {name!r}: {remedy or guess}'

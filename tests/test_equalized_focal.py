@@ -152,6 +152,24 @@ def test_a_second_backward_does_not_count():
     assert torch.equal(pred.grad, 2 * first)
 
 
+def test_a_backward_that_fails_does_not_count():
+    """Of a batch that ran out of memory, say, and was passed over: the next iterations count as ever."""
+    plain, loss = FusedEqualizedFocalLoss(C), FusedEqualizedFocalLoss(C)
+
+    def fail(_):
+        raise MemoryError
+
+    pred, *rest = next(levels(5))
+    leaf = pred.requires_grad_()
+    features = leaf * 1.0
+    features.register_hook(fail)
+    with pytest.raises(MemoryError):
+        loss(features, *rest).backward()
+    for iteration in range(2):
+        step(loss, iteration), step(plain, iteration)
+        assert torch.equal(loss.gradients, plain.gradients) and torch.equal(loss.ratio, plain.ratio)
+
+
 def test_a_checkpoint_continues():
     loss = FusedEqualizedFocalLoss(C)
     step(loss, 0)

@@ -49,6 +49,8 @@ found['other'] = name(type(MODELS.build(dict(type='CrossEntropyLoss'))))
 found['heads'] = [name(module.QualityFocalLoss) for module in (detr_head, dino_head)]
 found['quality'] = [spec for spec, kind in focal_plugin.losses.CLASSES.items()
                     if issubclass(kind, detr_head.QualityFocalLoss)]
+import torch
+found['maps'] = float(MODELS.build(dict(type='QualityFocalLoss'))(torch.zeros(1, 1, 2), torch.ones(1, 1, 2)))
 print(json.dumps(found))
 """
     return json.loads(run(code).splitlines()[-1])
@@ -80,6 +82,11 @@ def test_heads_recognise_every_loss_of_qualities(overridden):
     assert overridden['heads'] == ['mmdet.QualityFocalLoss'] * 2
     scored = {'quality_focal', 'varifocal', 'matchability_aware', 'iou_aware_bce', 'position_supervised'}
     assert scored == set(overridden['quality'])
+
+
+def test_maps_are_summed_as_mmdet_sums_them(overridden):
+    """Over dimension 1: the mean of two sums of one value each, 0.25 log 2."""
+    assert overridden['maps'] == pytest.approx(0.25 * 0.6931472)
 
 
 def test_stock_configs_run_on_fused_kernels():

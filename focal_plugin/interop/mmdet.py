@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin import functional
+from focal_plugin.interop.axes import classes_last, spread
 
 
 def sigmoid_focal_loss(
@@ -93,11 +94,11 @@ def quality_focal_loss(
         loss = the sum over the classes of |y - p|^beta BCE(p, y),  y the score at the label's class, else 0
 
     Args:
-        pred: logits (N, C).
-        target: the pair of labels (N,), background C (to mmdet also anything else outside [0, C), here an error), and
-            scores (N,) in [0, 1].
-        weight: (N,).
-        reduction: 'none' (N,), 'mean' (over N) or 'sum'.
+        pred: logits (N, C), or (N, C, ...): as in mmdet the classes are dimension 1, which is summed.
+        target: the pair of labels (N, ...), background C (to mmdet also anything else outside [0, C), here an error), and
+            scores (N, ...) in [0, 1].
+        weight: one a row, (N, ...), where a size may be 1; or of pred's shape.
+        reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
 
@@ -108,7 +109,9 @@ def quality_focal_loss(
         ValueError: shapes or values that don't fit, avg_factor with 'sum', on the CPU a label outside [0, C].
         TypeError: a wrong dtype.
     """
-    return functional.quality_focal_loss(pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor)
+    return functional.quality_focal_loss(
+        *classes_last(pred, target, weight), beta=beta, reduction=reduction, avg_factor=avg_factor
+    )
 
 
 def quality_focal_loss_tensor_target(
@@ -121,12 +124,12 @@ def quality_focal_loss_tensor_target(
     beta: float = 2.0,
     activated: bool = False,
 ) -> Tensor:
-    """mmdet's quality_focal_loss_tensor_target: :func:`quality_focal_loss` of a dense target (N, C) of qualities.
+    """mmdet's quality_focal_loss_tensor_target: :func:`quality_focal_loss` of a dense target of pred's shape.
 
     With activated, pred holds probabilities.
     """
     return functional.quality_focal_loss(
-        pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor, activated=activated
+        *classes_last(pred, target, weight), beta=beta, reduction=reduction, avg_factor=avg_factor, activated=activated
     )
 
 
@@ -141,7 +144,7 @@ def quality_focal_loss_with_prob(
 ) -> Tensor:
     """mmdet's quality_focal_loss_with_prob: :func:`quality_focal_loss` of probabilities instead of logits."""
     return functional.quality_focal_loss(
-        pred, target, weight, beta=beta, reduction=reduction, avg_factor=avg_factor, activated=True
+        *classes_last(pred, target, weight), beta=beta, reduction=reduction, avg_factor=avg_factor, activated=True
     )
 
 
@@ -162,7 +165,8 @@ def varifocal_loss(
     Args:
         pred: logits (N, C), or of any shape.
         target: qualities in [0, 1] of pred's shape.
-        weight: (N,), (N, 1), (N, C) or (N * C,); with N = C mmdet takes (N,) for one number a class.
+        weight: (N,), (N, 1), (N, C) or (N * C,), or with pred's number of dimensions, of size 1 or pred's each; with N = C
+            mmdet takes (N,) for one number a class.
         alpha: weight of the negatives, at least 0.
         gamma: focusing exponent of the negatives, at least 0.
         iou_weighted: whether positives are weighted with their quality.
@@ -179,7 +183,7 @@ def varifocal_loss(
     return functional.varifocal_loss(
         pred,
         target,
-        weight,
+        spread(pred.shape, weight),
         alpha=alpha,
         gamma=gamma,
         iou_weighted=iou_weighted,
@@ -207,7 +211,7 @@ def gaussian_focal_loss(
     Args:
         pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
         target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
-        weight: of pred's shape, or one a row.
+        weight: one a row, or with pred's number of dimensions, of size 1 or pred's each.
         reduction: 'none', 'mean' (over the elements) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         alpha: exponent of the prediction, at least 0.
@@ -224,7 +228,7 @@ def gaussian_focal_loss(
     return functional.gaussian_focal_loss(
         pred,
         target,
-        weight,
+        spread(pred.shape, weight),
         alpha=alpha,
         gamma=gamma,
         pos_weight=pos_weight,

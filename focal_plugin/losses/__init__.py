@@ -1,4 +1,4 @@
-"""The registry classes, one file for each variant; importing this package registers them in mmdet."""
+"""The registry classes, one file for each variant beside what they share; importing this package registers them in mmdet."""
 
 import importlib
 import pkgutil

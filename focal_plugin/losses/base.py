@@ -2,18 +2,22 @@
 
 import inspect
 import math
-import warnings
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
-from focal_plugin.math import SPECS, Spec
+from focal_plugin.interop.axes import spread
+from focal_plugin.losses import class_weight, inherited
+from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
-from focal_plugin.parameters import check_parameter, unknown
+from focal_plugin.parameters import flag, number
 from focal_plugin.rows import Rows
 
 _COMMON = ('reduction', 'loss_weight')
+_OF_LABELS = ('ignore_index', 'class_weight')
 
 
 class ReductionOverrideError(ValueError, AssertionError):
@@ -24,12 +28,14 @@ class FusedLoss(nn.Module):
     """Base of the registry classes; hooks and tools look for it.
 
     A subclass names its spec; constructor and docstring are made from it. Where it also subclasses mmdet's class of the
-    same loss, positional arguments have mmdet's order.
+    same loss, positional arguments have mmdet's order. Its buffers keep their dtype under half(), bfloat16() and to(dtype):
+    they are sums and parameters of the loss, not weights of the model.
 
     Attributes:
         spec: the variant.
         own: arguments of the class beside those of its spec.
         withheld: arguments of its spec that it sets itself.
+        labelled: a target of labels says what each row is, so that ignore_index and class_weight are arguments.
         replaces: mmdet's name that focal_plugin.override gives to the class, or None.
         given_arguments: the arguments of the variant that the config gave.
         ignored_arguments: those that only other variants know.
@@ -38,10 +44,13 @@ class FusedLoss(nn.Module):
     spec: Spec
     own: tuple[Parameter, ...] = ()
     withheld: tuple[str, ...] = ()
+    labelled: bool = True
     replaces: str | None = None
     use_sigmoid: bool = True
     reduction: str
     loss_weight: float
+    ignore_index: int | None
+    class_weight: Tensor | None
     given_arguments: dict[str, Any]
     ignored_arguments: dict[str, Any]
 
@@ -49,24 +58,34 @@ class FusedLoss(nn.Module):
         super().__init_subclass__(**kwargs)
         if 'spec' not in vars(cls):
             return
+        cls._weighted_spec = class_weight.weighted(cls.spec)
         defaults = cls._defaults()
-        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        order = [(name, positional) for name in cls._order()] + [(name, keyword) for name in _OF_LABELS * cls.labelled]
         cls.__signature__ = inspect.Signature(
-            [inspect.Parameter(name, positional, default=defaults[name]) for name in cls._order()]
+            [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
         )
         parameters = [p for p in (*cls.own, *cls.spec.parameters) if p.name in defaults]
-        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters)
+        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters, cls.labelled)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
         flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
         parameters = {p.name: p.default for p in (*cls.own, *cls.spec.parameters) if p.name not in cls.withheld}
-        return {'use_sigmoid': cls.use_sigmoid, **parameters, 'reduction': 'mean', 'loss_weight': 1.0, **flag}
+        of_labels = dict.fromkeys(_OF_LABELS * cls.labelled)
+        return {
+            'use_sigmoid': cls.use_sigmoid,
+            **parameters,
+            'reduction': 'mean',
+            'loss_weight': 1.0,
+            **flag,
+            **of_labels,
+        }
 
     @classmethod
     def _order(cls) -> list[str]:
-        """The constructor's arguments: mmdet's first in mmdet's order, then those that must be given."""
-        ours = cls._defaults()
+        """The constructor's positional arguments: mmdet's first in mmdet's order, then those that must be given."""
+        ours = {name: default for name, default in cls._defaults().items() if name not in _OF_LABELS}
         bases = (base for base in cls.__mro__ if not issubclass(base, FusedLoss) and base is not nn.Module)
         base = next((base for base in bases if issubclass(base, nn.Module)), None)
         theirs = [] if base is None else [name for name in inspect.signature(base).parameters if name in ours]
@@ -78,36 +97,26 @@ class FusedLoss(nn.Module):
         kind, spec, order = type(self).__name__, self.spec, self._order()
         if len(args) > len(order):
             raise TypeError(f'{kind} takes at most {len(order)} arguments, got {len(args)}')
-        given |= dict(zip(order, args, strict=False))
+        by_position = dict(zip(order, args, strict=False))
+        if twice := given.keys() & by_position.keys():
+            raise TypeError(f'{kind} got {", ".join(sorted(twice))} twice, by position and by name')
+        given |= by_position
         known = self._defaults()
         self.ignored_arguments = {name: value for name, value in given.items() if name not in known}
-        self._refuse_unknown(kind, known)
+        inherited.check(type(self), self.ignored_arguments, list(known))
         values = known | {name: value for name, value in given.items() if name in known}
         missing = [name for name, value in values.items() if value is REQUIRED]
         if missing:
             raise TypeError(f'{kind} needs {", ".join(missing)}')
-        self._set_common(**{name: values.pop(name) for name in ('use_sigmoid', *_COMMON)})
+        self._set_common(**{name: values[name] for name in ('use_sigmoid', *_COMMON)})
+        self._set_of_labels(*(values.get(name) for name in _OF_LABELS))
         if spec.probabilities:
-            setattr(self, spec.probabilities, bool(values.pop(spec.probabilities)))
+            setattr(self, spec.probabilities, flag(spec.probabilities, values[spec.probabilities]))
         for parameter in (*self.own, *spec.parameters):
             if parameter.name in values:
-                value = check_parameter(parameter, values[parameter.name])
+                value = class_weight.checked_beside(parameter, values[parameter.name], self.labelled)
                 self._set_parameter(parameter.name, value)
         self.given_arguments = {name: given[name] for name in spec.defaults if name in given}
-
-    def _refuse_unknown(self, kind: str, known) -> None:
-        of_others = _anyones_arguments() - {*self.withheld}
-        for name in self.ignored_arguments:
-            if name not in of_others:
-                message = unknown(kind, name, sorted(of_others | known.keys()))
-                raise TypeError(f'{message} (_delete_=True leaves out what a config inherits)')
-        if self.ignored_arguments:
-            names = ', '.join(f'{name}={value!r}' for name, value in self.ignored_arguments.items())
-            warnings.warn(
-                f'{kind} does not use {names}: other losses do, and a config that only changes the type inherits them. '
-                f'They have no effect; _delete_=True (with use_sigmoid written out) leaves them out',
-                stacklevel=3,
-            )
 
     def _set_common(self, use_sigmoid: bool, reduction: str, loss_weight: float) -> None:
         kind = type(self)
@@ -118,9 +127,16 @@ class FusedLoss(nn.Module):
                 f'(Heads read use_sigmoid to choose between num_classes channels with a sigmoid and num_classes + 1 '
                 f'with a softmax.)'
             )
-        if reduction not in arguments.REDUCTIONS:
+        if not _is_reduction(reduction):
             raise ValueError(f'reduction must be one of {arguments.REDUCTIONS}, got {reduction!r}')
-        self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, loss_weight
+        loss_weight = number('loss_weight', loss_weight)
+        if not abs(loss_weight) <= sys.float_info.max:
+            raise ValueError(f'loss_weight must be a finite number, got {loss_weight!r}')
+        self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, float(loss_weight)
+
+    def _set_of_labels(self, ignore_index, weight_of_class) -> None:
+        self.ignore_index = arguments.canonical_ignore_index(ignore_index)
+        self._set_parameter('class_weight', class_weight.checked(weight_of_class))
 
     def _set_parameter(self, name: str, value) -> None:
         """Keeps a parameter: a number as an attribute, a vector as a buffer that checkpoints don't hold."""
@@ -128,6 +144,18 @@ class FusedLoss(nn.Module):
             self.register_buffer(name, value, persistent=False)
         else:
             setattr(self, name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FusedLoss':
+        def keeping_dtype(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+
+        return super()._apply(keeping_dtype, recurse)
+
+    @property
+    def applied_spec(self) -> Spec:
+        """The spec, with class_weight among its arguments where it was given."""
+        return self.spec if self.class_weight is None else self._weighted_spec
 
     @property
     def takes_probabilities(self) -> bool:
@@ -148,8 +176,9 @@ class FusedLoss(nn.Module):
         Args:
             pred (Tensor): Logits with shape (N, C), or any shape (..., C) and strides.
             target (Tensor or tuple[Tensor]): Labels with shape (N,), background C; dense values in [0, 1] of pred's
-                shape; for losses of quality also (labels, scores).
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C).
+                shape; for losses of quality also (labels, scores). ignore_index and class_weight need labels.
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one a row, or with
+                pred's number of dimensions, each of size 1 or pred's.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements (of
                 rows, for losses whose 'none' is one value a row).
             reduction_override (str, optional): Replaces reduction for this call.
@@ -165,18 +194,22 @@ class FusedLoss(nn.Module):
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
         if isinstance(pred, Rows):
             return self._run_levels(pred, target, weight, avg_factor, reduction_override, statistics, **changed)
-        if reduction_override not in (None, *arguments.REDUCTIONS):
+        if reduction_override is not None and not _is_reduction(reduction_override):
             raise ReductionOverrideError(
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
             )
+        spec = self.applied_spec
+        if spec.skeleton == 'elementwise' and isinstance(pred, Tensor):
+            weight = spread(pred.shape, weight)
         return functional.apply(
-            self.spec,
-            {name: changed[name] if name in changed else getattr(self, name) for name in self.spec.defaults},
+            spec,
+            {name: changed[name] if name in changed else getattr(self, name) for name in spec.defaults},
             pred,
             target,
             weight,
             reduction=reduction_override or self.reduction,
             avg_factor=avg_factor,
+            ignore_index=self.ignore_index,
             activated=self.takes_probabilities,
             loss_weight=self.loss_weight * part,
             statistics=statistics,
@@ -198,13 +231,11 @@ class FusedLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        shown = [*self.spec.defaults, *_COMMON]
-        return ', '.join(
-            f'{name}={getattr(self, name)!r}' for name in shown if not isinstance(getattr(self, name), Tensor)
-        )
+        shown = {name: getattr(self, name) for name in (*self.spec.defaults, *_COMMON)}
+        if self.ignore_index is not None:
+            shown['ignore_index'] = self.ignore_index
+        return ', '.join(f'{name}={value!r}' for name, value in shown.items() if not isinstance(value, Tensor))
 
 
-def _anyones_arguments() -> set[str]:
-    """What some variant takes: these a config may inherit, anything else is a slip."""
-    flags = {spec.probabilities for spec in SPECS.values()} - {None}
-    return flags | {name for spec in SPECS.values() for name in spec.defaults} | {'num_classes'}
+def _is_reduction(value) -> bool:
+    return isinstance(value, str) and value in arguments.REDUCTIONS

@@ -1,5 +1,8 @@
 """Equalized focal loss as an MMEngine component."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
@@ -8,6 +11,20 @@ from torch import Tensor
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
+
+
+def _never_compiled(function: Callable) -> Callable:
+    """torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton."""
+    disabled = None
+
+    @functools.wraps(function)
+    def outside_of_graphs(*args, **kwargs):
+        nonlocal disabled
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return outside_of_graphs
 
 
 @MODELS.register_module()
@@ -30,9 +47,9 @@ class FusedEqualizedFocalLoss(FusedLoss):
         self.register_buffer('_gathered', torch.zeros(2, self.num_classes, dtype=torch.float64), persistent=False)
         self.register_buffer('ratio', torch.ones(self.num_classes), persistent=False)
         self._is_queued = self._is_put_off = False
-        self.register_load_state_dict_post_hook(lambda module, _: module._set_ratio())
+        self.register_load_state_dict_post_hook(_set_ratio)
 
-    @torch.compiler.disable
+    @_never_compiled
     def forward(
         self,
         pred: Tensor,
@@ -63,6 +80,9 @@ class FusedEqualizedFocalLoss(FusedLoss):
             )
         counts = self.training and torch.is_grad_enabled() and pred.requires_grad
         recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
+        if self._is_queued and not recomputes:  # that backward failed, and its update never came
+            self._is_queued = False
+            self._gathered.zero_()
         if self._is_put_off and not recomputes:
             self._update()
         statistics = self._gathered if counts else None
@@ -89,8 +109,10 @@ class FusedEqualizedFocalLoss(FusedLoss):
             dist.all_reduce(gathered)
         # One NaN would stay in the sums for good.
         self.gradients += gathered.nan_to_num(nan=0.0, posinf=0.0)
-        self._set_ratio()
+        _set_ratio(self)
 
-    def _set_ratio(self) -> None:
-        positive, negative = self.gradients
-        self.ratio.copy_((positive / negative).clamp(0, 1).nan_to_num(nan=1.0))
+
+def _set_ratio(loss: FusedEqualizedFocalLoss, _=None) -> None:
+    """The ratios of the gradients so far. A function: the hook that follows a checkpoint is pickled with the loss."""
+    positive, negative = loss.gradients
+    loss.ratio.copy_((positive / negative).clamp(0, 1).nan_to_num(nan=1.0))

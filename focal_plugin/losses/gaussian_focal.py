@@ -14,6 +14,7 @@ class FusedGaussianFocalLoss(FusedLoss, GaussianFocalLoss):
     """mmdet's GaussianFocalLoss, the loss of heatmaps, as one fused kernel."""
 
     spec = gaussian_focal.SPEC
+    labelled = False
     replaces = 'GaussianFocalLoss'
 
     def forward(
@@ -34,7 +35,8 @@ class FusedGaussianFocalLoss(FusedLoss, GaussianFocalLoss):
             pos_inds (Tensor, optional): Rows of a pred of shape (N, C) that are positives, with shape (M,). The positives
                 then are these instead of the ones in target, and 'mean' is theirs plus that of the N * C negatives.
             pos_labels (Tensor, optional): Their classes, with shape (M,).
-            weight (Tensor, optional): One for each element, or one for each row; as in mmdet not used with pos_inds.
+            weight (Tensor, optional): One for each row, or with pred's number of dimensions, each of size 1 or pred's; as in
+                mmdet not used with pos_inds.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements.
             reduction_override (str, optional): Replaces reduction for this call.
 

@@ -17,6 +17,7 @@ class FusedMaskFocalLoss(FusedLoss):
     """
 
     spec = functional.MASKS
+    labelled = False  # its labels pick channels
 
     def forward(
         self,

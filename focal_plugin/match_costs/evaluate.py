@@ -99,7 +99,7 @@ def _of_labels(parameter, labels: Tensor, classes: int):
 
 def _weight(loss: FusedLoss, logits: Tensor, labels: Tensor, classes: int) -> Tensor | None:
     """What the loss multiplies rows of these labels by, (1, n), or None: 1."""
-    spec = loss.spec
+    spec = loss.applied_spec
     if spec.prepare is None:
         return None
     rows = logits.new_empty(()).expand(len(labels), classes)  # only its shape and device are read

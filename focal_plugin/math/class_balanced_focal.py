@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from focal_plugin import row_weights
 from focal_plugin.math import focal
 from focal_plugin.math.spec import GAMMA, REQUIRED, Parameter, Spec
 
@@ -22,12 +23,9 @@ def prepare(pred, target, score, weight, ignore_index, samples_per_class, class_
         raise ValueError(
             f'samples_per_class holds {len(samples_per_class)} numbers for logits of {classes} classes: write one a class'
         )
-    factor = _factors(samples_per_class, class_beta, pred.device, torch.promote_types(pred.dtype, torch.float32))[
-        target.clamp(0, classes)
-    ].unsqueeze(-1)
-    if weight is not None:
-        factor = factor * (weight[..., :1] if weight.stride(-1) == 0 else weight)
-    return target, score, factor.expand(pred.shape)
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    factors = _factors(samples_per_class, class_beta, pred.device, dtype)
+    return target, score, row_weights.times(pred, target, factors, weight)
 
 
 @functools.lru_cache(maxsize=32)

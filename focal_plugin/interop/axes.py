@@ -1,0 +1,43 @@
+"""Where mmdet's losses have the classes, and how they multiply a weight.
+
+``focal_plugin.functional`` has the classes in the last dimension always.
+"""
+
+from torch import Tensor
+
+
+def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
+    """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
+    if not isinstance(pred, Tensor) or pred.dim() < 2:
+        return pred, target, weight
+    if pred.dim() == 2:
+        return pred, target, spread(pred.shape[:1], weight)
+    rows = (pred.size(0), *pred.shape[2:])
+    weight = spread(rows, weight)
+
+    def moved(name: str, operand):
+        """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
+        if not isinstance(operand, Tensor) or operand.shape == rows:
+            return operand
+        if operand.shape == pred.shape:
+            return operand.movedim(1, -1)
+        raise ValueError(
+            f'{name} of shape {tuple(operand.shape)} does not fit pred of shape {tuple(pred.shape)}, whose classes are '
+            f"dimension 1, as in mmdet's quality_focal_loss: write one number a row {rows} or one an element "
+            f'{tuple(pred.shape)}; logits with the classes last go into pred.flatten(0, -2)'
+        )
+
+    if not isinstance(target, (tuple, list)):
+        target = moved('target', target)
+    return pred.movedim(1, -1), target, moved('weight', spread(pred.shape, weight))
+
+
+def spread(shape: tuple[int, ...], weight: Tensor | None) -> Tensor | None:
+    """A weight as mmdet multiplies it: expanded to a shape where each of as many sizes is 1 or the shape's.
+
+    One of fewer dimensions, but for 0, stays: (C,) would be one a class, and with as many rows as classes one a row.
+    """
+    if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)) or weight.shape == shape:
+        return weight
+    sizes = zip(weight.shape, shape, strict=weight.dim() > 0)
+    return weight.expand(shape) if all(size == 1 or size == of_shape for size, of_shape in sizes) else weight

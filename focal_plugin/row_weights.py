@@ -1,0 +1,26 @@
+"""Factors of whole rows by their labels."""
+
+import torch
+from torch import Tensor
+
+
+def times(pred: Tensor, labels: Tensor, factors: Tensor, weight: Tensor | None) -> Tensor:
+    """A weight times the factor of each row's label.
+
+    Args:
+        pred: logits (..., C); only its shape, dtype and device are read.
+        labels: int64 (...), background C. One outside [0, C] stays for the loss to refuse: here it counts as the nearest.
+        factors: (C,), the background's being 1, or (C + 1,) with the background's last.
+        weight: a view of pred's shape, or None.
+
+    Returns:
+        A view of pred's shape, of which a row is one number wherever a row of weight is one.
+    """
+    classes = pred.size(-1)
+    factors = factors.to(pred.device, torch.promote_types(pred.dtype, torch.float32))
+    if factors.numel() == classes:
+        factors = torch.cat([factors, factors.new_ones(1)])
+    factor = factors[labels.clamp(0, classes)].unsqueeze(-1)
+    if weight is not None:
+        factor = factor * (weight[..., :1] if weight.stride(-1) == 0 else weight)
+    return factor.expand(pred.shape)
