@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.parameters import number
-from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, on_device_of
+from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, on_device_of, widest
 from focal_plugin.tracing import is_transformed
 
 REDUCTIONS = ('none', 'mean', 'sum')
@@ -90,9 +90,9 @@ def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
         return None
     weight = on_device_of(pred, 'weight', weight)
     if weight.requires_grad:
-        # Before it is expanded: a half-precision gradient of each element would be rounded before their sum.
-        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    if weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
+        # Before it is expanded: the gradient of each element would be rounded before their sum.
+        weight = weight.to(widest(pred))
+    elif weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
         weight = weight.to(torch.float32)
     shape, rows = pred.shape, pred.shape[:-1]
     if weight.shape == rows:  # first: where N = C a weight of shape (N,) is one number a row

@@ -88,6 +88,10 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
 
 def _checked_vector(parameter: Parameter, value: Tensor) -> Tensor:
     value = canonical_tensor(parameter.name, value)
+    if value.is_meta:
+        raise ValueError(
+            f'{parameter.name} is on meta, where it has no values: write numbers, or a tensor that has them'
+        )
     if value.dtype == torch.bool:
         raise TypeError(f'{parameter.name} must hold numbers, got {value.dtype}')
     if may_look(value):

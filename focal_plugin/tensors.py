@@ -17,6 +17,15 @@ def resolved(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor._is_zerotensor() else tensor
 
 
+def widest(pred: Tensor) -> torch.dtype:
+    """The dtype of composed losses: float64, because their derivatives by targets, and second ones, cancel.
+
+    A compiler fuses what it gets, and is given the arithmetic of the kernels; Apple's GPUs have no float64.
+    """
+    narrow = torch.compiler.is_compiling() or pred.device.type == 'mps'
+    return torch.promote_types(pred.dtype, torch.float32) if narrow else torch.float64
+
+
 def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
     """A tensor whose memory holds its values, one stride a dimension.
 

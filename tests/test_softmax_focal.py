@@ -85,7 +85,7 @@ def test_shapes_and_reductions(device, shape, reduction):
 def test_one_class_is_refused(device):
     """It is certain whatever its logit, and would train nothing."""
     pred, labels, weight = inputs(6, 1)
-    with pytest.raises(ValueError, match='a softmax over one class is 1 whatever its logit.*FusedFocalLoss'):
+    with pytest.raises(ValueError, match=r'a softmax over one class is 1 whatever its logit.*FusedFocalLoss'):
         functional.softmax_focal_loss(pred.to(device), labels.to(device), weight.to(device))
 
 

@@ -19,8 +19,8 @@ def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
         """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
         if not isinstance(operand, Tensor) or operand.shape == rows:
             return operand
-        if operand.shape == pred.shape:
-            return operand.movedim(1, -1)
+        if operand.shape in (pred.shape, (pred.numel(),)):
+            return operand.reshape(pred.shape).movedim(1, -1)
         raise ValueError(
             f'{name} of shape {tuple(operand.shape)} does not fit pred of shape {tuple(pred.shape)}, whose classes are '
             f"dimension 1, as in mmdet's quality_focal_loss: write one number a row {rows} or one an element "

@@ -16,6 +16,7 @@ from focal_plugin.math.derivatives import (
     terms_of_logit,
     times,
 )
+from focal_plugin.tensors import widest
 from focal_plugin.tracing import may_look
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
@@ -213,20 +214,11 @@ def of_own_channel(problem: Problem) -> Problem:
     return problem._replace(pred=own, channel=None)
 
 
-def widest(problem: Problem) -> torch.dtype:
-    """The dtype of composed losses: float64, because their derivatives by targets, and second ones, cancel.
-
-    A compiler fuses what it gets, and is given the arithmetic of the kernels; Apple's GPUs have no float64.
-    """
-    narrow = torch.compiler.is_compiling() or problem.pred.device.type == 'mps'
-    return arithmetic(problem) if narrow else torch.float64
-
-
 def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
     problem = of_own_channel(problem)
     check_labels(problem)
-    values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem))
+    values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem.pred))
     return composed(problem, values.sum(-1) if problem.output == 'row' else values)
 
 

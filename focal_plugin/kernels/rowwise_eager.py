@@ -13,10 +13,10 @@ from focal_plugin.kernels.eager import (
     scale_of,
     scaled,
     total_of,
-    widest,
 )
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math.derivatives import limit, terms_of_logit
+from focal_plugin.tensors import widest
 
 
 def _margin(pred: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,5 +137,5 @@ def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
     check_labels(problem)
     margin_of = _Margin if torch.compiler.is_compiling() else _MarginInBothModes
-    margin, _ = margin_of.apply(*_logits(problem, problem.pred, problem.target, widest(problem)))
+    margin, _ = margin_of.apply(*_logits(problem, problem.pred, problem.target, widest(problem.pred)))
     return composed(problem, _values(problem, margin, problem.target, problem.weight))

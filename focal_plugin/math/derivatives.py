@@ -1,7 +1,7 @@
 """Elementwise functions whose derivatives are stated, where autograd through the formula is wrong or not a number.
 
-Autograd gives half or no gradient through abs() and max() at 0, and 0 * inf = NaN where a factor has vanished. These are exact
-there, and may be differentiated again, in forward mode, and under torch.func.
+Autograd gives half or no gradient through abs() and max() at 0, and 0 * inf = NaN where a factor has vanished. These are
+exact there, and may be differentiated again, in forward mode, and under torch.func.
 """
 
 import functools
@@ -116,8 +116,12 @@ log_mix = stated(_log_mix, _log_mix_by, times)
 
 
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
-    log1p = torch.log1p(x.abs().neg_().exp_())
-    return torch.sigmoid(x), torch.sigmoid(-x), x.clamp(max=0) - log1p, (-x).clamp(max=0) - log1p
+    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads.
+    e = x.abs().neg_().exp_()
+    larger = 1 / (1 + e)
+    smaller, is_negative, log1p = e * larger, x < 0, torch.log1p(e)
+    p, q = torch.where(is_negative, smaller, larger), torch.where(is_negative, larger, smaller)
+    return p, q, x.clamp(max=0) - log1p, (-x).clamp(max=0) - log1p
 
 
 def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -139,7 +143,7 @@ def _by_stopped(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
 
 
 stopped_terms = stated(_of_stopped, _by_stopped)
-"""q, log p, log q of probabilities as in torch's binary_cross_entropy: logarithms stop at -100, p q in derivatives at 1e-12."""
+"""q, log p, log q of probabilities as torch's binary_cross_entropy has them: logarithms stop at -100, p q at 1e-12."""
 
 
 def _of_shifted(p: Tensor) -> tuple[Tensor, ...]:
@@ -166,5 +170,5 @@ _WIDENED = {
 
 
 def saturating(p: Tensor, dtype: torch.dtype) -> Tensor:
-    """Probabilities in the dtype of the arithmetic; of their derivatives, which reach 1e12, half types hold the largest number."""
+    """Probabilities in the dtype of the arithmetic; their derivatives reach 1e12, and stop at a half type's largest."""
     return p if p.dtype == dtype else _WIDENED[dtype](p)

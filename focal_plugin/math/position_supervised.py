@@ -19,7 +19,7 @@ def pack(alpha, gamma, normalize):
 
 
 def prepare(pred, target, score, weight, ignore_index, alpha, gamma, normalize):
-    """Divides the qualities so that the largest t of the batch is 1; those of positives that count, where there are labels."""
+    """Divides the qualities so that the largest t of the batch is 1; with labels those of the positives that count."""
     if normalize == 'none' or pred.numel() == 0:
         return target, score, weight
     dtype = torch.promote_types(pred.dtype, torch.float32)

@@ -79,8 +79,8 @@ class Spec:
         probability_epsilon: added to a probability inside logarithms; 0: logarithms stop at -100 instead.
         statistics: the backward can sum the gradients of positives and negatives by class.
         factors: which of the packed parameters multiply the loss of positives or of negatives.
-        prepare: rewrites (pred, target, score, weight, ignore_index, **arguments) -> (target, score, weight) before the kernels, on
-            their canonical forms; or None.
+        prepare: rewrites (pred, target, score, weight, ignore_index, **arguments) -> (target, score, weight) before the
+            kernels, on their canonical forms; or None.
         function: name of the public function; <name>_loss by default.
     """
 

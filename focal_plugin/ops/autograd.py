@@ -2,8 +2,8 @@
 
 A GPU computes the terms again in the backward, since there memory is what costs. On a CPU the arithmetic is, so the forward
 of a sigmoid loss leaves the gradient behind where one is wanted: the backward's own allocation, made earlier. Of a softmax
-nothing is left behind: a row that the backward reads is in registers, or in the first-level cache, long enough to find its sum of
-exponentials again, and one float32 a row could not hold its logarithm to the digits promised.
+nothing is left behind: a row that the backward reads is in registers, or in the first-level cache, long enough to find its
+sum of exponentials again, and one float32 a row could not hold its logarithm to the digits promised.
 """
 
 import math

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from campaign.call import Call
-from campaign.tensors import INF, NAN, RANGES, Random, laid_out, logits, near_one, probabilities, some_layout
+from campaign.tensors import INF, NAN, RANGES, Random, in_memory, laid_out, logits, near_one, probabilities, some_layout
 from campaign.variants import VARIANTS
 
 CLASSES = (1, 2, 3, 7, 8, 9, 16, 17, 80)
@@ -54,6 +54,12 @@ def ignored_rows(call: Call) -> torch.Tensor:
     return labels.long() == int(call.ignore_index)
 
 
+def _is_above_one(target) -> bool:
+    """Whether a value is rounded to above 1, which is not looked at, and so not taken for 1, under a transform."""
+    values = target[1] if isinstance(target, tuple) else target
+    return values.is_floating_point() and bool((in_memory(values) > 1).any())
+
+
 def _shape(random: Random, tiny: bool, call: Call) -> tuple[int, ...]:
     classes = random.one(CLASSES[:6] if tiny else CLASSES)
     if not tiny and random.chance(0.02):
@@ -67,7 +73,9 @@ def _shape(random: Random, tiny: bool, call: Call) -> tuple[int, ...]:
         return (random.below(5), *channels, *size)
     if not tiny and random.chance(0.004):  # large enough for torch and ours to share it among threads
         return (3000 if random.chance(0.5) else 1111, 80 if classes else 0)
-    flat = call.by_class and call.variant == 'quality_focal'  # mmdet's sums over dimension 1
+    flat = (
+        call.by_class and call.spec.per_row
+    )  # classes that stand in for mmdet's QualityFocalLoss sum over dimension 1
     dimensions = 2 if flat or random.chance(0.5) else 1 + random.below(5)
     if not flat and not tiny and random.chance(0.02):
         dimensions = 9 + random.below(3)
@@ -236,7 +244,8 @@ def _set_derivatives(random: Random, call: Call, range_: str) -> None:
     elif random.chance(0.07) and not call.probabilities and call.variant != 'mask_focal':
         call.second = random.normal(call.pred.shape).to(call.pred.dtype)
     elif random.chance(0.08):
-        call.way = random.one(('vjp', 'checkpoint'))
+        ways = ('checkpoint',) if _is_above_one(call.target) else ('vjp', 'checkpoint')
+        call.way = random.one(ways)
     elif call.variant == 'equalized_focal' and not call.by_class:
         call.statistics = not torch.is_tensor(call.target) or not call.target.double().isnan().any().item()
     call.wide = random.chance(0.05)

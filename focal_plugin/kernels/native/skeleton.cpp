@@ -132,6 +132,7 @@ struct Results {
 struct Worker {
   const Plan &plan;
   const Call &call;
+  const SubnormalsToZero &mode;
   int64_t outer = 0, inner = 0;            // this tile's sizes
   int64_t first_class = 0, classes = 0;    // this tile's classes
   int64_t rows = 0;                        // this tile's rows
@@ -151,7 +152,7 @@ struct Worker {
   int64_t rows_of_tile = -1;           // counts the tiles with other rows
   int64_t listed = -1, weighed = -1;   // the rows whose labels are listed, whose weights are at hand
 
-  explicit Worker(const Plan &p) : plan(p), call(p.call), scratch(scratch_of_thread()) {
+  Worker(const Plan &p, const SubnormalsToZero &m) : plan(p), call(p.call), mode(m), scratch(scratch_of_thread()) {
     const Dim &direction = plan.rows_inner ? plan.rows.back() : plan.classes;
     std::copy(direction.stride, direction.stride + kRoles, inner_stride);
     const Dim across = plan.rows_inner ? plan.classes : plan.rows.empty() ? Dim{1, {}} : plan.rows.back();
@@ -532,7 +533,8 @@ struct Worker {
 
   void multiply_upstream(float *values) {
     const float after = static_cast<float>(call.after);
-    for (int64_t i = 0; after != 1.f && i < outer * inner; ++i) values[i] *= after;
+    // As PyTorch multiplies the gradient that one pass has left behind.
+    if (after != 1.f) mode.suspended([&] { for (int64_t i = 0; i < outer * inner; ++i) values[i] *= after; });
     multiply(kUpstream, values);
     silence_ignored(values);
   }
@@ -596,7 +598,7 @@ int64_t batch_of(const Plan &plan) {
 void work(void *state) {
   Shared &shared = *static_cast<Shared *>(state);
   const SubnormalsToZero mode(shared.plan.call.table != nullptr);
-  Worker worker(shared.plan);
+  Worker worker(shared.plan, mode);
   for (;;) {
     const int64_t batch = shared.next.fetch_add(1), first = batch * shared.batch;
     if (first >= shared.plan.tiles) break;

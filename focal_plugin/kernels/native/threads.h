@@ -14,13 +14,24 @@ namespace focal_plugin {
 
 // While it lives, this thread's results below the smallest normal number are 0 if so wanted; operands keep theirs. The
 // exponents of a table reach 10, and the many results that small would take the slow way of the processor.
-struct SubnormalsToZero {
+class SubnormalsToZero {
+ public:
 #if defined(__SSE__)
-  unsigned before = _mm_getcsr();
-  explicit SubnormalsToZero(bool wanted) { _mm_setcsr(wanted ? before | 0x8000u : before); }
-  ~SubnormalsToZero() { _mm_setcsr(before); }
+  explicit SubnormalsToZero(bool wanted) : flushed_(wanted ? before_ | 0x8000u : before_) { _mm_setcsr(flushed_); }
+  ~SubnormalsToZero() { _mm_setcsr(before_); }
+  template <class Work>
+  void suspended(Work work) const {  // as the caller's own arithmetic does it
+    _mm_setcsr(before_);
+    work();
+    _mm_setcsr(flushed_);
+  }
+
+ private:
+  unsigned before_ = _mm_getcsr(), flushed_;
 #else
   explicit SubnormalsToZero(bool) {}
+  template <class Work>
+  void suspended(Work work) const { work(); }
 #endif
 };
 
