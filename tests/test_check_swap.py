@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmdet
 import pytest
@@ -28,10 +29,12 @@ register_all_modules()
 
 @pytest.fixture(scope='module')
 def tool():
+    """The modules of the tool: what is asked for, the training step, the report, the command."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / 'tools')
-        tool = importlib.import_module('check_swap')
-        patch.setattr(tool, 'SIZE', 128)
+        names = dict(request='_swap_request', steps='_training_step', report='_swap_report', command='check_swap')
+        tool = SimpleNamespace(**{key: importlib.import_module(name) for key, name in names.items()})
+        patch.setattr(tool.steps, 'SIZE', 128)
         yield tool
 
 
@@ -170,7 +173,7 @@ def small(path: str, **options) -> Config:
 
 
 def check(tool, config: Config, text: str):
-    return tool.check(config, tool.parse_loss(text))
+    return tool.report.check(config, tool.request.parse_loss(text))
 
 
 def test_equal_losses_make_equal_steps(tool):
@@ -239,10 +242,10 @@ def test_two_stage_detector(tool):
 
 def test_only_one_of_two_heads(tool):
     config = small('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
-    loss = tool.parse_loss('FocalLoss')
-    after = tool.swapped(config, loss, 'rpn_head').model
+    loss = tool.request.parse_loss('FocalLoss')
+    after = tool.request.swapped(config, loss, 'rpn_head').model
     assert after.rpn_head.loss_cls.type == 'FocalLoss' and after.roi_head.bbox_head.loss_cls.type == 'CrossEntropyLoss'
-    (sentence,) = tool.check(config, loss, 'mask_head').refusals
+    (sentence,) = tool.report.check(config, loss, 'mask_head').refusals
     assert sentence.startswith('nothing to swap') and sentence.endswith('in mask_head')
 
 
@@ -303,16 +306,16 @@ SEEN_SLOWLY = {
     ids=lambda value: value.partition('/')[0],
 )
 def test_heads_hand_over_what_the_table_says(tool, monkeypatch, path, form):
-    monkeypatch.setattr(tool, 'SIZE', 256 if path in SEEN_SLOWLY else 128)
+    monkeypatch.setattr(tool.steps, 'SIZE', 256 if path in SEEN_SLOWLY else 128)
     config = Config.fromfile(MMDET / path)
-    model = tool.build(config.model)
+    model = tool.steps.build(config.model)
     seen = []
     for name, module in model.named_modules():
         parent, _, key = name.rpartition('.')
         if key in swap.KEYS:
             entry = swap.head_of(type(model.get_submodule(parent)))
             module.register_forward_pre_hook(lambda _, inputs, entry=entry: seen.append((entry, *inputs[:2])))
-    tool.backward(model, tool.loads_masks(config.train_dataloader))
+    tool.steps.backward(model, tool.report.loads_masks(config.train_dataloader))
     assert {handed(pred, target) for _, pred, target in seen} == {form}
     for entry, pred, _ in seen:
         stated = {'heat map': 'dense', 'qualities': 'labels'}.get(entry.targets, entry.targets)
@@ -323,7 +326,7 @@ def test_heads_hand_over_what_the_table_says(tool, monkeypatch, path, form):
 @pytest.mark.slow
 @pytest.mark.parametrize('path', ['dino/dino-4scale_r50_8xb2-12e_coco.py', 'detr/detr_r50_8xb2-150e_coco.py'])
 def test_detr_heads_hand_over_qualities_to_losses_that_take_them(tool, monkeypatch, path):
-    monkeypatch.setattr(tool, 'SIZE', 256)
+    monkeypatch.setattr(tool.steps, 'SIZE', 256)
     config = Config.fromfile(MMDET / path)
     config.model.bbox_head.loss_cls = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25)
     report = check(tool, config, 'FusedVarifocalLoss')
@@ -352,7 +355,7 @@ def test_detr_heads_hand_over_qualities_to_losses_that_take_them(tool, monkeypat
 def test_status_and_words(tool, monkeypatch, capsys, arguments, status, words):
     monkeypatch.setattr(sys, 'argv', ['check_swap.py', *map(str, arguments)])
     try:
-        assert tool.main() == status
+        assert tool.command.main() == status
     except SystemExit as exit:
         assert exit.code == status
     finally:

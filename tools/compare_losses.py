@@ -27,7 +27,8 @@ from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
-from check_swap import Loss, UsageError, check, parse_loss, read_config, swapped
+from _swap_report import check
+from _swap_request import Loss, UsageError, parse_loss, read_config, swapped
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mmengine.config import Config, ConfigDict, DictAction
