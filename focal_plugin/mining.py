@@ -54,11 +54,11 @@ def refusals(name: str, kind: type[Miner], loss: FusedLoss) -> Iterator[str]:
     )
     if not loss.spec.per_row:
         yield (
-            f'{name} has its rows chosen by {sampler}, from an unreduced loss of one number a row; that of {fused} has '
-            f'one a logit, so that wrong rows would be taken, or none: {remedy}'
+            f'{name} has its rows chosen by {sampler}, by an unreduced loss of one number per row; that of {fused} has '
+            f'one per logit, so that wrong rows would be taken, or the training stop with an index error: {remedy}'
         )
     elif issubclass(kind, ScoreHLRSampler) and loss.use_sigmoid:
         yield (
-            f'{name} has its rows chosen by {sampler}, from a softmax over num_classes + 1; {fused} is a sigmoid loss: '
+            f'{name} has its rows chosen by {sampler}, by a softmax over num_classes + 1; {fused} is a sigmoid loss: '
             f'{remedy}'
         )

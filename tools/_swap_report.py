@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from _swap_request import Loss, scope_of, swapped
+from _swap_request import Loss, scope_of, swapped, written
 from _training_step import Step, build, step
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -114,7 +114,9 @@ def refused_unbuilt(model: Any, sites: list[swap.Site], loss: Loss) -> list[str]
 def difference(before: Config, after: Config) -> str:
     """What changed, as a unified diff."""
     texts = [
-        Config({key: config[key] for key in ('custom_imports', 'model') if key in config}).pretty_text.splitlines()
+        Config(
+            {key: written(config[key]) for key in ('custom_imports', 'model') if key in config}
+        ).pretty_text.splitlines()
         for config in (before, after)
     ]
     return '\n'.join(difflib.unified_diff(*texts, 'before', 'after', lineterm=''))

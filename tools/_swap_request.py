@@ -5,6 +5,7 @@ import copy
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from mmdet.registry import MODELS
@@ -62,15 +63,16 @@ def suggestion(name: str, names: list[str]) -> str:
     return f'. Did you mean {" or ".join(near)}?'
 
 
-def read_config(path: str, options: dict | None) -> Config:
-    """The config, its own modules and mmdet's imported; UsageError where it has no model."""
+def read_config(path: str, options: dict | None, needed: tuple[str, ...] = ('model',)) -> Config:
+    """The config, its own modules and mmdet's imported; UsageError where it lacks what is needed."""
     register_all_modules(init_default_scope=True)
     if not Path(path).is_file():
         raise UsageError(f'{path}: no such file')
     config = Config.fromfile(path)
     config.merge_from_dict(options or {})
-    if 'model' not in config:
-        raise UsageError(f'{path}: the config has no model')
+    missing = [key for key in needed if not config.get(key)]
+    if missing:
+        raise UsageError(f'{path}: the config has no {", ".join(missing)}')
     return config
 
 
@@ -90,3 +92,12 @@ def swapped(config: Config, loss: Loss, only: str) -> Config:
 def scope_of(config: Config) -> str:
     """Where a config looks up types without a scope."""
     return config.get('default_scope') or 'mmdet'
+
+
+def written(node: Any) -> Any:
+    """A config that can be written down: with the full name of a class in place of the class, which a registry finds too."""
+    if isinstance(node, (dict, Config)):
+        return {key: written(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(map(written, node))
+    return f'{node.__module__}.{node.__qualname__}' if isinstance(node, (type, FunctionType)) else node
