@@ -54,7 +54,7 @@ def harmful(folder: Path) -> tuple[Path, Path]:
     return checkpoint, trace
 
 
-def started(*command, **environment) -> subprocess.CompletedProcess:
+def started(*command, fds=(), **environment) -> subprocess.CompletedProcess:
     left_out = ('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_WEIGHTS_ONLY_LOAD')
     return subprocess.run(
         [sys.executable, *map(str, command)],
@@ -63,6 +63,7 @@ def started(*command, **environment) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=300,
+        pass_fds=fds,
     )
 
 
@@ -76,6 +77,22 @@ def test_a_harmful_checkpoint_is_refused_with_a_sentence(tmp_path, script):
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith('the checkpoint was not loaded: it holds exec, which is neither a tensor nor')
     assert 'set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this command' in sentence
+
+
+def test_a_comparison_refuses_it_too(tool, tmp_path):
+    """Its trainings resume from the last checkpoint in their folders."""
+    from compare_losses import parse_loss, read_config, training_config
+
+    checkpoint, trace = harmful(tmp_path)
+    config = training_config(read_config(ROOT / CONFIG, None), parse_loss('FusedFocalLoss'), '', 1, None)
+    (tmp_path / 'config.py').write_text(config.pretty_text)
+    (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
+    reader, writer = os.pipe()
+    done = started('tools/_train_one.py', tmp_path, writer, fds=[writer])
+    os.close(reader)
+    os.close(writer)
+    assert done.returncode == 1 and not trace.exists()
+    assert done.stderr.splitlines()[-1].startswith('the checkpoint was not loaded: it holds exec, which')
 
 
 def test_the_variable_that_the_sentence_names_loads_it(tmp_path):
