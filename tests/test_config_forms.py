@@ -20,6 +20,8 @@ pytest_plugins = ['swap_tool']
 
 register_all_modules()
 
+BASE_MODELS = Path(mmdet.__file__).parent / '.mim/configs/_base_/models'
+
 PURE_PYTHON = """
 from mmdet.datasets import CocoDataset
 from mmdet.models.backbones import ResNet
@@ -156,12 +158,10 @@ def test_a_model_alone_is_reported_on(tool, path):
 
 
 @pytest.mark.slow
-def test_every_base_model_of_mmdet_is_reported_on(tool):
-    paths = sorted((Path(mmdet.__file__).parent / '.mim/configs/_base_/models').glob('*.py'))
-    assert len(paths) > 10
-    for path in paths:
-        report = tool.check(tool.request.read_config(str(path), None), 'FusedFocalLoss,use_sigmoid=True')
-        assert report.refusals or report.steps, path
+@pytest.mark.parametrize('path', sorted(BASE_MODELS.glob('*.py')), ids=lambda path: path.stem)
+def test_every_base_model_of_mmdet_is_reported_on(tool, path):
+    report = tool.check(tool.request.read_config(str(path), None), 'FusedFocalLoss,use_sigmoid=True')
+    assert report.refusals or report.steps
 
 
 def test_concatenated_and_repeated_data_sets_are_compared(tool):
