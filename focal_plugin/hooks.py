@@ -1,6 +1,6 @@
 """Checks at the start of training: what a renamed loss leaves silently wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mmdet.models.task_modules.assigners import ClassificationCost, FocalLossCost
 from mmdet.models.task_modules.samplers import PseudoSampler, RandomSampler
@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from focal_plugin import swap
+from focal_plugin import metainfo, mining, swap
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math.spec import REQUIRED
 
@@ -20,9 +20,10 @@ class FusedLossCheckHook(Hook):
     """Stops training with a sentence that says what to write, where a head and its fused loss don't fit together.
 
     It compares, for every head whose classification loss is fused: use_sigmoid of head and loss, the number of channels
-    with num_classes, num_classes with the classes of the training set, the sampler, the costs of matching, and what the
-    head hands over with what the loss takes (focal_plugin.swap). It logs what is right but may surprise: arguments that
-    differ from the loss's defaults, or that it does not use.
+    with num_classes, num_classes with the classes of the training set and of each of its parts, the sampler, the costs of
+    matching, and what the head hands over with what the loss takes (focal_plugin.swap). It logs what is right but may
+    surprise: arguments that differ from the loss's defaults, or that it does not use, and labels that mean other classes
+    in another part or in the validation set.
 
     Raises:
         ValueError: at the start of training, with all that was found.
@@ -30,23 +31,34 @@ class FusedLossCheckHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        classes = runner.train_dataloader.dataset.metainfo.get('classes')
-        found = list(findings(model, None if classes is None else len(classes)))
+        classes = metainfo.of_dataset(_dataset(runner.train_dataloader))
+        found = [*metainfo.refusals(classes), *findings(model, metainfo.counts(classes))]
         if found:
             raise ValueError('FusedLossCheckHook:\n' + '\n'.join(f'- {sentence}' for sentence in found))
-        for sentence in notes(model):
+        validation = _dataset(getattr(getattr(runner, 'val_loop', None), 'dataloader', None))
+        classes |= metainfo.of_dataset(validation, metainfo.VALIDATION)
+        for sentence in [*notes(model), *metainfo.notes(classes)]:
             print_log(f'FusedLossCheckHook: {sentence}', logger='current')
 
 
-def findings(model: nn.Module, dataset_classes: int | None = None) -> Iterator[str]:
+def _dataset(loader):
+    return getattr(loader, 'dataset', None)
+
+
+def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None = None) -> Iterator[str]:
     """What is wrong, a sentence each.
 
     Args:
         model: a detector.
-        dataset_classes: the number of classes of the training set, if known.
+        dataset_classes: the number of classes of the training set, or that of each of its parts by name, if known.
     """
+    counts = {metainfo.TRAINING: dataset_classes} if isinstance(dataset_classes, int) else dataset_classes or {}
+    samplers = list(mining.miners(model))
     for name, head, loss in heads(model):
-        yield from _of_head(name, head, loss, dataset_classes)
+        yield from _of_head(name, head, loss)
+        yield from _classes(name, head, counts)
+        for kind in dict.fromkeys(type(sampler) for sampler in samplers if sampler.bbox_head is head):
+            yield from mining.refusals(name, kind, loss)
 
 
 def notes(model: nn.Module) -> Iterator[str]:
@@ -68,26 +80,19 @@ def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
                 yield f'{path} ({type(head).__name__})' if path else type(head).__name__, head, loss
 
 
-def _of_head(name: str, head: nn.Module, loss: FusedLoss, dataset_classes: int | None) -> Iterator[str]:
+def _of_head(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
     entry = swap.head_of(type(head))
     if entry is not None:
         yield from swap.refusals(name, entry, loss)
     # Box heads have channels of their own.
     if entry is None or entry.activation != 'softmax':
         yield from _channels(name, head, loss)
-    num_classes = getattr(head, 'num_classes', None)
-    # The head of a region proposal network tells objects from the background, whatever their class.
-    if dataset_classes not in (None, num_classes) and num_classes is not None and 'rpn_head' not in name:
-        yield (
-            f'{name} has num_classes={num_classes}, the training set {dataset_classes} classes: write '
-            f'num_classes={dataset_classes}, or metainfo=dict(classes=...) of {num_classes} names in the data set'
-        )
-    sampler = getattr(head, 'sampler', None)
-    if isinstance(sampler, RandomSampler) and not isinstance(sampler, PseudoSampler):
-        yield (
-            f'{name} samples its anchors with {type(sampler).__name__}: a focal loss wants all of them, divided by the '
-            f"positives, so write train_cfg=dict(sampler=dict(type='PseudoSampler'))"
-        )
+    for kind in dict.fromkeys(type(part) for part in mining.parts(getattr(head, 'sampler', None))):
+        if issubclass(kind, RandomSampler) and not issubclass(kind, PseudoSampler):
+            yield (
+                f'{name} samples its anchors with {kind.__name__}: a focal loss wants all of them, divided by the '
+                f"positives, so write train_cfg=dict(sampler=dict(type='PseudoSampler'))"
+            )
     wrong, right = (ClassificationCost, FocalLossCost) if loss.use_sigmoid else (FocalLossCost, ClassificationCost)
     for cost in getattr(getattr(head, 'assigner', None), 'match_costs', ()):
         if isinstance(cost, wrong):
@@ -95,6 +100,29 @@ def _of_head(name: str, head: nn.Module, loss: FusedLoss, dataset_classes: int |
                 f'{name} matches by a {"softmax" if loss.use_sigmoid else "sigmoid"} ({type(cost).__name__}), its loss '
                 f'{type(loss).__name__} is none: write {right.__name__} in match_costs'
             )
+
+
+def _classes(name: str, head: nn.Module, counts: Mapping[str, int]) -> Iterator[str]:
+    """Whether the head has as many classes as the training set, and each of its parts."""
+    num_classes = getattr(head, 'num_classes', None)
+    entry = swap.head_of(type(head))
+    # The head of a region proposal network tells objects from the background, whatever their class; the channels of one
+    # that reads a text are the text's tokens.
+    if num_classes is None or 'rpn_head' in name or (entry is not None and entry.targets == 'flat'):
+        return
+    numbers = set(counts.values())
+    if len(numbers) == 1 and num_classes not in numbers:
+        (number,) = numbers
+        yield (
+            f'{name} has num_classes={num_classes}, {metainfo.TRAINING} {number} classes: write '
+            f'num_classes={number}, or metainfo=dict(classes=...) of {num_classes} names in the data set'
+        )
+    elif len(numbers) > 1:
+        parts = ', '.join(f'{part} {number} classes' for part, number in counts.items())
+        yield (
+            f'{name} has num_classes={num_classes}, {parts}: a label counts in one list of names, so write the same '
+            f'metainfo=dict(classes=...), of num_classes names, in every part'
+        )
 
 
 def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:

@@ -109,11 +109,22 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a config that names a classification loss."""
+    """A place in a config that names a classification loss.
+
+    Attributes:
+        path: the dotted name of the loss.
+        kind: the head's type: a name in the registry, or in mmengine's new style the class itself.
+        loss: the config of the loss.
+    """
 
     path: str
-    head: str
+    kind: str | type
     loss: ConfigDict
+
+    @property
+    def head(self) -> str:
+        """The name of the head's class."""
+        return type_name(self.kind)
 
 
 def sites(model: Any, only: str = '') -> Iterator[Site]:
@@ -123,15 +134,15 @@ def sites(model: Any, only: str = '') -> Iterator[Site]:
         model: the config of a model.
         only: how the dotted names of those that are wanted begin: 'roi_head.bbox_head'.
     """
-    for path, head, loss in _losses(model, ''):
+    for path, kind, loss in _losses(model, ''):
         if path.startswith(only):
-            yield Site(path, head, loss)
+            yield Site(path, kind, loss)
 
 
-def _losses(node: Any, path: str) -> Iterator[tuple[str, str, ConfigDict]]:
+def _losses(node: Any, path: str) -> Iterator[tuple[str, str | type, ConfigDict]]:
     for name, value in _children(node, path):
         if name.rpartition('.')[2] in KEYS and isinstance(value, dict) and 'type' in value:
-            yield name, type_name(node.get('type', '?')), value
+            yield name, node.get('type', '?'), value
         else:
             yield from _losses(value, name)
 
@@ -156,7 +167,7 @@ def swapped(model: ConfigDict, name: str, arguments: Mapping[str, Any], only: st
 def fixed(node: Any, path: str = '') -> Iterator[str]:
     """Why heads in a model's config can't be given another loss, a sentence each, which begins with the head's name."""
     if isinstance(node, dict):
-        head = head_of(type_name(node.get('type', '')))
+        head = head_of(node.get('type', ''))
         if head is not None and head.fixed:
             yield f'{path} ({type_name(node["type"])}) keeps its loss: {head.fixed}'
     for name, value in _children(node, path):
@@ -165,7 +176,7 @@ def fixed(node: Any, path: str = '') -> Iterator[str]:
 
 def type_name(kind: str | type) -> str:
     """The name of a registry type, without its scope; configs in mmengine's new style hold the class itself."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
 
 
 def head_of(kind: str | type) -> Head | None:

@@ -15,11 +15,13 @@ def main(rank: str, rendezvous: str, out: str, name: str, photo: str) -> None:
     torch.set_num_threads(1)
     register_all_modules()
     distributed.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=int(rank), world_size=2)
-    model = DistributedDataParallel(fused(name))
-    total, _ = losses(model, batch(int(photo)))
-    total.backward()
-    torch.save(gradients(model.module), out)
-    distributed.destroy_process_group()
+    try:
+        model = DistributedDataParallel(fused(name))
+        total, _ = losses(model, batch(int(photo)))
+        total.backward()
+        torch.save(gradients(model.module), out)
+    finally:
+        distributed.destroy_process_group()
 
 
 if __name__ == '__main__':

@@ -41,7 +41,7 @@ OPTIONS = [
 def tools():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / 'tools')
-        yield importlib.import_module('compare_losses'), importlib.import_module('_train_one')
+        yield tuple(map(importlib.import_module, ('compare_losses', '_train_one', '_comparison')))
 
 
 def command(work: Path, *losses: str, arguments=ARGUMENTS) -> list[str]:
@@ -265,12 +265,12 @@ def train_toy(folder: Path, loop: dict, sampler: dict, stop: int | None = None) 
     ],
     ids=['epochs', 'iterations'],
 )
-def test_an_interrupted_loop_ends_as_a_whole_one(tools, tmp_path, monkeypatch, loop, sampler, validations, stop):
-    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+def test_an_interrupted_loop_ends_as_a_whole_one(tools, tmp_path, loop, sampler, validations, stop):
     whole, seen = train_toy(tmp_path / 'whole', loop, sampler)
     assert seen == validations
     _, first = train_toy(tmp_path / 'parts', loop, sampler, stop)
-    resumed, second = train_toy(tmp_path / 'parts', loop, sampler)
+    with tools[1].safe_checkpoints():
+        resumed, second = train_toy(tmp_path / 'parts', loop, sampler)
     assert sorted({*first, *second}) == validations
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -294,11 +294,11 @@ def write_run(folder: Path, scale: float) -> None:
 
 
 def test_rows_and_curves_are_of_what_was_recorded(tools, tmp_path):
-    compare, _ = tools
-    losses = [compare.Loss('A', 'A', {}), compare.Loss('B,gamma=[1, 2]', 'B', {})]
+    results = tools[2]
+    losses = [results.Loss('A', 'A', {}), results.Loss('B,gamma=[1, 2]', 'B', {})]
     for scale, loss in enumerate(losses, 1):
-        write_run(compare.folder_of(tmp_path, loss), scale)
-    rows = compare.rows_of(losses, tmp_path, ['coco/bbox_mAP'])
+        write_run(results.folder_of(tmp_path, loss), scale)
+    rows = results.rows_of(losses, tmp_path, ['coco/bbox_mAP'])
     assert rows[1] == {
         'loss': 'B,gamma=[1, 2]',
         'coco/bbox_mAP': '0.5',
@@ -307,7 +307,7 @@ def test_rows_and_curves_are_of_what_was_recorded(tools, tmp_path):
         'peak memory (MiB)': '10',
         'iterations': '10',
     }
-    figure = compare.draw(losses, tmp_path, ['coco/bbox_mAP'], 'title')
+    figure = results.draw(losses, tmp_path, ['coco/bbox_mAP'], 'title')
     classification, others, metric = figure.axes
     assert [line.get_label() for line in classification.get_lines()] == ['A', 'B,gamma=[1, 2]']
     assert classification.get_lines()[1].get_xydata().tolist() == [[i, 2 / i] for i in range(1, 11)]
@@ -316,7 +316,7 @@ def test_rows_and_curves_are_of_what_was_recorded(tools, tmp_path):
 
 
 def test_a_half_line_costs_no_other(tools, tmp_path):
-    compare, trainer = tools
+    _, trainer, results = tools
     (tmp_path / 'records.jsonl').write_text('{"iter": 1, "loss": 2.0}\n{"iter": 2, "lo')
     reader, writer = os.pipe()
     recorder = trainer.Recorder(tmp_path, writer, 1)
@@ -324,13 +324,13 @@ def test_a_half_line_costs_no_other(tools, tmp_path):
     recorder.file.close()
     recorder.pipe.close()
     os.close(reader)
-    assert compare.records(tmp_path)[0] == [dict(iter=1, loss=2.0), dict(iter=2, loss=1.0)]
+    assert results.records(tmp_path)[0] == [dict(iter=1, loss=2.0), dict(iter=2, loss=1.0)]
 
 
 def test_many_losses_have_different_lines(tools, tmp_path):
-    compare, _ = tools
-    losses = [compare.Loss(name, name, {}) for name in 'ABCDEFGHIJKLMNOP']
+    results = tools[2]
+    losses = [results.Loss(name, name, {}) for name in 'ABCDEFGHIJKLMNOP']
     for loss in losses:
-        write_run(compare.folder_of(tmp_path, loss), 1)
-    lines = compare.draw(losses, tmp_path, [], 'title').axes[0].get_lines()
+        write_run(results.folder_of(tmp_path, loss), 1)
+    lines = results.draw(losses, tmp_path, [], 'title').axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(losses)

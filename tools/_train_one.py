@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _checkpoints import safe_checkpoints
 from _measure import resident
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -156,8 +157,6 @@ def main(folder: Path, pipe: int) -> None:
     with (folder / 'lock').open('w') as lock:
         # One that lost its comparison may be in its last iteration.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # A checkpoint holds objects of mmengine's, which torch from 2.6 on refuses.
-        os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
         last = folder / 'last_checkpoint'
         if last.exists() and not Path(last.read_text()).is_file():
             last.unlink()
@@ -168,7 +167,8 @@ def main(folder: Path, pipe: int) -> None:
         runner = Runner.from_cfg(config)
         recorder = Recorder(folder, pipe, config.default_hooks.logger.interval)
         runner.register_hook(recorder)
-        runner.train()
+        with safe_checkpoints():
+            runner.train()
         temporary = folder / 'result.tmp'
         temporary.write_text(json.dumps(dict(iters=runner.iter, metrics=recorder.metrics)))
         temporary.replace(folder / 'result.json')

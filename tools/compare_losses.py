@@ -16,42 +16,35 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import warnings
 from contextlib import suppress
-from itertools import cycle
 from pathlib import Path
 
-from check_swap import Loss, UsageError, check, parse_loss, read_config, swapped
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from _comparison import chosen_metrics, draw, folder_of, markdown, rows_of
+from _swap_report import check
+from _swap_request import Loss, UsageError, parse_loss, read_config, swapped, written
 from mmengine.config import Config, ConfigDict, DictAction
 from tqdm import tqdm
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; lines beyond them are dashed.
-COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#222222']
-DASHES = ['-', '--', ':']
-PREFERRED = ('coco/bbox_mAP', 'coco/segm_mAP')
+from focal_plugin import swap
 
-
-def folder_of(work_dir: Path, loss: Loss) -> Path:
-    return work_dir / re.sub(r'[^\w.=-]+', '_', loss.text)
+TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
 
 def training_config(config: Config, loss: Loss, only: str, iters: int | None, save_every: int | None) -> Config:
     """The config with the loss, ready to be interrupted: checkpoints with everything, a loop that can go on."""
     config = swapped(config, loss, only)
-    seed = config.get('randomness', {}).get('seed') or 0
-    config.randomness = dict(config.get('randomness', {}), seed=seed)
+    randomness = config.get('randomness') or {}
+    seed = randomness.get('seed') or 0
+    config.randomness = dict(randomness, seed=seed)
     config.resume, config.launcher = True, 'none'
     old = config.train_cfg
     loop = dict(type='ResumableTrainLoop', seed=seed, max_iters=iters)
-    if old.get('type') == 'IterBasedTrainLoop' or old.get('by_epoch') is False:
+    if swap.type_name(old.get('type', '')) == 'IterBasedTrainLoop' or old.get('by_epoch') is False:
         loop.update(max_iters=iters or old.max_iters, val_every=old.get('val_interval', 1000))
     else:
         loop.update(
@@ -67,10 +60,10 @@ def training_config(config: Config, loss: Loss, only: str, iters: int | None, sa
     hooks['logger'] = dict(type='LoggerHook', interval=every)
     # Two are kept: mmengine removes the older one before it writes the next.
     hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=save_every, max_keep_ckpts=2)
-    return config
+    return Config(written(config))
 
 
-def written(folder: Path, text: str, restart: bool) -> bool:
+def prepared(folder: Path, text: str, restart: bool) -> bool:
     """Writes the config, or finds the same one; UsageError where the folder has trained another."""
     file = folder / 'config.py'
     if file.exists() and file.read_text() != text:
@@ -117,90 +110,6 @@ def train(loss: Loss, folder: Path) -> bool:
                 child.wait()
 
 
-def records(folder: Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation rows in order; where an interruption made some twice, the last ones."""
-    training, validation = {}, {}
-    file = folder / 'records.jsonl'
-    for line in file.read_text().splitlines() if file.exists() else []:
-        # A line between two sessions is empty, or half of one where the first was killed.
-        with suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            (validation if 'metrics' in row else training)[row['iter']] = row
-    return [training[i] for i in sorted(training)], [validation[i] for i in sorted(validation)]
-
-
-def chosen_metrics(results: list[dict], asked: list[str] | None) -> list[str]:
-    """The metrics of the table; UsageError for one that the evaluation does not give."""
-    known = list(dict.fromkeys(name for result in results for name in result['metrics']))
-    if asked:
-        for name in asked:
-            if name not in known:
-                raise UsageError(f'no metric {name!r}; the evaluation gives {", ".join(known) or "none"}')
-        return asked
-    return [next((name for name in PREFERRED if name in known), known[0])] if known else []
-
-
-def rows_of(losses: list[Loss], work_dir: Path, metrics: list[str]) -> list[dict[str, str]]:
-    rows = []
-    for loss in losses:
-        folder = folder_of(work_dir, loss)
-        training, _ = records(folder)
-        result = json.loads((folder / 'result.json').read_text())
-        last = training[-max(1, len(training) // 10) :]
-        # The first records hold what is done once.
-        times = [row['time'] for row in training[1:] or training]
-        rows.append(
-            {
-                'loss': loss.text,
-                **{name: f'{result["metrics"].get(name, float("nan")):.4g}' for name in metrics},
-                'training loss': f'{statistics.mean(row["loss"] for row in last):.4g}',
-                'time an iteration (ms)': f'{1e3 * statistics.median(times):.1f}',
-                'peak memory (MiB)': f'{max(row["peak"] for row in training) / 2**20:.0f}',
-                'iterations': str(result['iters']),
-            }
-        )
-    return rows
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    lines = ['| ' + ' | '.join(rows[0]) + ' |', '|' + ' --- |' * len(rows[0])]
-    return '\n'.join(lines + ['| ' + ' | '.join(row.values()) + ' |' for row in rows]) + '\n'
-
-
-def draw(losses: list[Loss], work_dir: Path, metrics: list[str], title: str) -> Figure:
-    """Classification loss, the other losses, and the metric, over the iterations."""
-    runs = {loss.text: records(folder_of(work_dir, loss)) for loss in losses}
-    panels = ['classification loss', 'other losses', *metrics]
-    figure = Figure(figsize=(8, 2.7 * len(panels) + 0.8), layout='constrained')
-    axes = figure.subplots(len(panels), 1, sharex=True)
-    styles = [(colour, dash) for dash in DASHES for colour in COLOURS]
-    for (text, (training, validation)), (colour, dash) in zip(runs.items(), cycle(styles), strict=False):
-        style = dict(color=colour, linestyle=dash, linewidth=1.6, label=text)
-        steps = [row['iter'] for row in training]
-        classification = [sum(value for name, value in row.items() if is_classification(name)) for row in training]
-        axes[0].plot(steps, classification, **style)
-        others = [row['loss'] - value for row, value in zip(training, classification, strict=True)]
-        axes[1].plot(steps, others, **style)
-        for axis, name in zip(axes[2:], metrics, strict=True):
-            points = [(row['iter'], row['metrics'][name]) for row in validation if name in row['metrics']]
-            axis.plot(*zip(*points, strict=True), marker='o', markersize=4, **style)
-    for axis, label in zip(axes, panels, strict=True):
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.25)
-        axis.spines[['top', 'right']].set_visible(False)
-    # Losses of different definitions differ by orders of magnitude.
-    axes[0].set_yscale('log')
-    axes[0].legend(frameon=False, fontsize=9, ncols=2)
-    axes[-1].set_xlabel('iteration')
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title)
-    return figure
-
-
-def is_classification(name: str) -> bool:
-    return 'loss' in name and any(word in name for word in ('cls', 'heatmap'))
-
-
 def fits(config: Config, losses: list[Loss], only: str) -> bool:
     """Whether every loss fits the config; prints what does not, and what to know."""
     good = True
@@ -227,7 +136,7 @@ def lock(work_dir: Path):
 def compare(config: Config, losses: list[Loss], args) -> int:
     work_dir = args.work_dir
     texts = {loss: training_config(config, loss, args.only, args.iters, args.save_every).pretty_text for loss in losses}
-    left = [loss for loss, text in texts.items() if not written(folder_of(work_dir, loss), text, args.restart)]
+    left = [loss for loss, text in texts.items() if not prepared(folder_of(work_dir, loss), text, args.restart)]
     if not fits(config, left, args.only):
         return 1
     failed = []
@@ -279,7 +188,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     signal.signal(signal.SIGTERM, stop)
     try:
-        config = read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options, TRAINING)
         losses = [parse_loss(text) for text in dict.fromkeys(args.losses)]
         with lock(args.work_dir):
             return compare(config, losses, args)

@@ -1,8 +1,9 @@
 """Finds and runs the scripts that come with the installed mmdet (tools/train.py, tools/test.py)."""
 
-import os
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,22 +19,42 @@ def run(name: str) -> None:
     script = next(filter(Path.is_file, candidates), None)
     if script is None:
         sys.exit(f'the installed mmdet has no tools/{name}: looked at {" and ".join(map(str, candidates))}')
-    if 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ:
-        # mmengine keeps objects of its own (the log's history) in a checkpoint, which torch from 2.6 on refuses.
-        # A checkpoint can therefore run code, as with every mmdet: load only those that you trust.
-        os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    join_without_gpu()
-    runpy.run_path(str(script), run_name='__main__')
+    run_script(script)
 
 
-def join_without_gpu() -> None:
-    """Under torchrun on a machine with no accelerator, joins the processes through gloo.
+def run_script(script: Path) -> None:
+    """Runs a script as the main program: with safe checkpoints, and its process group left at the end."""
+    # Without mmdet, which run() says, there may be no mmengine either.
+    from _checkpoints import safe_checkpoints
+
+    with safe_checkpoints(), process_group():
+        runpy.run_path(str(script), run_name='__main__')
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Joins the processes of torchrun where mmengine can't, and leaves at the end whatever group there is.
 
     mmengine's own start calls torch.cuda.set_device whatever the backend, which a CPU build of torch does not have; it
-    leaves a process group that exists alone.
-    """
-    import torch.distributed
-    from mmengine.device import get_device
+    leaves a process group that exists alone, so on a machine with no accelerator gloo joins them before.
 
-    if torch.distributed.is_torchelastic_launched() and get_device() == 'cpu':
-        torch.distributed.init_process_group('gloo')
+    A group that nobody leaves is torn down by the exit of the interpreter, in no order, while its threads run: the process
+    may abort after its work is done.
+    """
+    from mmengine.device import get_device
+    from torch import distributed
+
+    if distributed.is_torchelastic_launched() and get_device() == 'cpu':
+        distributed.init_process_group('gloo')
+    try:
+        yield
+        if distributed.is_initialized():
+            # The process that keeps the store of the others must not go first.
+            distributed.barrier()
+    except BaseException:
+        # NCCL would wait for processes that are at work on something else; gloo tells them by closing.
+        if distributed.is_initialized() and distributed.get_backend() == 'gloo':
+            distributed.destroy_process_group()
+        raise
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
