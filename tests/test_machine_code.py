@@ -1,4 +1,4 @@
-"""What the kernel report reads off small listings of each family of machine code, by hand-made data flow."""
+"""What the kernel report reads off small listings of each family of machine code."""
 
 import re
 import sys
@@ -204,8 +204,7 @@ EITHER = {
     EXIT ;
 """,
     'a choice': """
-    MOV R2, c[0x0][0x160] ;
-    SEL R4, R2, c[0x0][0x170], P0 ;
+    SEL R4, c[0x0][0x160], c[0x0][0x170], P0 ;
     LDG.E.128 R16, [R4.64] ;
     EXIT ;
 """,

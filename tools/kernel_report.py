@@ -13,11 +13,13 @@ the kernel reads and writes (logits, gradients, dense targets of the logits' dty
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. _gpus.py has the cards.
 mmcv's kernel is read in the same way where nvcc is installed: its slots are those of the shortest way, on which pow() and
 the divisions meet no special case; `listing` counts the slow ways too.
-Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced.
+Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced; several runs may write to
+one CSV at the same time.
 The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
 import argparse
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -175,7 +177,11 @@ def main() -> int:
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(args.csv.parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         update(args.csv, rows, KEY)
+        os.close(folder)
     if args.markdown:
         args.markdown.write_text(f'{title}\n\n{table(rows)}\n')
     print(f'spills: {spills}')
