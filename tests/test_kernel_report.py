@@ -1,4 +1,4 @@
-"""The kernel report: what it reads off small listings, and the compiled kernels against the budget of instructions."""
+"""The kernel report: the compiled kernels against the budget of instructions. test_machine_code.py has small listings."""
 
 import csv
 import importlib.util
@@ -19,64 +19,6 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, re
 # What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit.
 LIMITS = {('fwd', 'bf16'): (22, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
 
-# 2 instructions, 3 trips of 7 (4 logits, 2 MUFU each), 3 that lead through a wide load of 2 logits (and not through the
-# narrow ones), 2 where the two ways join (1 MUFU), and 2 at the end.
-SASS = """\
-	.section	.text.kernel,"ax",@progbits
-	//## File "somewhere/kernel.py", line 7
-        /*0000*/                   S2R R0, SR_TID.X ;
-        /*0010*/              @!P0 LDG.E R2, desc[UR6][R4.64] ;
-.L_x_1:
-	//## File "somewhere/kernel.py", line 10
-        /*0020*/              @!P1 LDG.E.128 R4, desc[UR6][R8.64] ;
-	//## File "elsewhere/primitives.py", line 10
-        /*0030*/                   MUFU.EX2 R51, R38 ;
-        /*0040*/               @P2 MUFU.RCP R8, R8 ;
-        /*0050*/                   ISETP.NE.U32.AND P5, PT, R46, R31, PT ;
-        /*0060*/              @!P5 FMUL R9, R9, 0.5 ;
-	//## File "somewhere/kernel.py", line 11
-        /*0070*/                   STG.E.128 desc[UR6][R2.64], R4 ;
-        /*0080*/               @P3 BRA `(.L_x_1) ;
-        /*0090*/              @!P4 BRA `(.L_x_2) ;
-	//## File "somewhere/kernel.py", line 10
-        /*00a0*/                   LDG.E.64.CONSTANT R4, desc[UR6][R8.64] ;
-        /*00b0*/                   BRA `(.L_x_3) ;
-.L_x_2:
-        /*00c0*/               @P5 LDG.E R4, desc[UR6][R8.64] ;
-        /*00d0*/               @P6 LDG.E R5, desc[UR6][R8.64+0x4] ;
-.L_x_3:
-        /*00e0*/                   MUFU.EX2 R51, R38 ;
-	//## File "somewhere/kernel.py", line 11
-        /*00f0*/                   STG.E.64 desc[UR6][R2.64], R4 ;
-	//## File "somewhere/kernel.py", line 12
-        /*0100*/                   STG.E desc[UR6][R2.64], R7 ;
-        /*0110*/                   EXIT ;
-.L_x_4:
-        /*0120*/                   BRA `(.L_x_4);
-        /*0130*/                   NOP;
-"""
-
-# 2 instructions, 2 trips of 5 (8 logits, 1 MUFU), 1 at the end.
-GCN = """\
-kernel:                     ; @kernel
-.Lfunc_begin0:
-	.loc	1 7 0 prologue_end             ; kernel.py:7:0
-	s_load_dwordx2 s[2:3], s[0:1], 0x0
-	buffer_load_dword v3, v1, s[24:27], 0 offen
-.LBB0_2:                                ; =>This Inner Loop Header: Depth=1
-.Ltmp3:
-	.loc	1 10 35                        ; kernel.py:10:35
-	buffer_load_dwordx4 v[2:5], v2, s[20:23], 0 offen
-	.loc	1 43 13 is_stmt 1               ; primitives.py:43:13 @[ kernel.py:10:33 ]
-	v_exp_f32_e32 v3, v3
-	s_nop 0
-	v_pk_mul_f32 v[0:1], v[2:3], v[4:5]
-	.loc	1 11 35                        ; kernel.py:11:35
-	global_store_dwordx4 v1, v[2:5], s[0:1]
-	s_cbranch_scc1 .LBB0_2
-	s_endpgm
-"""
-
 
 @pytest.fixture(scope='module')
 def tool():
@@ -86,64 +28,6 @@ def tool():
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def test_counts_of_sass(tool):
-    listing = tool.parse(SASS, 'kernel.py')
-    counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=32, slots=14, logits=14)
-    assert counted == pytest.approx(
-        {
-            'widest access (bits)': 128,
-            'narrowest access (bits)': 64,
-            'slots/logit': (2 + 3 * 7 + 3 + 2 + 2) / 14,
-            'slots/logit without a positive': (2 + 3 * 7 + 3 + 2 + 2) / 14,
-            'FP32/logit': 3 / 14,
-            'integer/logit': 3 / 14,
-            'MUFU/logit': (3 * 2 + 1) / 14,
-        }
-    )
-
-
-def test_counts_of_gcn(tool):
-    listing = tool.parse(GCN, 'kernel.py')
-    counted = tool.count(listing, logits_lines=range(10, 12), logit_bits=16, slots=16, logits=15)
-    assert counted == pytest.approx(
-        {
-            'widest access (bits)': 128,
-            'narrowest access (bits)': 128,
-            'slots/logit': (2 + 2 * 5 + 1) / 15,
-            'slots/logit without a positive': (2 + 2 * 5 + 1) / 15,
-            'FP32/logit': 2 / 15,
-            'integer/logit': 0,
-            'MUFU/logit': 2 / 15,
-        }
-    )
-
-
-# 1 load of 4 logits, 3 that only a tile with a positive executes, 2 that all do.
-WITH_BRANCH = """\
-	.section	.text.kernel,"ax",@progbits
-	//## File "somewhere/kernel.py", line 5
-        /*0000*/                   LDG.E.128 R4, desc[UR6][R8.64] ;
-        /*0010*/              @!P0 BRA `(.L_x_1) ;
-	//## File "somewhere/kernel.py", line 7
-        /*0020*/                   FMUL R9, R9, 0.5 ;
-        /*0030*/                   FADD R9, R9, 0.5 ;
-        /*0040*/                   MUFU.EX2 R51, R38 ;
-.L_x_1:
-	//## File "somewhere/kernel.py", line 9
-        /*0050*/                   FMUL R9, R9, 0.5 ;
-        /*0060*/                   EXIT ;
-"""
-
-
-def test_tiles_with_a_positive_take_the_longer_way(tool):
-    listing = tool.parse(WITH_BRANCH, 'kernel.py')
-    counted = tool.count(listing, {5}, 32, slots=4, logits=4, positive_lines={7}, positive_tiles=0.25)
-    assert counted['slots/logit without a positive'] == 4 / 4
-    assert counted['slots/logit'] == (0.75 * 4 + 0.25 * 7) / 4
-    assert counted['FP32/logit'] == (0.75 * 1 + 0.25 * 3) / 4
-    assert counted['MUFU/logit'] == 0.25 / 4
 
 
 def test_what_bounds_a_kernel():
@@ -158,17 +42,11 @@ def test_what_bounds_a_kernel():
     assert max(seconds, key=seconds.get) == 'MUFU'
 
 
-def test_unknown_control_flow_is_no_count(tool):
-    listing = tool.parse(SASS, 'kernel.py')
-    with pytest.raises(ValueError, match='unknown control flow'):
-        tool.count(listing, logits_lines=range(10, 12), logit_bits=32, slots=15, logits=15)
-
-
-def checked(tmp_path, *arguments, timeout=600) -> list[dict[str, str]]:
+def checked(tmp_path, *arguments, timeout=600, **environment) -> list[dict[str, str]]:
     """The rows of a run: no spills, wide accesses, the focal loss held to the budget."""
     done = subprocess.run(
         [sys.executable, TOOL, *arguments, '--csv', tmp_path / 'report.csv'],
-        env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'},
+        env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'} | environment,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -197,6 +75,21 @@ def test_bf16_on_sm_90(tmp_path):
     rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs, '--markdown', markdown)
     assert all(f'| {row["kernel"]} ' in markdown.read_text() for row in rows)
     assert [row['kernel'] for row in rows] == [f'{spec}_{kind}' for spec in specs for kind in ('fwd', 'bwd')]
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ('arch', 'spec'),
+    [('sm_80', 'position_supervised'), ('sm_90', 'asymmetric'), ('gfx942', 'quality_focal')],
+)
+def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
+    """Code that names no line is counted as code that does."""
+    arguments = ('--arch', arch, '--dtype', 'fp32', '--spec', spec)
+    no_nvcc = {'PATH': str(tmp_path)}  # which would compile mmcv's kernels as well
+    rows = checked(tmp_path, *arguments, TRITON_DISABLE_LINE_INFO='0', **no_nvcc)
+    assert [row['kernel'] for row in rows if row['card'] == rows[0]['card']] == [f'{spec}_fwd', f'{spec}_bwd']
+    (tmp_path / 'report.csv').unlink()
+    assert checked(tmp_path, *arguments, TRITON_DISABLE_LINE_INFO='1', **no_nvcc) == rows
 
 
 @needs_triton
@@ -261,6 +154,20 @@ def test_the_committed_report_beats_mmcv_by_8():
         if (row['arch'], row['dtype'], row['classes']) == ('sm_90', 'fp32', '80')
     }
     assert slots['mmcv_fwd'] >= 8 * slots['focal_fwd']
+
+
+@needs_triton
+def test_rows_that_are_read_several_times_are_no_count():
+    done = subprocess.run(
+        [sys.executable, TOOL, '--arch', 'sm_90', '--dtype', 'fp32', '--spec', 'softmax_focal', '--classes', '20000'],
+        env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        'softmax_focal, --classes 20000: it reads rows so long several times'
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import json
 import sys
 
 import _jit
-from kernel_report import ARCHS, DTYPES, MASKS, launches
+from _launches import DTYPES, MASKS, launches
+from kernel_report import ARCHS
 
 from focal_plugin.math import SPECS
 

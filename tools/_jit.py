@@ -52,3 +52,14 @@ def compiled(launch: dict, target: Any):
     options = json.loads(request['specialization_data'])['options']
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     return triton.compile(source, target=target, options=options)
+
+
+def parameters(launch: dict) -> dict[str, str]:
+    """The types of the parameters of a launch's kernel that are none of its constants, by name, in their order."""
+    return {name: of for name, of in launch['compile']['signature'].items() if of != 'constexpr'}
+
+
+def constants(launch: dict) -> dict[str, Any]:
+    """What the kernel of a launch is compiled for, by name."""
+    names = launch['fn'].jit_function.arg_names
+    return {names[path[0]]: value for path, value in launch['compile']['constants'].items()}

@@ -1,8 +1,7 @@
-"""What a thread executes of a compiled kernel: read off `nvdisasm -c -g` or AMD's assembly text."""
+"""What a thread executes of a compiled kernel: read off `nvdisasm -c` or AMD's assembly text."""
 
 import re
 from collections import deque
-from pathlib import Path
 from typing import NamedTuple
 
 # What the special-function unit does on NVIDIA, conversions to and from integers included, and on AMD at a quarter rate.
@@ -21,15 +20,19 @@ class Instruction(NamedTuple):
 
     Attributes:
         name: of the instruction, as the disassembler writes it.
-        line: the kernel's source line that it comes from.
         target: where it branches to, a label, or None.
-        predicated: executed for some threads only.
+        guard: the predicate under which a thread executes it, as the disassembler writes it, or ''.
+        operands: as the disassembler writes them.
     """
 
     name: str
-    line: int
     target: str | None
-    predicated: bool
+    guard: str
+    operands: str
+
+    @property
+    def predicated(self) -> bool:
+        return self.guard != ''
 
     @property
     def ends(self) -> bool:
@@ -67,76 +70,54 @@ class Instruction(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The instructions of a kernel, and the index of the instruction at each label."""
+    """The instructions of a kernel, and the index of the instruction at each label.
+
+    Attributes:
+        is_gcn: AMD's, else NVIDIA's.
+    """
 
     instructions: list[Instruction]
     labels: dict[str, int]
+    is_gcn: bool
+
+    def following(self, at: int) -> list[int]:
+        """Where execution can go from an instruction."""
+        one = self.instructions[at]
+        following = [] if one.never_falls_through else [at + 1]
+        if one.target in self.labels and self.labels[one.target] not in following:
+            following.append(self.labels[one.target])
+        return following
 
 
 _LABEL = re.compile(r'(\.L\w+):')
-_SASS_LINE = re.compile(r'\s*//## File "(.*)", line (\d+)')
-_SASS = re.compile(r'\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)(?:.*`\((\.L\w+)\))?')
-_GCN_LINE = re.compile(r'\s*\.loc\s.*; (\S+?):(\d+):')
-_GCN = re.compile(r'\s+()((?:s|v|ds|buffer|global|scratch|flat)_\w+)(?:\s+(\.L\w+))?')
-_BRANCH = re.compile(r'BRA|CALL|JMP|s_c?branch')
+_SASS = re.compile(r'\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)')
+_GCN = re.compile(r'\s+()((?:s|v|ds|buffer|global|scratch|flat)_\w+)([^;]*)')
+_TARGET = re.compile(r'(?:BRA|CALL|JMP|s_c?branch).*?(\.L\w+)')
 
 
-def parse(text: str, source: str = '') -> Listing:
-    """Reads `nvdisasm -c -g` or AMD's assembly text; `source`: the kernel's file, whose lines are kept."""
+def parse(text: str) -> Listing:
+    """Reads `nvdisasm -c` or AMD's assembly text."""
     is_gcn = '.amdgcn_target' in text or 's_endpgm' in text
-    line_mark, pattern = (_GCN_LINE, _GCN) if is_gcn else (_SASS_LINE, _SASS)
+    pattern = _GCN if is_gcn else _SASS
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
-    line = 0
     for row in text.splitlines():
         if label := _LABEL.match(row):
             labels[label[1]] = len(instructions)
-        elif mark := line_mark.match(row):
-            line = int(mark[2]) if Path(mark[1]).name == source else 0
         elif found := pattern.match(row):
-            predicate, name, target = found.groups()
+            guard, name, operands = found.groups()
             if name not in ('NOP', 's_nop'):  # padding
-                target = target if _BRANCH.match(name) else None
-                instructions.append(Instruction(name, line, target, bool(predicate)))
-    return Listing(instructions, labels)
-
-
-def _following(listing: Listing, at: int, through: set[int]) -> list[int]:
-    """Where execution can go from an instruction.
-
-    Args:
-        listing: the kernel.
-        at: the instruction's index.
-        through: source lines whose code is not to be jumped over.
-    """
-    instructions, labels = listing
-    one = instructions[at]
-    following = [] if one.never_falls_through else [at + 1]
-    if one.target in labels:
-        following.append(labels[one.target])
-    if through and len(following) == 2:
-        starts = set(labels.values())
-
-        def enters(begin: int) -> bool:
-            """Whether the code up to the next branch or label is of those lines."""
-            end = begin
-            while end < len(instructions) and (end == begin or end not in starts):
-                if instructions[end].line in through:
-                    return True
-                if instructions[end].target or instructions[end].ends:
-                    break
-                end += 1
-            return False
-
-        entering = [n for n in following if enters(n)]
-        if len(entering) == 1:
-            return entering
-    return following
+                target = _TARGET.match(name + operands)
+                instructions.append(Instruction(name, target and target[1], (guard or '').strip(), operands.strip()))
+    return Listing(instructions, labels, is_gcn)
 
 
 def executed(
-    listing: Listing, moved: list[tuple[int, int]], total: tuple[int, int], through: set[int] = frozenset()
-) -> list[Instruction]:
+    listing: Listing,
+    moved: list[tuple[int, int]],
+    total: tuple[int, int],
+    avoided: set[tuple[int, int]] = frozenset(),
+) -> list[int]:
     """What a thread executes: the shortest way to the end on which it loads and stores as much as its tile holds.
 
     This counts a loop by its trips, however it was unrolled, and takes the wide one of two ways to load a full tile.
@@ -145,12 +126,15 @@ def executed(
         listing: the kernel.
         moved: logits that each instruction loads and stores.
         total: logits that a thread loads and stores.
-        through: source lines of conditional code that this way goes through; the shortest one skips them.
+        avoided: steps (from an instruction, to the next) that this way does not take.
+
+    Returns:
+        The instructions' indices in their order.
 
     Raises:
         ValueError: there is no such way.
     """
-    instructions, _ = listing
+    instructions = listing.instructions
     came_from: dict[tuple, tuple | None] = {(0, 0, 0): None}  # (instruction, loaded, stored) -> the state before
     states = deque(came_from)
     while states:
@@ -163,13 +147,13 @@ def executed(
             while state:
                 way.append(state[0])
                 state = came_from[state]
-            return [instructions[n] for n in reversed(way) if n < len(instructions)]
+            return [n for n in reversed(way) if n < len(instructions)]
         now = loaded + moved[at][0], stored + moved[at][1]
         if now[0] > total[0] or now[1] > total[1]:
             continue
-        for n in _following(listing, at, through):
+        for n in listing.following(at):
             reached = (n, *now)
-            if reached not in came_from:
+            if reached not in came_from and (at, n) not in avoided:
                 came_from[reached] = state
                 states.append(reached)
     raise ValueError(f'no way through the code loads and stores {total} logits: unknown control flow')

@@ -51,7 +51,7 @@ def kernels(arch: str, nvdisasm: str) -> Iterator[tuple[dict, dict[str, float]]]
         # One label, of 64 bits, is loaded for every logit.
         moved = [(int(i.is_load and i.bits == 64), 0) for i in listing.instructions]
         way = executed(listing, moved, (TRIPS, 0))
-        units = Counter(i.unit for i in way)
+        units = Counter(listing.instructions[n].unit for n in way)
         counted = {'slots/logit': len(way) / TRIPS} | {
             f'{unit}/logit': units[unit] / TRIPS for unit in ('FP32', 'integer', 'MUFU')
         }

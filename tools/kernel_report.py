@@ -13,186 +13,34 @@ the kernel reads and writes (logits, gradients, dense targets of the logits' dty
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. _gpus.py has the cards.
 mmcv's kernel is read in the same way where nvcc is installed: its slots are those of the shortest way, on which pow() and
 the divisions meet no special case; `listing` counts the slow ways too.
-Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced.
+Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced; several runs may write to
+one CSV at the same time.
 The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
 import argparse
-import ast
+import fcntl
 import os
-import re
-import subprocess
 import sys
-import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import _jit
 import _mmcv_code
 import torch
+from _compiled import compiled
+from _counts import UNITS, count
 from _gpus import GPUS
-from _machine_code import Listing, executed, parse
+from _launches import DTYPES, MASKS, PIXELS, ROWS, form_of, launches
 from _results import update
-from _variants import typical_arguments
 
-from focal_plugin.functional import packed
-from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
 
 ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
 ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
-DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-ROWS = 200_000
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
-UNITS = ('FP32', 'integer', 'MUFU')
-MASKS, PIXELS = 'mask_focal', 28 * 28  # the focal loss of masks, each in the channel of its class, and their size
 KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
-
-
-def count(
-    listing: Listing, logits_lines: set[int], logit_bits: int, slots: int, logits: float,
-    positive_lines: set[int] = frozenset(), positive_tiles: float = 0.0,
-) -> dict[str, float]:  # fmt: skip
-    """What a thread executes a logit, read off a listing: the columns before they are rounded and called predicted.
-
-    Args:
-        listing: the kernel.
-        logits_lines: source lines whose global accesses are those of logits and gradients.
-        logit_bits: width of a logit.
-        slots: places of the tile, of one thread; logits: how many of them are logits.
-        positive_lines: source lines that a tile with a positive executes; positive_tiles: the share of such tiles.
-    """
-    moved = [
-        (i.is_load * i.bits // logit_bits, i.is_store * i.bits // logit_bits) if i.line in logits_lines else (0, 0)
-        for i in listing.instructions
-    ]
-    total = slots, slots * any(stored for _, stored in moved)
-    ways = [executed(listing, moved, total), executed(listing, moved, total, positive_lines)]
-    accesses = [i for i in ways[0] if i.line in logits_lines and (i.is_load or i.is_store)]
-
-    def mean(counts: list[int]) -> float:
-        return ((1 - positive_tiles) * counts[0] + positive_tiles * counts[1]) / logits
-
-    units = [Counter(i.unit for i in way) for way in ways]
-    return {
-        'widest access (bits)': max(i.bits for i in accesses),
-        'narrowest access (bits)': min(i.bits for i in accesses),
-        'slots/logit': mean([len(way) for way in ways]),
-        'slots/logit without a positive': len(ways[0]) / logits,
-        **{f'{unit}/logit': mean([counted[unit] for counted in units]) for unit in UNITS},
-    }
-
-
-def lines_of(function: Any, pattern: str) -> set[int]:
-    """The file's lines of a kernel whose source matches, and three after, which Triton may name instead."""
-    rows = ''.join(function.raw_src).splitlines()
-    found = [function.starting_line_number + n for n, row in enumerate(rows) if re.search(pattern, row)]
-    return {line + n for line in found for n in range(4)}
-
-
-def logits_lines(function: Any) -> set[int]:
-    """The source lines that load tiles of logits and store tiles of results."""
-    blocks = [function.fn.__globals__.get(name) for name in ('_others', '_spread')]
-    if all(blocks):
-        # What a function returns can have the line after its last.
-        return {block.starting_line_number + n for block in blocks for n in range(len(block.raw_src) + 2)}
-    return lines_of(function, r'(?<!own_)x = tl\.load\(x_ptr|tl\.store\(out_ptr \+ (\(o_row|start)')
-
-
-def positive_lines(function: Any) -> set[int]:
-    """The source lines of what only a tile with a positive executes."""
-    tree = ast.parse(''.join(function.raw_src))
-    branches = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == 'any_positive'
-    ]
-    first = function.starting_line_number - 1
-    return {first + n for at in branches for n in range(at.body[0].lineno, at.body[-1].end_lineno + 1)}
-
-
-def form_of(kernel: str) -> str:
-    return 'dense' if kernel == MASKS else SPECS[kernel].form
-
-
-def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
-    """A variant's loss, or that of masks, as heads call it, on meta tensors."""
-    on_meta = {'device': 'meta'}
-    spec = SPECS['focal' if kernel == MASKS else kernel]
-    rows = ROWS + 1  # no multiple of 16, which Triton would know
-    pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype, **on_meta)
-    parameters, table = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
-    read = pred.select(1, 0) if kernel == MASKS else pred
-    return Problem(
-        pred=pred,
-        target=torch.empty_like(read) if form_of(kernel) == 'dense' else pred.new_empty(rows, dtype=torch.int64),
-        score=torch.empty(rows, **on_meta) if form_of(kernel) == 'scored' else None,
-        weight=torch.empty(rows, 1, **on_meta).expand(read.shape),
-        table=table,
-        avg_factor=torch.empty((), **on_meta),
-        channel=torch.empty(rows, dtype=torch.int64, **on_meta) if kernel == MASKS else None,
-        spec=spec,
-        parameters=parameters,
-        activated=spec.probabilities == 'from_logits',
-        ignore_index=None,
-        scale=1.0,
-        output='sum',
-    )
-
-
-def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
-    """What Triton's JIT would compile for a forward of the package, its sum and a backward, taken from it before it does."""
-    from triton.runtime import driver
-
-    from focal_plugin.kernels.triton import elementwise, layout, rowwise
-
-    class Driver:
-        """Stands for the driver of a GPU."""
-
-        def get_current_target(self):
-            return target
-
-        def get_current_device(self):
-            return target  # the key of the JIT's caches
-
-        def get_current_stream(self, device):
-            return 0
-
-    problem = typical_problem(kernel, dtype, classes)
-    more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
-    skeleton = rowwise if problem.spec.skeleton == 'rowwise' else elementwise
-    driver.set_active(Driver())
-    with _jit.instead_of_compiling() as seen, mock.patch.object(layout, 'LANES', target.warp_size):
-        skeleton.forward(problem)
-        skeleton.backward(problem, torch.empty((), device='meta'), *more)
-    return seen
-
-
-def listing_and_resources(kernel: Any) -> tuple[str, dict[str, int]]:
-    """(disassembly, columns) of a compiled kernel; spills are of a thread, its stack included."""
-
-    def resources(registers: int, spills: int) -> dict[str, int]:
-        return {'registers': registers, 'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills}
-
-    if 'amdgcn' in kernel.asm:
-        text = kernel.asm['amdgcn']
-        counts = {name: int(value) for name, value in re.findall(r'\.(\w+_count):\s+(\d+)', text)}
-        return text, resources(counts['vgpr_count'], 4 * (counts['vgpr_spill_count'] + counts['sgpr_spill_count']))
-    from triton import knobs
-
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder, 'kernel.cubin')
-        cubin.write_bytes(kernel.asm['cubin'])
-
-        def output(tool: Any, *options: str) -> str:
-            return subprocess.run([tool.path, *options, cubin], check=True, capture_output=True, text=True).stdout
-
-        text = output(knobs.nvidia.nvdisasm, '-c', '-g')
-        usage = output(knobs.nvidia.cuobjdump, '--dump-resource-usage')
-    registers, stack, local = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', usage).groups()
-    return text, resources(int(registers), int(stack) + int(local))
 
 
 def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
@@ -233,24 +81,23 @@ def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
     rows = []
     forward, _, backward = launches(name, DTYPES[dtype], classes, target)
     for launch, kind in ((forward, 'fwd'), (backward, 'bwd')):
-        kernel = _jit.compiled(launch, target)
-        text, resources = listing_and_resources(kernel)
-        function = launch['fn'].jit_function
-        constants = {function.arg_names[path[0]]: value for path, value in launch['compile']['constants'].items()}
+        kernel = compiled(launch, target)
+        constants = kernel.constants
+        if not constants.get('HELD', True):
+            sys.exit(f'{name}, --classes {classes}: it reads rows so long several times, which is not counted')
         is_flat = 'GROUPS' in constants
         rows_of_tile, width = (constants[n] for n in (('GROUPS', 'WIDTH') if is_flat else ('BLOCK_R', 'BLOCK_C')))
         tile, used = rows_of_tile * width, 1 if is_flat else along / width
-        threads = kernel.metadata.num_warps * target.warp_size
         counted = count(
-            parse(text, Path(function.fn.__code__.co_filename).name),
-            logits_lines(function),
+            kernel.listing,
+            kernel.origins,
             bits,
-            slots=tile * -int(-used // 1) // threads,
-            logits=tile * used / threads,
-            positive_lines=positive_lines(function),
+            slots=tile * -int(-used // 1) // kernel.threads,
+            logits=tile * used / kernel.threads,
+            stores=kind == 'bwd',
             positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else rows_of_tile),
         )
-        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **resources}
+        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **kernel.resources}
         rows += on_cards(head, counted, moved_bytes(form_of(name), kind, bits // 8, along))
     return rows
 
@@ -261,7 +108,7 @@ def of_sum(arch: str) -> dict[str, Any]:
 
     target = GPUTarget(*ARCHS[arch])
     _, launch, _ = launches('focal', torch.float32, 80, target)
-    _, resources = listing_and_resources(_jit.compiled(launch, target))
+    resources = compiled(launch, target).resources
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
 
@@ -330,7 +177,11 @@ def main() -> int:
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(args.csv.parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         update(args.csv, rows, KEY)
+        os.close(folder)
     if args.markdown:
         args.markdown.write_text(f'{title}\n\n{table(rows)}\n')
     print(f'spills: {spills}')
