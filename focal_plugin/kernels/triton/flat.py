@@ -131,7 +131,7 @@ def flat_kernel(
             y = is_positive.to(tl.float32)
             if HAS_SCORE:
                 score = of_row(score_ptr + first_row * s_s, s_s, row, last, 0.0, first_col, C, WIDTH)
-                y *= score.to(tl.float32)
+                y = tl.where(is_positive, score.to(tl.float32), 0.0)  # a product would spread a NaN over the row
             result = validity * point(
                 x, y, is_positive, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
                 FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
