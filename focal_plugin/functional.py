@@ -110,7 +110,16 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
     planes = [
         p.expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype) for p in parameters
     ]
-    return [], torch.stack(planes)
+    return _factors(spec, arguments_of_spec), torch.stack(planes)
+
+
+def _factors(spec: Spec, arguments_of_spec: Mapping[str, Any]) -> list[float]:
+    """The factors of a loss without its vectors, which change whether they are 0 if they are those of alpha."""
+    if isinstance(arguments_of_spec.get('alpha'), Tensor):
+        return [0.0]
+    numbers = {n: spec.defaults[n] if isinstance(v, Tensor) else v for n, v in arguments_of_spec.items()}
+    parameters = spec.pack(**numbers)
+    return [float(parameters[k]) for k in spec.factors]
 
 
 def _made(spec: Spec) -> Callable[..., Tensor]:

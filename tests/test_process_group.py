@@ -108,13 +108,13 @@ def test_an_error_of_one_process_ends_the_other(script):
 
 
 @pytest.mark.slow
-def test_thirty_runs_beside_a_busy_core_end_with_zero(script):
+def test_ten_runs_beside_a_busy_core_end_with_zero(script):
     """A group that was never left aborted one process of two in about one run of six."""
     file = script(STEPS)
     busy = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
     try:
-        statuses = [torchrun(file).returncode for _ in range(30)]
+        statuses = [torchrun(file).returncode for _ in range(10)]
     finally:
         busy.kill()
         busy.wait()
-    assert statuses == [0] * 30
+    assert statuses == [0] * 10

@@ -20,7 +20,7 @@ class Problem(NamedTuple):
         channel: int64 (n,): of pred (n, channels, P) only this channel of each row is read, and the other operands have
             its shape (n, P); or None.
         spec: the variant.
-        parameters: the packed parameters; unused where there is a table.
+        parameters: the packed parameters; beside a table its factors, as far as they are numbers, or 0 where they are not.
         activated: pred holds probabilities.
         ignore_index: rows with this label give no loss and no gradient, or None.
         scale: a factor of every value.
@@ -62,7 +62,8 @@ class Problem(NamedTuple):
     @property
     def vanishes(self) -> bool:
         """Whether a factor of the loss may be 0, which silences the infinite loss of an infinite logit."""
-        return self.table is not None or any(self.parameters[k] == 0 for k in self.spec.factors)
+        factors = self.parameters if self.table is not None else [self.parameters[k] for k in self.spec.factors]
+        return 0 in factors
 
     def per_element(self, upstream: Tensor) -> Tensor:
         """An upstream gradient of the output, as a view of pred's shape where it is one a row."""

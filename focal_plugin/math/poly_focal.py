@@ -43,8 +43,7 @@ def value_and_grad(
     alpha = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
     poly = prim.mix(y, is_positive, poly_positive, poly_negative, HARD)
     modulating = prim.power(wrong, log_wrong, gamma, EXPONENT)
-    # Without alpha an infinite cross-entropy leaves the polynomial term.
-    value = modulating * (tl.where(alpha == 0, 0.0, alpha * cross_entropy) + poly * wrong)
+    value = modulating * tl.fma(alpha, cross_entropy, poly * wrong)
     through_miss = slope * (alpha * gamma * cross_entropy + poly * (gamma + 1) * wrong)
     if HARD:
         return value, tl.where(is_positive, -modulating, modulating) * (through_miss + alpha * wrong)

@@ -19,6 +19,12 @@ def wrong(backend: str, seed: int, calls: range) -> list[tuple[int, str]]:
     return found
 
 
+def check(backend: str, seed: int, calls: range) -> None:
+    """Makes the calls; AssertionError shows the first faults."""
+    found = wrong(backend, seed, calls)
+    assert not found, message(backend, seed, found, calls)
+
+
 def message(backend: str, seed: int, found: list[tuple[int, str]], calls: range) -> str:
     """The first faults, each with the command that makes its call again."""
     shown = '\n\n'.join(again(backend, seed, index) for index, _ in found[:SHOWN])

@@ -62,7 +62,8 @@ def point(
     if ACTIVATED:
         x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
     else:
-        if GRADIENT:
+        given = x
+        if GRADIENT or VANISHES:
             # Far beyond where every derivative is constant: an infinite logit would meet a 0.
             x = prim.clamp(x, 1e30)
         x, p, q, log_p, log_q = prim.terms_of_logit(x)
@@ -74,7 +75,7 @@ def point(
         if ACTIVATED:
             return derivative * prim.outer_derivative_of_probability(p, q, y, EPSILON)
         return derivative
-    return prim.silenced(value, x, y) if VANISHES and not ACTIVATED else value
+    return prim.limit(value, given) if VANISHES and not ACTIVATED else value
 
 
 @triton.jit
@@ -92,7 +93,8 @@ def negative_point(
             x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
             FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
-    if GRADIENT:
+    given = x
+    if GRADIENT or VANISHES:
         x = prim.clamp(x, 1e30)
     x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, PLAIN_SUM)
     value, derivative = at_parameters(
@@ -101,4 +103,4 @@ def negative_point(
     )  # fmt: skip
     if GRADIENT:
         return derivative
-    return prim.silenced(value, x, y) if VANISHES else value
+    return prim.limit(value, given) if VANISHES else value
