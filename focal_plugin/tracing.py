@@ -13,6 +13,11 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_batch(gradient: Tensor) -> bool:
+    """Whether a gradient stands for many at once, in whichever of PyTorch's two ways to batch a backward."""
+    return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
 def may_look(tensor: Tensor) -> bool:
     """Whether values may be looked at: on a GPU that would synchronise, and under a tracer there are none."""
     return tensor.is_cpu and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()

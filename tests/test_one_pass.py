@@ -3,8 +3,11 @@
 Values and gradients against the oracle are in test_variants.py and test_accuracy.py, whose sums take this pass too.
 """
 
+import gc
+
 import pytest
 import torch
+import torch.utils.checkpoint
 from test_variants import POINTS, parameters_of
 
 import focal_plugin
@@ -58,8 +61,8 @@ def one_pass(call, pred: torch.Tensor, monkeypatch) -> tuple[torch.Tensor, torch
 
 
 def assert_same(seen: torch.Tensor, wanted: torch.Tensor) -> None:
-    """To a few units in the last place of the largest: two loops of one formula, in which a compiler fuses differently."""
-    torch.testing.assert_close(seen, wanted, rtol=1e-6, atol=1e-6 * min(wanted.abs().max().item(), 1e30))
+    """To the bit: the compiler fuses nothing by itself, so that two loops of one formula round alike."""
+    torch.testing.assert_close(seen, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(('name', 'reason'), POINTS, ids=lambda value: value)
@@ -138,16 +141,57 @@ def test_value_beyond_where_derivatives_are_clamped(logit, label, monkeypatch):
     assert wrong == (value > 1e29)
 
 
-def test_backward_twice_under_a_factor():
+@pytest.mark.parametrize('gamma', (2.0, [0.5, 1.0, 2.0, 5.0, 0.0, 1.5, 9.0]), ids=('a number', 'one a class'))
+def test_backward_twice_under_a_factor(gamma):
     """The first takes the kept gradient and multiplies it in place; the second must not find it multiplied."""
     pred = logits(N, C).requires_grad_()
-    loss = functional.sigmoid_focal_loss(pred, labels(C), avg_factor=3.0)
-    (plain,) = torch.autograd.grad(functional.sigmoid_focal_loss(pred, labels(C), avg_factor=3.0), pred)
-    for _ in range(2):
-        (grad,) = torch.autograd.grad(4.0 * loss, pred, retain_graph=True)
-        assert torch.equal(grad, 4.0 * plain)
+    loss = functional.sigmoid_focal_loss(pred, labels(C), gamma=gamma, avg_factor=3.0)
+    (plain,) = torch.autograd.grad(functional.sigmoid_focal_loss(pred, labels(C), gamma=gamma, avg_factor=3.0), pred)
+    for factor in (0.3, 0.3, 4.0):
+        (grad,) = torch.autograd.grad(factor * loss, pred, retain_graph=True)
+        assert torch.equal(grad, factor * plain)
     (grad,) = torch.autograd.grad(loss, pred)
     assert torch.equal(grad, plain)
+
+
+def test_two_leaves_that_accumulate_a_kept_gradient():
+    """p.grad may be the kept gradient's memory; what is added to it must not reach the graph."""
+    pred = logits(N, C).requires_grad_()
+    loss = functional.sigmoid_focal_loss(pred, labels(C))
+    for times in (1, 2, 3):
+        loss.backward(retain_graph=True)
+        if times == 1:
+            plain = pred.grad.clone()
+    torch.testing.assert_close(pred.grad, 3 * plain, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('backend', ('native', 'torch'))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16, torch.float16))
+@pytest.mark.parametrize('kind', ('focal', 'softmax', 'with statistics'))
+def test_the_same_bits_for_any_number_of_threads_and_backwards(backend, dtype, kind):
+    pred, target = logits(40_000, C).to(dtype), torch.randint(0, C, (40_000,))
+    function = {'focal': functional.sigmoid_focal_loss, 'softmax': functional.softmax_focal_loss}.get(
+        kind, functional.equalized_focal_loss
+    )
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            arguments = {'statistics': torch.zeros(2, C, dtype=torch.float64)} if kind == 'with statistics' else {}
+            leaf = pred.clone().requires_grad_()
+            with focal_plugin.use_backend(backend):
+                loss = function(leaf, target, avg_factor=700.3, **arguments)
+                grads = [torch.autograd.grad(0.3 * loss, leaf, retain_graph=True)[0] for _ in range(2)]
+                with torch.no_grad():
+                    alone = function(leaf, target, avg_factor=700.3)
+            results.append([loss.detach(), alone, *grads, *arguments.values()])
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+    value, alone, first, second, *_ = results[0]
+    assert torch.equal(value, alone) and torch.equal(first, second)
 
 
 def test_logits_changed_before_the_backward_are_noticed():
@@ -170,6 +214,33 @@ def test_under_activation_checkpointing(use_reentrant):
     call(plain).backward()
     torch.utils.checkpoint.checkpoint(call, checkpointed, use_reentrant=use_reentrant).backward()
     assert torch.equal(checkpointed.grad, plain.grad)
+
+
+def test_what_a_forward_keeps_is_seen_by_the_hooks_of_saved_tensors():
+    """Activation checkpointing without reentrance drops what the hooks see, and offloading moves it."""
+    seen = []
+    leaf = logits(N, C).requires_grad_()
+
+    def pack(tensor):
+        seen.append(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = functional.sigmoid_focal_loss(leaf, labels(C))
+    loss.backward()
+    assert leaf.grad.untyped_storage().data_ptr() in seen
+
+
+def test_a_checkpointed_loss_keeps_no_gradient_between_the_passes():
+    leaf, target = logits(N, C).requires_grad_(), labels(C)
+    loss = torch.utils.checkpoint.checkpoint(
+        lambda x: functional.sigmoid_focal_loss(x * 2, target), leaf, use_reentrant=False
+    )
+    size = leaf.numel() * 4
+    alive = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.untyped_storage().nbytes() == size]
+    assert {t.untyped_storage().data_ptr() for t in alive} == {leaf.untyped_storage().data_ptr()}
+    loss.backward()
+    assert leaf.grad is not None
 
 
 def test_half_gradients_wait_for_the_loss_scale():

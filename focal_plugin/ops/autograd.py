@@ -16,7 +16,7 @@ from focal_plugin.kernels import eager
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import library
 from focal_plugin.tensors import resolved
-from focal_plugin.tracing import is_transformed
+from focal_plugin.tracing import is_batch, is_transformed
 
 
 class _Loss(torch.autograd.Function):
@@ -40,7 +40,7 @@ class _Loss(torch.autograd.Function):
         # Given away, the kept gradient may be changed in its place: a second backward computes its own.
         kept, ctx.is_spent = None if ctx.is_spent else kept, True
         statistics, ctx.statistics = ctx.statistics, None  # a second backward of the same loss counts no second time
-        if torch.is_grad_enabled() or is_transformed() or any(ctx.needs_input_grad[1:6]):
+        if torch.is_grad_enabled() or is_batch(upstream) or any(ctx.needs_input_grad[1:6]):
             if statistics is not None:
                 ones = torch.ones(upstream.shape, dtype=upstream.dtype, device=upstream.device)
                 statistics += library.backward(ones, *tensors, *ctx.config, True)[1]
