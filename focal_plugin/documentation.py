@@ -25,7 +25,7 @@ _OF_LABELS = {
     'labels. Defaults to None.',
 }  # fmt: skip
 _ROW_WEIGHT = 'one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1)'
-_ELEMENT_WEIGHT = "; one an element, of pred's shape or flat; or one a class, of shape (1, ..., C)."
+_ELEMENT_WEIGHT = "; one an element, of pred's shape or flat; or of as many dimensions, each pred's or 1: (1, ..., C)."
 
 
 def _number(p: Parameter) -> str:
@@ -94,9 +94,9 @@ Returns:
     The loss. An empty pred gives 0 with a gradient.
 
 Raises:
-    ValueError: a shape, device, value, reduction or backend that does not fit; a label outside its range or a
-        probability outside [0, 1] on the CPU. On a GPU a wrong label makes its row's loss and gradient NaN.
-    TypeError: a wrong type or dtype, an unknown argument.
+    ValueError: a shape, device, value, reduction or backend that does not fit; on the CPU a label outside its range, or a
+        dense target, score or probability outside [0, 1]. On a GPU a wrong label makes its row's loss and gradient NaN.
+    TypeError: a wrong type, dtype or layout, an unknown argument.
 """
 
 
