@@ -93,6 +93,8 @@ def apply(
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
     """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
+    if not any(isinstance(value, Tensor) for value in arguments_of_spec.values()):
+        return list(spec.pack(**arguments_of_spec)), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
     # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
     in_place = {
@@ -100,8 +102,6 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
         for name, value in arguments_of_spec.items()
     }
     parameters = spec.pack(**in_place)
-    if not any(isinstance(p, Tensor) for p in parameters):
-        return list(parameters), None
     for p in parameters:
         # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
         if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:

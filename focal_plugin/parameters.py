@@ -59,7 +59,7 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
     name = parameter.name
     if value is REQUIRED:
         raise TypeError(f'{name} must be given: {parameter.doc[0].lower()}{parameter.doc[1:]}')
-    if parameter.optional and (value is None or (isinstance(value, Real) and value is not False and value < 0)):
+    if parameter.optional and (value is None or (isinstance(value, Real) and -math.inf < value < 0)):
         return None
     if isinstance(parameter.default, bool):
         return flag(name, value)

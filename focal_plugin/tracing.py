@@ -15,6 +15,8 @@ def is_transformed() -> bool:
 
 def is_batch(gradient: Tensor) -> bool:
     """Whether a gradient stands for many at once, in whichever of PyTorch's two ways to batch a backward."""
+    if torch.compiler.is_compiling():
+        return False
     return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 

@@ -409,6 +409,9 @@ def _quality(s: Sigmoid, t, rest, rounding, gamma, eps) -> Point:
     through_value, through_grad = _effect(at, eps)
     if 0 < gamma < 1:  # the derivative has a pole of both signs
         through_grad = np.where(~hard & (np.abs(distance) <= 2 * eps * (s.p + t * rounding)), np.inf, through_grad)
+    # Between the two changes that _effect looks at lies p = t, where the value is 0.
+    crosses = ~hard & (np.abs(distance) <= eps * (s.p + t * rounding))
+    through_value = np.where(crosses, np.maximum(through_value, value / eps), through_value)
     through_value = through_value + times(
         np.abs(distance) ** gamma * t * rounding, np.where(np.isfinite(s.x), np.abs(s.x), 0)
     )

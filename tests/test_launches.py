@@ -115,8 +115,8 @@ def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device):
     note = lambda *args: seen.append(current[-1])  # noqa: E731
     monkeypatch.setattr(getattr(torch, torch.device(device).type), 'device', make_current)
     monkeypatch.setattr(library, '_imported', lambda name: SimpleNamespace(require=note, backward=note))
-    problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)))
-    library._run({'triton': 'kernels'}, 'triton', 'backward', problem, 'upstream')
+    problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)), spec=SPECS['focal'])
+    library._run('triton', 'backward', problem, 'upstream')
     assert seen == [device, device] and current == ['another']
 
 

@@ -118,8 +118,8 @@ log_mix = stated(_log_mix, _log_mix_by, times)
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
     # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads.
     e = x.abs().neg_().exp_()
-    larger = 1 / (1 + e)
-    smaller, is_negative, log1p = e * larger, x < 0, torch.log1p(e)
+    larger, smaller = 1 / (1 + e), e / (1 + e)
+    is_negative, log1p = x < 0, torch.log1p(e)
     p, q = torch.where(is_negative, smaller, larger), torch.where(is_negative, larger, smaller)
     return p, q, x.clamp(max=0) - log1p, (-x).clamp(max=0) - log1p
 

@@ -186,7 +186,7 @@ def a_class_with_a_reduction_that_is_none(random):
 @kind
 def a_class_with_an_argument_that_no_loss_has(random):
     name, given = _built(random)
-    argument = random.one(('class_weight', 'bg_cls_weight', 'label_smoothing', 'pos_weigth', 'eps', 'gama', 'weight'))
+    argument = random.one(('bg_cls_weight', 'label_smoothing', 'pos_weigth', 'eps', 'gama', 'weight'))
     return name, given | {argument: 1.0}, argument
 
 
