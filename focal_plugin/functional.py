@@ -37,6 +37,7 @@ def apply(
     Args:
         spec: the variant.
         parameters: its public arguments, checked.
+        pred: logits, canonical.
         activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
         statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
@@ -46,7 +47,6 @@ def apply(
     The other arguments are those of the public functions.
     """
     arguments.check_reduction(reduction, avg_factor)
-    pred = arguments.canonical_pred(pred)
     ignore_index = arguments.canonical_ignore_index(ignore_index)
     if spec.skeleton == 'rowwise':
         arguments.check_rows(pred, target, weight)
@@ -59,10 +59,10 @@ def apply(
     others = (target, score, weight, table, avg_factor)
     more = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in others)
     name = backend.choose(pred, more)
-    if name != 'native' or spec.prepare is not None:  # the native kernel looks for itself at what it is given
+    if name != 'native':  # whose kernel looks for itself
         target, score = checks.targets_in_range(read, target, score, ignore_index)
     if spec.prepare is not None:
-        target, score, weight = spec.prepare(pred, target, score, weight, ignore_index, **parameters)
+        target, score, weight = _prepared(spec, parameters, pred, target, score, weight, ignore_index)
 
     scale, divisor = number('loss_weight', loss_weight), None
     if reduction == 'mean':
@@ -89,6 +89,17 @@ def apply(
         output,
     )
     return autograd.loss_of(problem, name, statistics)
+
+
+def _prepared(spec: Spec, parameters: Mapping[str, Any], pred, target, score, weight, ignore_index):
+    """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them."""
+    target_of_spec, score_of_spec, weight_of_spec = spec.prepare(
+        pred, target, score, weight, ignore_index, **parameters
+    )
+    if target_of_spec is target and score_of_spec is score:
+        return target, score, weight_of_spec
+    target, score = checks.targets_in_range(pred, target, score, ignore_index)
+    return spec.prepare(pred, target, score, weight, ignore_index, **parameters)
 
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:

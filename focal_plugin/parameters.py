@@ -17,7 +17,7 @@ _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 
 def number(name: str, value, kind: str = 'a number') -> float | int:
     """A number of any kind, NumPy's too, as Python's int or float."""
-    if isinstance(value, _SYMBOLIC):
+    if type(value) is float or isinstance(value, _SYMBOLIC):
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{name} must be {kind}, got {value!r}')
@@ -31,6 +31,8 @@ def number(name: str, value, kind: str = 'a number') -> float | int:
 
 def flag(name: str, value) -> bool:
     """True or False: a bool, NumPy's too, 0 or 1."""
+    if type(value) is bool:
+        return value
     if isinstance(value, (bool, Integral)) or type(value).__name__ in ('bool_', 'bool'):
         if value in (0, 1):
             return bool(value)
@@ -40,10 +42,11 @@ def flag(name: str, value) -> bool:
 def check_number(parameter: Parameter, value) -> float | int:
     """A variant's number, in its range."""
     name = parameter.name
-    if parameter.whole and not isinstance(value, Integral):
-        raise TypeError(f'{name} must be a whole number, got {value!r}')
-    vector = ', or a sequence or tensor of one a class' if parameter.vector else ''
-    value = number(name, value, f'a {"whole " * parameter.whole}number{vector}')
+    if type(value) is not float or parameter.whole:
+        if parameter.whole and not isinstance(value, Integral):
+            raise TypeError(f'{name} must be a whole number, got {value!r}')
+        vector = ', or a sequence or tensor of one a class' if parameter.vector else ''
+        value = number(name, value, f'a {"whole " * parameter.whole}number{vector}')
     inside = parameter.low < value if parameter.above else parameter.low <= value
     if not (inside and value <= parameter.high) or abs(value) == math.inf:
         raise ValueError(f'{name} must be {parameter.range}, got {value!r}')
@@ -61,6 +64,8 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
         raise TypeError(f'{name} must be given: {parameter.doc[0].lower()}{parameter.doc[1:]}')
     if parameter.optional and (value is None or (isinstance(value, Real) and -math.inf < value < 0)):
         return None
+    if type(value) is float and parameter.is_number:
+        return check_number(parameter, value)  # nearly always
     if isinstance(parameter.default, bool):
         return flag(name, value)
     if parameter.choices:

@@ -2,18 +2,20 @@
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 REAL = (*FLOATS, *INTEGERS, torch.bool)
+_STRIDED = torch.strided
 
 
 def resolved(tensor: Tensor) -> Tensor:
     """A tensor that is not what its memory says (a lazy negative, zeros without memory) made one that is."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return tensor
     if tensor.is_neg():
-        tensor = tensor.resolve_neg()
+        return tensor.resolve_neg()
     return tensor.clone() if tensor._is_zerotensor() else tensor
 
 
@@ -22,7 +24,7 @@ def widest(pred: Tensor) -> torch.dtype:
 
     A compiler fuses what it gets, and is given the arithmetic of the kernels; Apple's GPUs have no float64.
     """
-    narrow = torch.compiler.is_compiling() or pred.device.type == 'mps'
+    narrow = is_compiling() or pred.device.type == 'mps'
     return torch.promote_types(pred.dtype, torch.float32) if narrow else torch.float64
 
 
@@ -34,7 +36,9 @@ def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -
     """
     if not isinstance(value, Tensor):
         raise TypeError(f'{name} must be a tensor, got {type(value).__name__}')
-    if value.dtype in dtypes and value.layout is torch.strided and not value.is_nested:
+    if value.dtype in dtypes and value.layout is _STRIDED and not value.is_nested:
+        if is_compiling() or not (value.is_neg() or value._is_zerotensor()):
+            return value  # nearly always
         return resolved(value)
     if value.is_nested:
         raise TypeError(f'{name} is a nested tensor: write torch.cat(list({name}.unbind())), or pad it')

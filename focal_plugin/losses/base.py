@@ -201,6 +201,7 @@ class FusedLoss(nn.Module):
         spec = self.applied_spec
         if spec.skeleton == 'elementwise' and isinstance(pred, Tensor):
             weight = spread(pred.shape, weight)
+        pred = arguments.canonical_pred(pred)
         return functional.apply(
             spec,
             {name: changed[name] if name in changed else getattr(self, name) for name in spec.defaults},

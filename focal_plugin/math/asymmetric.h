@@ -13,7 +13,7 @@ struct asymmetric {
     const V clip = parameter[2], keep = 1.f - parameter[3];
     const auto positive = [&]() -> Point {
       const V modulating = power_of_log(t.log_q, parameter[1]);
-      return {modulating * -t.log_p, -modulating * (keep * parameter[1] * t.p * -t.log_p + t.q)};
+      return {modulating * -t.log_p, -modulating * fma(keep * parameter[1] * t.p, -t.log_p, t.q)};
     };
     const auto negative = [&]() -> Point {
       if (parameter.is(2, 0.f)) return focal_negative<GAMMA>(t, parameter[0], parameter[3]);

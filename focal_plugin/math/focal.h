@@ -13,8 +13,8 @@ struct focal {
     const V gamma = parameter[0];
     const Miss miss = miss_of(t, target);
     const V modulated = target.mix(parameter[1], parameter[2]) * power<GAMMA>(miss.wrong, miss.log_wrong, gamma);
-    const V through = gamma * (1.f - 2.f * target.y) * miss.slope * miss.cross_entropy;
-    return {modulated * miss.cross_entropy, modulated * (through + residual_of(t, target))};
+    const V through = gamma * (1.f - 2.f * target.y) * miss.slope;
+    return {modulated * miss.cross_entropy, modulated * fma(through, miss.cross_entropy, residual_of(t, target))};
   }
 };
 

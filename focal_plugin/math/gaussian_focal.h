@@ -11,17 +11,17 @@ struct gaussian_focal {
   template <int ALPHA, class Target, class Parameters>
   FP_INLINE Point value_and_grad(const Terms &t, const Target &target, const Parameters &parameter) {
     // Powers not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
-    const auto side = [&](V weight, V wrong, V right, V log_wrong, V cross_entropy) -> Point {
-      const Mask was_zero = (wrong <= 1e-30f) & (log_wrong > -60.f);  // of a logit's the logarithm is below -69
-      const V modulated = weight * powered<ALPHA>(select(was_zero, V{}, wrong), parameter[0]);
-      return {modulated * cross_entropy, modulated * (parameter[0] * right * cross_entropy + wrong)};
+    const auto side = [&](V weight, V wrong, V right, V cross_entropy) -> Point {
+      const V base = t.holds_epsilon ? select(wrong <= 1e-30f, V{}, wrong) : wrong;
+      const V modulated = weight * powered<ALPHA>(base, parameter[0]);
+      return {modulated * cross_entropy, modulated * fma(parameter[0] * right, cross_entropy, wrong)};
     };
     const V far = 1.f - (target.y + V{});
     const V spared = parameter.is(1, 4.f) ? power<4>(far, far, far) : power_of(far, parameter[1]) + (far - far);  // NaN stays
-    const Point around = side(parameter[3] * spared, t.p, t.q, t.log_p, -t.log_q);
+    const Point around = side(parameter[3] * spared, t.p, t.q, -t.log_q);
     const Mask centre = far == 0.f;
     if (!any(centre)) return around;  // nearly always: one logarithm is spared
-    const Point at = side(parameter[2], t.q, t.p, t.log_q, -t.log_p);
+    const Point at = side(parameter[2], t.q, t.p, -t.log_p);
     return select(centre, Point{at.value, -at.derivative}, around);
   }
 };

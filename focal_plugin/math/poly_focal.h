@@ -16,9 +16,10 @@ struct poly_focal {
     const V modulating = power<GAMMA>(miss.wrong, miss.log_wrong, gamma);
     const V through = miss.slope * (alpha * gamma * miss.cross_entropy + poly * (gamma + 1.f) * miss.wrong);
     // Without alpha an infinite cross-entropy leaves the polynomial term.
-    const V weighted = select(alpha == 0.f, V{}, alpha * miss.cross_entropy);
-    return {modulating * (weighted + poly * miss.wrong),
-            modulating * ((1.f - 2.f * target.y) * through + alpha * residual_of(t, target))};
+    const bool vanishes = parameter.may_be(1, 0.f) || parameter.may_be(2, 0.f);
+    const V product = alpha * miss.cross_entropy, weighted = vanishes ? select(alpha == 0.f, V{}, product) : product;
+    return {modulating * fma(poly, miss.wrong, weighted),
+            modulating * fma(all(1.f) - 2.f * target.y, through, alpha * residual_of(t, target))};
   }
 };
 

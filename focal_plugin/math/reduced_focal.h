@@ -23,8 +23,8 @@ struct reduced_focal {
     const V modulating = power_above_one<GAMMA>(miss.wrong * parameter[3], log_ratio, parameter[0]);
     const V factor = target.mix(parameter[4], parameter[5]) * select(below, all(1.f), modulating);
     const V gamma = select(below, V{}, parameter[0]);
-    const V through = gamma * (1.f - 2.f * target.y) * miss.slope * miss.cross_entropy;
-    return {factor * miss.cross_entropy, factor * (through + residual_of(t, target))};
+    const V through = gamma * (1.f - 2.f * target.y) * miss.slope;
+    return {factor * miss.cross_entropy, factor * fma(through, miss.cross_entropy, residual_of(t, target))};
   }
 };
 

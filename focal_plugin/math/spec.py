@@ -37,6 +37,11 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     @property
+    def is_number(self) -> bool:
+        """Whether a number may be given."""
+        return not (self.sequence or self.choices or isinstance(self.default, bool))
+
+    @property
     def range(self) -> str:
         """The range in words."""
         if self.choices:

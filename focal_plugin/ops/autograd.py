@@ -89,6 +89,8 @@ def loss_of(problem: Problem, backend: str, statistics: Tensor | None = None) ->
         problem = eager.of_own_channel(problem)
     *tensors, spec, parameters, activated, ignore_index, scale, output = problem
     config = (spec.name, parameters, activated, ignore_index, scale, output, backend)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if torch.is_grad_enabled() and (
+        problem.pred.requires_grad or any(t is not None and t.requires_grad for t in tensors)
+    ):
         return _Loss.apply(*tensors, config, statistics)
     return library.forward(*tensors, *config)

@@ -6,7 +6,8 @@ namespace focal_plugin {
 
 // What one logit or probability gives. The compiler drops what a variant does not use.
 struct Terms {
-  V x, p, q, log_p, log_q;  // logit, sigmoid(x), 1 - p, log p, log(1 - p)
+  V x, p, q, log_p, log_q;   // logit, sigmoid(x), 1 - p, log p, log(1 - p)
+  bool holds_epsilon = false;  // in the logarithms, and in place of a p or q of 0
 };
 
 struct Point {
@@ -62,10 +63,11 @@ struct Soft {
 FP_INLINE Terms terms_of_logit(V x) {
   const Mask negative = x < 0.f;
   const V e = exp_nonpositive(select(negative, x, -x));
-  const V l = log1p_unit(e);
+  const V l = -log1p_over(e);
   const V r = 1.f / (1.f + e);
   const V er = e * r;
-  return {x, select(negative, er, r), select(negative, r, er), select(negative, x, V{}) - l, select(negative, V{}, -x) - l};
+  return {x, select(negative, er, r), select(negative, r, er), fma(l, e, select(negative, x, V{})),
+          fma(l, e, select(negative, V{}, -x))};
 }
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
@@ -85,7 +87,7 @@ FP_INLINE Terms terms_of_probability(V p) {
   // Nothing is added to a subnormal p, whose sum the processor may flush to 0.
   const V log_p = log_nonnegative(MODE == kWithEpsilon ? p + epsilon : p);
   const V log_q = -minus_log_of_complement(p, log_nonnegative(MODE == kWithEpsilon ? q + epsilon : q));
-  if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q};
+  if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q, true};
   const V low = all(-100.f);
   return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q)};
 }
@@ -165,7 +167,7 @@ FP_INLINE Point cross_entropy(const Terms &t, const Target &target) {
 template <int GAMMA>
 FP_INLINE Point focal_negative(const Terms &t, V gamma, V detach) {
   const V modulating = power<GAMMA>(t.p, t.log_p, gamma);
-  return {modulating * -t.log_q, modulating * ((1.f - detach) * gamma * t.q * -t.log_q + t.p)};
+  return {modulating * -t.log_q, modulating * fma((1.f - detach) * gamma * t.q, -t.log_q, t.p)};
 }
 
 // |y - p|^beta BCE(p, y).
@@ -176,7 +178,7 @@ FP_INLINE Point quality(const Terms &t, const Target &target, V beta) {
   const V modulating = powered<BETA>(distance, beta);
   // beta |p - y|^(beta - 1) sign(p - y), 0 at p = y
   const V through = select(distance == 0.f, V{}, beta * modulating / entropy.derivative);
-  return {modulating * entropy.value, modulating * entropy.derivative + through * t.p * t.q * entropy.value};
+  return {modulating * entropy.value, fma(modulating, entropy.derivative, through * t.p * t.q * entropy.value)};
 }
 
 }  // namespace focal_plugin

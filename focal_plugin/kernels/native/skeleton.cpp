@@ -88,7 +88,7 @@ double sum_rows(const float *values, int64_t rows, int64_t length, const float *
     const float *from = values + row * length;
     int64_t i = 0;
     for (; i + kLanes <= length; i += kLanes) {
-      part += load(from + i) * by;
+      part = fma(load(from + i), by, part);
       if (++pending == kSumRun) flush();
     }
     for (; i < length; ++i) total += from[i] * by;

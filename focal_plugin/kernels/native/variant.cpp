@@ -21,6 +21,10 @@ struct Parameters {
   inline __attribute__((always_inline)) V operator[](int k) const {
     return TABLE ? load(loop.table[k] + start) : all(loop.parameter[k]);
   }
+  // Whether the parameter may be this number in some lane.
+  inline __attribute__((always_inline)) bool may_be(int k, float value) const {
+    return TABLE || loop.parameter[k] == value;
+  }
   // Whether the parameter is this number in every lane: a branch that the loop takes one way.
   inline __attribute__((always_inline)) bool is(int k, float value) const {
     return !TABLE && loop.parameter[k] == value;

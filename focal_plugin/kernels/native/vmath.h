@@ -39,6 +39,7 @@ FP_INLINE V fma(V a, V b, V c) {
 }
 FP_INLINE V fma(V a, V b, float c) { return fma(a, b, c - V{}); }
 FP_INLINE V fma(V a, float b, V c) { return fma(a, b - V{}, c); }
+FP_INLINE V fma(float a, V b, V c) { return fma(a - V{}, b, c); }
 FP_INLINE V fma(V a, float b, float c) { return fma(a, b - V{}, c - V{}); }
 
 FP_INLINE V all(float value) { return value - V{}; }
@@ -90,8 +91,8 @@ FP_INLINE V exp_nonpositive(V x) {
   return select(x < -87.3365448f, V{}, p * power);
 }
 
-// log(1 + e) for e in [0, 1], relative to the result: log1p(e) / e is fitted, so a small e keeps its digits.
-FP_INLINE V log1p_unit(V e) {
+// log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
+FP_INLINE V log1p_over(V e) {
   V p = all(-0.00317605701843f);  // 5.2e-9
   p = fma(p, e, 0.019542527261f);
   p = fma(p, e, -0.0563736128301f);
@@ -101,8 +102,7 @@ FP_INLINE V log1p_unit(V e) {
   p = fma(p, e, -0.249516162629f);
   p = fma(p, e, 0.333297104989f);
   p = fma(p, e, -0.499998926481f);
-  p = fma(p, e, 0.999999994656f);
-  return p * e;
+  return fma(p, e, 0.999999994656f);
 }
 
 // log(x 2^-shift) for a normal x > 0.
