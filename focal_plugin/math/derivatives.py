@@ -4,7 +4,6 @@ Autograd gives half or no gradient through abs() and max() at 0, and 0 * inf = N
 exact there, and may be differentiated again, in forward mode, and under torch.func.
 """
 
-import functools
 import operator
 from collections.abc import Callable, Iterable
 
@@ -33,8 +32,16 @@ def stated(
     """
 
     def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor]) -> Tensor | None:
-        parts = [product(gradient, each) for gradient, each in zip(gradients, by, strict=True) if gradient is not None]
-        return functools.reduce(operator.add, parts) if parts else None
+        total = None
+        for gradient, each in zip(gradients, by, strict=True):
+            if gradient is None:
+                continue
+            if total is None or product is not operator.mul:
+                part = product(gradient, each)
+                total = part if total is None else total + part
+            else:
+                total = torch.addcmul(total, gradient, each)  # one pass over memory instead of two
+        return total
 
     class Reverse(torch.autograd.Function):
         generate_vmap_rule = True
@@ -118,10 +125,10 @@ log_mix = stated(_log_mix, _log_mix_by, times)
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
     # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads.
     e = x.abs().neg_().exp_()
-    larger, smaller = 1 / (1 + e), e / (1 + e)
-    is_negative, log1p = x < 0, torch.log1p(e)
+    log1p, whole, is_negative = torch.log1p(e), e + 1, x < 0
+    smaller, larger = e.div_(whole), whole.reciprocal_()
     p, q = torch.where(is_negative, smaller, larger), torch.where(is_negative, larger, smaller)
-    return p, q, x.clamp(max=0) - log1p, (-x).clamp(max=0) - log1p
+    return p, q, x.clamp(max=0).sub_(log1p), x.neg().clamp_(max=0).sub_(log1p)
 
 
 def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:

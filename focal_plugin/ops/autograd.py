@@ -45,7 +45,7 @@ class _Loss(torch.autograd.Function):
                 ones = torch.ones(upstream.shape, dtype=upstream.dtype, device=upstream.device)
                 statistics += library.backward(ones, *tensors, *ctx.config, True)[1]
             return *_composed(ctx, upstream, tensors), None, None, None
-        grad = None if kept is None else _scaled(kept, upstream, ctx.config)
+        grad = None if kept is None else _scaled(kept, upstream)
         if grad is None:
             grad, gathered = library.backward(resolved(upstream), *tensors, *ctx.config, statistics is not None)
             if statistics is not None:
@@ -53,7 +53,7 @@ class _Loss(torch.autograd.Function):
         return grad, *[None] * 8
 
 
-def _scaled(kept: Tensor, upstream: Tensor, config: tuple) -> Tensor | None:
+def _scaled(kept: Tensor, upstream: Tensor) -> Tensor | None:
     """The kept gradient under an upstream gradient; None where 0 times that is NaN, also in rows that are ignored."""
     factor = upstream.item()  # on a CPU, where nothing waits
     if not math.isfinite(factor):
