@@ -81,7 +81,13 @@ HEADS = {
     'GroundingDINOHead': Head('flat', activation='sigmoid', quality=False),
     'ATSSVLFusionHead': Head('flat', activation='sigmoid'),
     'CenterNetHead': Head('heat map', probabilities=True, activation='sigmoid'),
-    'CenterNetUpdateHead': Head('heat map', probabilities=True, activation='sigmoid'),
+    'CenterNetUpdateHead': Head(
+        'heat map',
+        probabilities=True,
+        activation='sigmoid',
+        note='writes num_classes into the heat maps of images without objects, which is refused on a CPU: keep '
+        'filter_empty_gt=True',
+    ),
     'CornerHead': Head('heat map', probabilities=True, activation='sigmoid'),
     'BBoxHead': _BOX_HEAD,
     'DIIHead': Head(),
@@ -89,8 +95,8 @@ HEADS = {
     'YOLACTHead': Head(activation='softmax', unreduced='row', note='the losses of masks are written in the code'),
     'MaskFormerHead': Head(
         activation='softmax',
-        fixed='its classes are a softmax with a background channel, and it reads class_weight of the loss from the '
-        'config, which only CrossEntropyLoss takes',
+        fixed='its classes are a softmax with a background channel, weighted by the class_weight of CrossEntropyLoss, '
+        'which the head reads from the config',
     ),
     'SSDHead': Head(
         activation='softmax',
