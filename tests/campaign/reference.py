@@ -123,9 +123,10 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     roundings = 4 if given.get('normalize') == 'batch' else 1  # of a target that is a quotient and a square
     eps = roundings * info.eps
     exact = point_of(variant, x, y, positive, eps=eps, probabilities=call.probabilities, **given)
-    silent = _silent(variant, y, positive, given) & ~np.isnan(x) & ~np.isnan(y)
+    unknown = np.isnan(x) | np.isnan(y) | _of_unknown_batch(given, y, positive)
+    silent = _silent(variant, y, positive, given) & ~unknown
     exact = Point(*(np.where(silent, 0, each) for each in exact))
-    assert np.array_equal(np.isnan(exact.value), np.isnan(x) | np.isnan(y) | _of_unknown_batch(given, y, positive))
+    assert np.array_equal(np.isnan(exact.value), unknown)
     tiny = info.smallest_normal
     # p or 1 - p is below the normal numbers; by a probability the derivative is p over the 1e-12 of torch.
     flushed = x < tiny if call.probabilities else np.abs(x) > -math.log(tiny)

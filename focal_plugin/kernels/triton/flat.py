@@ -154,26 +154,28 @@ def flat_kernel(
         )  # fmt: skip
 
     # 4. weights and upstream gradients; the sum, or one result a place
-    factor = tl.full([GROUPS, WIDTH], factor, tl.float32)
+    weight = 1.0
     if WEIGHT == 'row':
-        factor *= of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
+        weight = of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
     elif WEIGHT == 'element':
         if W_IN_ORDER:
-            factor *= in_order(weight_ptr + start, lane, left, BLOCK)
+            weight = in_order(weight_ptr + start, lane, left, BLOCK)
         else:
-            factor *= of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
+            weight = of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
     if not STORES:
-        weighted = factor * result
+        weighted = result if WEIGHT == 'none' else weight * result
         if HAS_IGNORE:
             weighted = tl.where(kept, weighted, 0.0)
         total = tl.sum(tl.sum(weighted, 1), 0)
-        if total != total:  # perhaps a factor of 0 has met an infinite loss; seldom, and then all is done again
-            weighted = prim.times(factor, result)
+        if total != total:  # perhaps a weight of 0 has met an infinite loss; seldom, and then all is done again
+            weighted = prim.times(weight, result)
             if HAS_IGNORE:
                 weighted = tl.where(kept, weighted, 0.0)
             total = tl.sum(tl.sum(weighted, 1), 0)
-        tl.store(out_ptr + pid, total)
+        tl.store(out_ptr + pid, prim.times(factor, total))
     else:
+        if WEIGHT != 'none':
+            result = weight * result if GRADIENT else prim.times(weight, result)
         result = factor * result if GRADIENT else prim.times(factor, result)
         if not REDUCE and GRADIENT:
             if U_IN_ORDER:
