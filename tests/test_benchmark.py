@@ -107,7 +107,7 @@ def test_what_contenders_are_held_to_is_the_oracle(tools):
 
 
 def test_memory_is_what_a_call_holds_at_its_peak():
-    """In a process of its own: a heap in which other tests have left room would give the first block from it, and keep it."""
+    """In a process of its own: a heap in which other tests have left room would give and keep the first block."""
     code = """
 import sys, torch
 sys.path.insert(0, 'tools')
