@@ -1,7 +1,7 @@
 """One call of a loss: its arguments, how it is made, and how it is written down."""
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import focal_plugin
-from campaign.tensors import in_memory
+from campaign.tensors import in_memory, placed
 from campaign.variants import VARIANTS, Variant
 from focal_plugin import functional, losses
 
@@ -57,6 +57,11 @@ class Call:
     def spec(self) -> Variant:
         return VARIANTS[self.variant]
 
+    def on(self, device: str) -> 'Call':
+        """The same call with its tensors on a device; vectors of classes, as in a config, stay where they are."""
+        names = ('pred', 'target', 'labels', 'weight', 'avg_factor', 'upstream', 'second')
+        return replace(self, **{name: placed(getattr(self, name), device) for name in names})
+
     @property
     def output_dtype(self) -> torch.dtype:
         """Of the loss: pred's where it is not reduced, at least float32 where it is."""
@@ -94,7 +99,7 @@ def run(call: Call, backend: str, twice: bool = False) -> Result:
         leaves |= {name: leaves[name].detach().requires_grad_() for name in call.requires}
         statistics = None
         if call.statistics:
-            statistics = torch.zeros(2, call.pred.size(-1), dtype=torch.float64)
+            statistics = torch.zeros(2, call.pred.size(-1), dtype=torch.float64, device=call.pred.device)
 
         def loss(pred: Tensor) -> Tensor:
             values = leaves['target'] if score is None else (target, leaves['target'])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from conftest import device_of
 
 from campaign import formulas
 from campaign.call import Call, Result, run, value_of
@@ -24,16 +25,17 @@ def _relative(call: Call) -> float:
 
 def faults(call: Call, backend: str, threads: bool = False) -> list[str]:
     """What is wrong with a call, a line each; nothing where all is right."""
+    there = call.on(device_of(backend))
     try:
-        before = _bits(call)
+        before = _bits(there)
         served = 'torch' if backend == 'torch' or call.pred.dtype == torch.float64 else 'auto'
         name = served if call.requires and backend != 'triton' else backend
-        result = run(call, name, twice=call.second is None and call.way == 'backward')
-        plain = None if call.statistics else value_of(call, backend)
+        result = run(there, name, twice=call.second is None and call.way == 'backward')
+        plain = None if call.statistics else value_of(there, backend)
     except Exception as error:  # what a valid call raises is a fault like any other
         return [f'raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}']
     found = _against_reference(call, result)
-    if before != _bits(call):
+    if before != _bits(there):
         found.append("writes into the caller's tensors")
     if result.again is not None and not _same(result.again, result.grad):
         found.append('second backward: other bits')
