@@ -119,13 +119,18 @@ def parameters_of(name: str, classes: int, reason: str = 'the defaults') -> dict
     return defaults | SETTINGS[name].get(reason, {})
 
 
+def units_of_p(name: str, device) -> int:
+    """How many eps p may be off, which shows where p - clip cancels: 2 ** -22 of ex2, 2 ** -23 of rcp, four roundings."""
+    return 5 if name == 'asymmetric' and torch.device(device).type == 'cuda' else 1
+
+
 def random_upstream(shape, dtype) -> torch.Tensor:
     return torch.rand(shape, generator=generator(1)).to(dtype).add_(0.5)
 
 
-def oracle_of(name, pred, target, weight, upstream, probabilities, arguments):
+def oracle_of(name, pred, target, weight, upstream, probabilities, arguments, units=1):
     arguments = {key: None if isinstance(value, int) and value == -1 else value for key, value in arguments.items()}
-    eps = torch.finfo(torch.promote_types(pred.dtype, torch.float32)).eps
+    eps = units * torch.finfo(torch.promote_types(pred.dtype, torch.float32)).eps
     return variant_loss(
         name, pred, target, weight, upstream=upstream, eps=eps, probabilities=bool(probabilities), **arguments
     )
@@ -146,7 +151,8 @@ def check(name, device, pred, target, weight=None, probabilities=None, exact=Non
     )
     upstream = random_upstream(loss.shape, loss.dtype)
     loss.backward(upstream.to(device))
-    exact = exact or oracle_of(name, pred, target, weight, upstream, probabilities, arguments)
+    units = units_of_p(name, device)
+    exact = exact or oracle_of(name, pred, target, weight, upstream, probabilities, arguments, units)
     value, value_terms, value_through_p = (
         each.reshape(loss.shape) for each in (exact.value, exact.value_terms, exact.value_through_p)
     )
@@ -156,6 +162,7 @@ def check(name, device, pred, target, weight=None, probabilities=None, exact=Non
         grad_through_p = grad_through_p + vanishing(pred, exact.grad) / eps
         if value.size == pred.numel():
             value_through_p = value_through_p + vanishing(pred, value.reshape(pred.shape)).reshape(value.shape) / eps
+    value_through_p, grad_through_p = (units_of_p(name, device) * each for each in (value_through_p, grad_through_p))
     assert_accurate(loss.detach().cpu(), value, value_terms, value_through_p)
     assert_accurate(leaf.grad.cpu(), exact.grad, exact.grad_terms, grad_through_p, bool(probabilities))
     return loss, leaf.grad

@@ -56,7 +56,10 @@ def _run(backend: str, function: str, problem: Problem, *arguments):
 
 def _current(device: torch.device):
     """Makes a GPU the current one, which Triton launches on whatever the tensors' is."""
-    return contextlib.nullcontext() if device.index is None else getattr(torch, device.type).device(device)
+    if device.index is None:
+        return contextlib.nullcontext()
+    gpus = getattr(torch, device.type)
+    return contextlib.nullcontext() if gpus.current_device() == device.index else gpus.device(device)
 
 
 def _forward(*arguments) -> Tensor:

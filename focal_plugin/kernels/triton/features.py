@@ -3,6 +3,7 @@
 Each is looked for by itself, never by Triton's version.
 """
 
+import torch
 import triton
 import triton.language as tl
 
@@ -20,6 +21,9 @@ HAS_TUPLES = hasattr(tl, 'tuple')
 
 # Whether a compile-time argument of a launch may be a function: the same change to arguments brought both.
 TAKES_FUNCTIONS = HAS_TUPLES
+
+# Whether a compiled kernel can be launched again with all of its arguments, the compile-time ones too; seen on NVIDIA.
+RELAUNCHES = hasattr(triton, 'knobs') and torch.version.cuda is not None and not INTERPRETED.value
 
 try:
     from triton.language.target_info import is_cuda

@@ -37,17 +37,17 @@ def wraps(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
 def class_at(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
     """The class of each place."""
     col = first_col + tl.arange(0, WIDTH)[None, :]
-    return tl.where(wraps(first_col, C, WIDTH), col - C, col) if WIDTH > 1 else col
+    return tl.where(wraps(first_col, C, WIDTH), col - C, col) if C % WIDTH != 0 else col
 
 
 @triton.jit
 def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
-    """One value a row, for each place; `other` beyond the last row."""
+    """One value a row, for each place, or for each group where none lies in two rows; `other` beyond the last row."""
     value = tl.load(ptr + row.to(tl.int64) * stride, mask=row <= last, other=other)
-    if WIDTH == 1:
-        return value
-    following = tl.load(ptr + (row + 1).to(tl.int64) * stride, mask=row < last, other=other)
-    return tl.where(wraps(first_col, C, WIDTH), following, value)
+    if C % WIDTH != 0:
+        following = tl.load(ptr + (row + 1).to(tl.int64) * stride, mask=row < last, other=other)
+        value = tl.where(wraps(first_col, C, WIDTH), following, value)
+    return value
 
 
 @triton.jit
@@ -63,7 +63,7 @@ def in_order(ptr, lane, left, BLOCK: tl.constexpr):
 @triton.jit
 def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
     """The same of any strides; row counts from the pointer's."""
-    following = wraps(first_col, C, WIDTH).to(tl.int64) if WIDTH > 1 else 0
+    following = wraps(first_col, C, WIDTH).to(tl.int64) if C % WIDTH != 0 else 0
     at = (row + following) * stride + class_at(first_col, C, WIDTH).to(tl.int64) * class_stride
     return tl.load(ptr + at, mask=lane < left, other=0.0).to(tl.float32)
 
@@ -125,7 +125,9 @@ def flat_kernel(
             kept = tl.full([GROUPS, WIDTH], 1, tl.int1)
         if any_positive:
             read = of_row(target_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
-            label, validity, kept = checked(read, C, ignore_index, HAS_IGNORE)
+            label, validity, is_kept = checked(read, C, ignore_index, HAS_IGNORE)
+            if HAS_IGNORE:
+                kept = kept & is_kept
             col = class_at(first_col, C, WIDTH)
             is_positive = col == label
             y = is_positive.to(tl.float32)

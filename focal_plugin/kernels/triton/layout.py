@@ -8,8 +8,11 @@ from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
 
-BLOCK = 2048  # elements of a tile: 16 a thread with 4 warps
-DENSE_BLOCK = 1024  # where targets take registers too
+# (elements, warps) of a program, the fastest on an H100: with 8 elements or fewer a thread, many programs wait for memory at
+# once; in a flat sum, what is found once a row costs less the more places of a row a thread has.
+DENSE, SUMMED, SUMMED_FLAT = (1024, 4), (512, 2), (2048, 4)
+STORED, STORED_MAP, STORED_FLAT, STORED_FEW = (512, 4), (512, 2), (1024, 4), (512, 4)
+GATHERED = 2048, 4  # statistics: each program writes two numbers a class
 GROUP = 16  # bytes that a thread reads or writes at a time, at best
 WARPS = 4
 LANES = 64 if torch.version.hip else 32  # of a warp
@@ -43,9 +46,9 @@ class Layout:
     narrow: bool
     block_rows: int
     block_classes: int
-    warps: int = WARPS
-    splits: int = 1
-    span: int = 0
+    warps: int
+    splits: int
+    span: int
 
     @property
     def arguments(self) -> list[int]:
@@ -99,12 +102,29 @@ def _tile(classes: int, classes_inner: bool, block: int) -> tuple[int, int]:
     return block // width, width
 
 
-def _shared(rows: int, classes: int, block: int, block_rows: int, block_classes: int) -> tuple[int, int, int, int]:
+def _program(
+    labels: bool, stores: bool, flat: bool, statistics: bool, classes: int, classes_inner: bool
+) -> tuple[int, int]:
+    """(elements, warps) of a program."""
+    if not labels:
+        return DENSE
+    if statistics:
+        return GATHERED
+    if not stores:
+        return SUMMED_FLAT if flat else SUMMED
+    if not flat:
+        return STORED if classes_inner else STORED_MAP
+    return STORED_FLAT if classes >= 8 else STORED_FEW
+
+
+def _shared(
+    rows: int, classes: int, block: int, warps: int, block_rows: int, block_classes: int
+) -> tuple[int, int, int, int]:
     """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
     if rows < block_rows and block_classes < classes:
         longest = 1 << (classes - 1).bit_length()
         # Two logits a thread at least: prim.reciprocal_by_two takes them in pairs.
-        block_rows = max(1 << (rows - 1).bit_length(), 2 * WARPS * LANES // longest)
+        block_rows = max(1 << (rows - 1).bit_length(), 2 * warps * LANES // longest)
         block_classes = min(block // block_rows, longest)
     blocks = -(-classes // block_classes)
     splits = min(blocks, -(-PROGRAMS // -(-rows // block_rows)))
@@ -153,13 +173,16 @@ def layout_of(
     alike = ('pred',) if out is None or by_row else ('pred', 'out')
     in_order = len(row_dims) <= 1 and all(_in_order(rows, size, strides[name]) for name in alike)
     in_order = in_order and problem.channel is None
-    block = BLOCK if labels else max(DENSE_BLOCK, at_once(pred))
+    stores = out is not None and not by_row
     # A thread to a row: of more rows, most tiles would have a positive.
-    narrow = in_order and labels and 1 < size < 8
-    flat = in_order and not narrow and size % 8 != 0 and not by_row and not statistics
+    narrow = in_order and labels and 1 < size < 8 and not stores
+    by_class = problem.table is not None or by_row or statistics
+    flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or (stores and not by_class))
     *_, row_stride, class_stride = strides['pred']
+    block, warps = _program(labels, stores, flat, statistics, size, class_stride <= row_stride)
+    block = block if labels else max(block, at_once(pred))
     if narrow:
-        block_rows, block_classes = 128, 1
+        block_rows, block_classes, warps = 128, 1, 1
     elif flat:
         group = GROUP // pred.element_size()
         block_classes = group if size >= group else 1
@@ -168,7 +191,7 @@ def layout_of(
         block_rows, block_classes = _tile(size, class_stride <= row_stride, block)
     splits, span = 1, size
     if not (flat or narrow) and rows > 0:
-        block_rows, block_classes, splits, span = _shared(rows, size, block, block_rows, block_classes)
+        block_rows, block_classes, splits, span = _shared(rows, size, block, warps, block_rows, block_classes)
     weight = 'none' if problem.weight is None else 'row' if strides['weight'][-1] == 0 or size == 1 else 'element'
     return Layout(
         rows=rows,
@@ -181,7 +204,7 @@ def layout_of(
         narrow=narrow,
         block_rows=block_rows,
         block_classes=block_classes,
-        warps=1 if narrow else WARPS,
+        warps=warps,
         splits=splits,
         span=span,
     )

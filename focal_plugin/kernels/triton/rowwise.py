@@ -17,9 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import features, sums
+from focal_plugin.kernels.triton import features, launches, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.elementwise import contiguous
+from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import Layout, at_once, layout_of
 from focal_plugin.kernels.triton.operands import divided, label_of, row_offset
 from focal_plugin.kernels.triton.points import point, point_function
@@ -173,7 +174,7 @@ def _tile(classes: int, classes_inner: bool, at_once: int) -> tuple[int, int]:
     at_once: logits that a program reads in one access of each thread.
     """
     if not classes_inner:
-        return THREADS, 1 if classes <= THREADS else 8
+        return THREADS, 1 if classes <= 8 else 8  # one by one, 80 classes take Triton a minute to compile
     if classes % 16 == 0:
         least, block = 16, at_once
     else:  # no neighbours are read together
@@ -222,14 +223,20 @@ def warps(layout: Layout) -> int:
     return 8 if layout.block_rows * layout.block_classes > 2 * THREADS and layout.block_rows == 1 else 4
 
 
-def _launch(problem: Problem, layout: Layout, out: Tensor, upstream: Tensor | None = None) -> None:
-    parameters = [*problem.parameters, *[0.0] * 6][:6]
-    rowwise_kernel[(layout.programs,)](
-        problem.pred, problem.target, problem.weight, upstream, problem.avg_factor, problem.table, out,
-        layout.rows, layout.classes, *layout.sizes, problem.scale, problem.ignore_index or 0, *parameters,
-        *layout.arguments, **constants(problem, layout, upstream is not None), num_warps=warps(layout),
-        enable_fp_fusion=True,
-    )  # fmt: skip
+def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
+    layout = _layout(problem, out, None if problem.reduce else upstream)
+    if layout is None:
+        return None
+    numbers = (problem.ignore_index or 0, *[*problem.parameters, *[0.0] * 6][:6], *layout.arguments)
+    common = constants(problem, layout, upstream is not None)
+    sizes = (layout.rows, layout.classes, *layout.sizes)
+    grid = (layout.programs, 1, 1)
+    return Launch(lambda: rowwise_kernel, grid, common, warps(layout), sizes, numbers, layout)
+
+
+def _launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None = None) -> None:
+    operands = (problem.pred, problem.target, problem.weight, upstream, problem.avg_factor, problem.table, out)
+    like(operands, problem.scale)
 
 
 def forward(problem: Problem) -> Tensor:
@@ -240,14 +247,15 @@ def forward(problem: Problem) -> Tensor:
         result = pred.new_empty(pred.shape[:-1])
     if pred.numel() == 0:
         return result.zero_()
-    layout = _layout(problem, None if reduce else result)
-    if layout is None:
+    key = launches.key_of(problem, None, False)
+    like = launches.kept(key, lambda: _launch_of(problem, None if reduce else result, None))
+    if like is None:
         return forward(contiguous(problem))
     if not reduce:
-        _launch(problem, layout, result)
+        _launch(problem, like, result)
         return result
-    partial = pred.new_empty(layout.programs, dtype=torch.float32)
-    _launch(problem, layout, partial)
+    partial = pred.new_empty(like.layout.programs, dtype=torch.float32)
+    _launch(problem, like, partial)
     sums.add(partial, avg_factor, result)
     return result
 
@@ -256,8 +264,9 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
     out = torch.empty_like(problem.pred)
     if out.numel() == 0:
         return out
-    layout = _layout(problem, out, None if problem.reduce else upstream)
-    if layout is None:
+    key = launches.key_of(problem, upstream, False)
+    like = launches.kept(key, lambda: _launch_of(problem, out, upstream))
+    if like is None:
         return backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous())
-    _launch(problem, layout, out, upstream)
+    _launch(problem, like, out, upstream)
     return out

@@ -10,7 +10,7 @@ from torch import Tensor
 from focal_plugin.kernels import eager
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import elementwise, sums
-from focal_plugin.kernels.triton.layout import layout_of
+from focal_plugin.kernels.triton.elementwise import launch_of
 from focal_plugin.math import SPECS
 
 CLASSES = (9, 8)  # walked in order, and in tiles
@@ -99,9 +99,10 @@ def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
     def unwritten(*shape: int) -> Tensor:
         return torch.full(shape, float('nan'), dtype=torch.float32, device=problem.pred.device)
 
-    layout, loss, grad = layout_of(problem), unwritten(), unwritten(*problem.pred.shape)
-    partial = unwritten(layout.programs * layout.splits)
-    elementwise.launch(problem, layout, partial, None)
+    like, loss, grad = launch_of(problem), unwritten(), unwritten(*problem.pred.shape)
+    partial = unwritten(like.layout.programs * like.layout.splits)
+    elementwise.launch(problem, like, partial, None)
     sums.add(partial, None, loss)
-    elementwise.launch(problem, layout_of(problem, grad), grad, torch.ones_like(loss))
+    one = torch.ones_like(loss)
+    elementwise.launch(problem, launch_of(problem, grad, one), grad, one)
     return loss, grad

@@ -4,9 +4,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from focal_plugin.kernels.triton import launches
+from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.operands import divided
 
 BLOCK = 8192  # a few trips for the programs of a whole chip's work
+WARPS = 16
 
 
 @triton.jit
@@ -21,6 +24,8 @@ def sum_kernel(partial_ptr, avg_ptr, out_ptr, count, HAS_AVG: tl.constexpr, BLOC
 
 def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
     """Writes the sum, over avg_factor, into out."""
-    sum_kernel[(1,)](
-        partial, avg_factor, out, partial.numel(), avg_factor is not None, BLOCK, num_warps=16, enable_fp_fusion=True
-    )
+    count = partial.numel()
+    key = (partial.device, count, launches.described(avg_factor))
+    constants = {'HAS_AVG': avg_factor is not None, 'BLOCK': BLOCK}
+    like = launches.kept(key, lambda: Launch(lambda: sum_kernel, (1, 1, 1), constants, WARPS, [count]))
+    like((partial, avg_factor, out))
