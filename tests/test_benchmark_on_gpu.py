@@ -1,5 +1,6 @@
 """What tools/benchmark.py does on a GPU, as far as it can be told without one."""
 
+import contextlib
 import csv
 import importlib
 import itertools
@@ -374,6 +375,31 @@ def test_tables_hold_the_figures_and_the_versions(tool):
         '| fp16 | - | 7 ms, 50 MiB |',
     ]
     assert tables.training([]) == ''
+
+
+def test_tables_tell_the_gpus_work_from_the_time_of_a_step(tool):
+    tables, found = tool('readme_tables'), made_up()
+    assert 'own work' not in tables.benchmark(found)
+    for row in found:
+        row['gpu_ms'] = (
+            '' if row['contender'] == 'peer' and row['shape'] == '500x1' else f'{float(row["both_ms"]) / 10:g}'
+        )
+    text = tables.benchmark(found)
+    assert "Of that the GPU's own work, in milliseconds:" in text
+    assert '| (2000, 80) | float16 | 0.45 | 0.55 | 0.65 |' in text and '| (500, 1) | float32 | - |' in text
+
+
+def test_only_what_a_gpu_does_is_its_work(tool, monkeypatch):
+    """Of a made-up profile: two runs, of which the host's events and the gaps do not count."""
+    measure = tool('_measure')
+    event = types.SimpleNamespace
+    gpu, host = measure.DeviceType.CUDA, measure.DeviceType.CPU
+    seen = [event(device_type=gpu, device_time=30.0), event(device_type=host, device_time=500.0)] * 2
+    monkeypatch.setattr(measure, 'profile', lambda activities: contextlib.nullcontext(event(events=lambda: seen)))
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: None)
+    done = []
+    assert measure.busy([lambda n=n: done.append(n)] for n in range(2)) == pytest.approx(0.03)
+    assert done == [0, 1]
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 
 def timed(device: str, *steps: Callable[[], object]) -> list[float]:
@@ -52,6 +54,18 @@ def _marked(steps: Iterable[Callable[[], object]]) -> list[torch.cuda.Event]:
 
 def _between(marks: list[torch.cuda.Event]) -> list[float]:
     return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
+
+
+def busy(runs: Iterable[Iterable[Callable[[], object]]]) -> float:
+    """Milliseconds that the GPU works in a run: those of its kernels, copies and fills, without the gaps between them."""
+    count = 0
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for steps in runs:
+            count += 1
+            for step in steps:
+                step()
+        torch.cuda.synchronize()
+    return sum(event.device_time for event in seen.events() if event.device_type == DeviceType.CUDA) / 1e3 / count
 
 
 def peak_bytes(device: str, run: Callable[[], object]) -> int | None:

@@ -8,8 +8,8 @@ included, in units of the logits' own bytes.
 
 On a GPU the tests of the loss run first (`pytest -m gpu` runs all). Runs follow one another without waiting, on inputs
 that together are four times the cache: a step takes the GPU's time, or Python's where it launches more slowly than the
-GPU works, as for small shapes. A training step (tools/benchmark_training.py), a table and a picture come last. What does
-not fit into --minutes is left out and named.
+GPU works, as for small shapes; gpu_ms is what the GPU's kernels take of it, by CUDA's profiler. A training step
+(tools/benchmark_training.py), a table and a picture come last. What does not fit into --minutes is left out and named.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from _budget import Budget
 from _cases import DTYPES, Case, problems, sets, value_and_gradient
 from _contenders import CLONE, CONTENDERS, OURS, CannotRunError, first_line
 from _gpu_tests import tests_pass
-from _measure import Noise, peak_bytes, release, timed, timed_runs
+from _measure import Noise, busy, peak_bytes, release, timed, timed_runs
 from _results import BENCHMARK, provenance, read, update
 
 import focal_plugin
@@ -43,6 +43,7 @@ MINUTES = {'cpu': None, 'cuda': 7.0}
 TESTS, TRAINING = 120.0, 80.0  # seconds: what the tests may take, what is kept for the training steps
 KEY = ('machine', 'device', 'shape', 'dtype', 'contender')
 MEMORY_FROM = {'cpu': 16e6, 'cuda': 0}  # bytes of logits: below, the pages that Python itself takes show in the figure
+PROFILED = 10  # runs of a GPU whose kernels are timed one by one
 TURN = 10  # milliseconds that a contender runs before the next one takes its turn
 NOISE = 0.05  # of the processors' time taken by others: above, the figures are not to be trusted
 
@@ -107,12 +108,13 @@ def measure(case: Case, losses: dict, rounds: int, device: str, others: Sequence
                 (once,) = timed_runs(device, turn(name, warm_up + 1))
                 runs[name] = max(1, min(200, int(TURN / sum(once))))
         say(f'  round {number + 1} of {rounds}')
+    gpu = {name: busy(turn(name, PROFILED)) for name in works} if device == 'cuda' else {}
     for each in (case, *others):
         each.pred.grad = None
-    return {name: row(case, name, times[name], extra.get(name)) for name in works}
+    return {name: row(case, name, times[name], extra.get(name), gpu.get(name)) for name in works}
 
 
-def row(case: Case, name: str, times: list[list[float]], extra: int | None) -> dict:
+def row(case: Case, name: str, times: list[list[float]], extra: int | None, gpu: float | None) -> dict:
     both = statistics.median(map(sum, times))
     moved = 2 * case.bytes if name == CLONE else case.moved
     parts = [''] * 2 if name == CLONE else [f'{statistics.median(column):.4g}' for column in zip(*times, strict=True)]
@@ -121,6 +123,7 @@ def row(case: Case, name: str, times: list[list[float]], extra: int | None) -> d
         'forward_ms': parts[0],
         'backward_ms': parts[1],
         'both_ms': f'{both:.4g}',
+        'gpu_ms': '' if gpu is None else f'{gpu:.4g}',
         'gb_per_s': f'{moved / both / 1e6:.4g}',
         'extra_memory': '' if extra is None else f'{extra / case.bytes:.3g}',
         'runs': len(times),
@@ -130,11 +133,15 @@ def row(case: Case, name: str, times: list[list[float]], extra: int | None) -> d
 def print_table(rows: list[dict]) -> None:
     """Milliseconds, and how many times as long as the fastest of ours each takes."""
     ours = min((float(row['both_ms']) for row in rows if row['contender'] in OURS.values()), default=math.nan)
-    print(f'  {"":26}{"forward":>9}{"backward":>10}{"both ms":>10}{"x ours":>8}{"GB/s":>10}{"memory":>8}{"runs":>6}')
+    print(
+        f'  {"":26}{"forward":>9}{"backward":>10}{"both ms":>10}{"x ours":>8}{"GPU ms":>10}{"GB/s":>10}{"memory":>8}'
+        f'{"runs":>6}'
+    )
     for row in rows:
         print(
             f'  {row["contender"]:26}{row["forward_ms"]:>9}{row["backward_ms"]:>10}{row["both_ms"]:>10}'
-            f'{float(row["both_ms"]) / ours:>8.2f}{row["gb_per_s"]:>10}{row["extra_memory"]:>8}{row["runs"]:>6}'
+            f'{float(row["both_ms"]) / ours:>8.2f}{row["gpu_ms"]:>10}{row["gb_per_s"]:>10}{row["extra_memory"]:>8}'
+            f'{row["runs"]:>6}'
         )
 
 

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from _measure import Noise, peak_bytes, timed
+from _contenders import CannotRunError, provide_mmcv_op
+from _measure import Noise, busy, peak_bytes, timed
 from _results import MAPS, ROOT, provenance, update
-from benchmark import NOISE, count
+from benchmark import NOISE, PROFILED, count
 from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -206,6 +207,9 @@ def measured(logits: list[Tensor], steps: dict[str, Step], rounds: int, device: 
         yield {
             'contender': name,
             'both_ms': f'{statistics.median(times[name]):.4g}',
+            'gpu_ms': f'{busy([lambda step=steps[name]: run(step)] for _ in range(PROFILED)):.4g}'
+            if device == 'cuda'
+            else '',
             'extra_memory': '' if extra[name] is None else f'{extra[name] / size:.3g}',
             'runs': len(times[name]),
         }
@@ -219,6 +223,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch sees no GPU here')
+    if args.device == 'cuda':
+        try:
+            provide_mmcv_op(torch.float32)
+        except CannotRunError as reason:
+            parser.error(f"--device cuda: mmdet's losses, which ours are compared with, need mmcv's op: {reason}")
     source, wrong = provenance(args.device), 0
     print(', '.join(f'{name} {value or "absent"}' for name, value in source.items()))
     for work, make in WORKS.items():

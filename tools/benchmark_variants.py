@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from _contenders import CannotRunError, provide_mmcv_op
 from _measure import Noise
 from _results import VARIANTS, provenance, update
 from _variants import typical_arguments
@@ -116,7 +117,12 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         losses = {kind.__name__: loss, FOCAL: _focal}
         if kind.replaces is not None:
-            losses[f'mmdet {kind.replaces}'] = MODELS.build({'type': kind.replaces}).to(args.device)
+            try:
+                if args.device == 'cuda':
+                    provide_mmcv_op(case.pred.dtype, case.pred.numel())
+                losses[f'mmdet {kind.replaces}'] = MODELS.build({'type': kind.replaces}).to(args.device)
+            except CannotRunError as reason:
+                print(f'  left out: mmdet {kind.replaces}: {reason}')
         noise = Noise()
         measured = measure(case, losses, args.rounds, args.device)
         say('')
@@ -134,6 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
             'both_ms': ours['both_ms'],
             'focal_ms': focal['both_ms'],
             'mmdet_ms': theirs.get('both_ms', ''),
+            'gpu_ms': ours['gpu_ms'],
+            'mmdet_gpu_ms': theirs.get('gpu_ms', ''),
             'extra_memory': ours['extra_memory'],
         }
         update(args.out, [{**row, **source}], KEY)

@@ -40,6 +40,7 @@ def benchmark(rows: list[Row]) -> str:
         parts += [
             f'Measured on {machine} ({"; ".join(sorted(versions))}). Forward + backward in milliseconds, medians:',
             speed(rows_here, names, fused),
+            *work(rows_here, names),
             'Peak memory of forward + backward beyond the logits, the gradient included, in units of the logits:',
             memory(rows_here, names),
         ]
@@ -56,6 +57,17 @@ def speed(rows: list[Row], names: list[str], fused: str) -> str:
         rate = by_name[fused]['gb_per_s'] if fused in by_name else '-'
         lines.append([label(shape), dtype, *times, rate, *ratios])
     return markdown(header, lines)
+
+
+def work(rows: list[Row], names: list[str]) -> list[str]:
+    """What the GPU's kernels take of it, where that was measured."""
+    found = []
+    for (shape, dtype), case in groups(rows, 'shape', 'dtype').items():
+        times = {row['contender']: row.get('gpu_ms') or '-' for row in case}
+        found.append([label(shape), dtype, *(times.get(name, '-') for name in names)])
+    if all(time == '-' for line in found for time in line[2:]):
+        return []
+    return ["Of that the GPU's own work, in milliseconds:", markdown(['logits', 'dtype', *names], found)]
 
 
 def ratio(by_name: dict[str, Row], peer: str, fused: str) -> str:
@@ -184,12 +196,23 @@ def variants(rows: list[Row]) -> str:
     parts = []
     for (machine, shape), rows_here in groups(rows, 'machine', 'shape').items():
         header = ['variant', 'target', 'ms', 'times FusedFocalLoss', "mmdet's class, ms", "against mmdet's", 'memory']
+        on_gpu = any(row.get('gpu_ms') for row in rows_here)
+        header += ["the GPU's work, ms", "of mmdet's class"] * on_gpu
         lines = []
         for row in rows_here:
             ours, focal, theirs = (float(row[f'{of}_ms'] or 'nan') for of in ('both', 'focal', 'mmdet'))
             against = [row['mmdet_ms'], f'{theirs / ours:.1f} x'] if row['mmdet_ms'] else ['-', '-']
+            work = [row.get('gpu_ms', ''), row.get('mmdet_gpu_ms') or '-'] * on_gpu
             lines.append(
-                [row['variant'], row['target'], row['both_ms'], f'{ours / focal:.2f}', *against, row['extra_memory']]
+                [
+                    row['variant'],
+                    row['target'],
+                    row['both_ms'],
+                    f'{ours / focal:.2f}',
+                    *against,
+                    row['extra_memory'],
+                    *work,
+                ]
             )
         parts += [f'Measured on {machine}, {label(shape)} float32:', markdown(header, lines)]
     return '\n\n'.join(parts)
@@ -208,13 +231,24 @@ def maps(rows: list[Row]) -> str:
                     row['both_ms'],
                     f'{float(row["both_ms"]) / ours:.1f} x',
                     row['extra_memory'] or '-',
+                    *[row.get('gpu_ms', '')] * (device == 'cuda'),
                 ]
                 for row in contenders
             ]
         versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
         parts += [
             f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
-            markdown(['work', 'loss', 'ms', 'of the first', 'memory, in logits'], lines),
+            markdown(
+                [
+                    'work',
+                    'loss',
+                    'ms',
+                    'of the first',
+                    'memory, in logits',
+                    *["the GPU's work, ms"] * (device == 'cuda'),
+                ],
+                lines,
+            ),
         ]
     return '\n\n'.join(parts)
 

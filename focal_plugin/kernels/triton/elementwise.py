@@ -15,23 +15,22 @@ from focal_plugin.kernels.triton import flat, launches, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import Layout, layout_of
-from focal_plugin.kernels.triton.operands import checked, divided, row_offset
+from focal_plugin.kernels.triton.operands import checked, divided, row_offset, rows_of
 from focal_plugin.kernels.triton.points import negative_point, point, point_function
 
 
 @triton.jit
 def elementwise_kernel(
     x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, channel_ptr, statistics_ptr, out_ptr,
-    rows, C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
+    C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
     channels, x_channel, o_channel, span, o_split,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
-    STATISTICS: tl.constexpr,
-    DIMS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, NARROW: tl.constexpr,
-    HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
+    STATISTICS: tl.constexpr, DIMS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    MASK_C: tl.constexpr, NARROW: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Values of a block, or gradients of an OUTPUT: one value an 'element', the sum of each 'row', or the 'sum' of all,
     of which each program writes its part.
@@ -59,19 +58,22 @@ def elementwise_kernel(
             factor = factor * tl.load(upstream_ptr).to(tl.float32)
 
     # 2. rows of this program
-    row = pid * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
-    row_mask = row < rows
+    if ALIGN > 1:  # counted in what divides them all, so that the compiler knows it does
+        n2, x_s0, x_s1, x_sc = n2 * ALIGN, x_s0 * ALIGN, x_s1 * ALIGN, x_sc * ALIGN
+        o_s0, o_s1, o_sc = o_s0 * ALIGN, o_s1 * ALIGN, o_sc * ALIGN
+    plane, row = rows_of(pid, n2, BLOCK_R, DIMS)
+    row_mask = row < n2
     readable = row_mask
     if NARROW > 0:
         # The last row stands in for those beyond it: a load without a mask needs no other values, and a thread's rows are
         # no neighbours to vectorise, which their logits aren't either.
-        row = tl.minimum(row, rows - 1)
+        row = tl.minimum(row, n2 - 1)
         readable = row_mask | True
 
     # 3. what is the same along a row
     row_factor = factor
     if LABELS:
-        offset = row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        offset = row_offset(plane, row, n1, t_s0, t_s1, t_s2, DIMS)
         read = tl.load(target_ptr + offset, mask=readable, other=C)
         label = read.to(tl.int32)
         any_positive = tl.max(tl.max((read != C).to(tl.int32), 1), 0) > 0  # or a label that is wrong or ignored
@@ -79,13 +81,13 @@ def elementwise_kernel(
         if HAS_IGNORE:
             kept = read != ignore_index
         if HAS_SCORE:
-            offset = row_offset(row, n1, n2, s_s0, s_s1, s_s2, DIMS)
+            offset = row_offset(plane, row, n1, s_s0, s_s1, s_s2, DIMS)
             score = tl.load(score_ptr + offset, mask=readable, other=0.0).to(tl.float32)
     if WEIGHT == 'row':
-        offset = row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        offset = row_offset(plane, row, n1, w_s0, w_s1, w_s2, DIMS)
         read_weight = tl.load(weight_ptr + offset, mask=readable, other=0.0)
         row_factor = row_factor * read_weight.to(tl.float32)
-    x_row = row_offset(row, n1, n2, x_s0, x_s1, x_s2, DIMS)
+    x_row = row_offset(plane, row, n1, x_s0, x_s1, x_s2, DIMS)
     if HAS_CHANNEL:
         channel = tl.load(channel_ptr + row, mask=readable, other=0)
         is_channel = channel.to(tl.uint64, bitcast=True) < channels
@@ -93,13 +95,13 @@ def elementwise_kernel(
         channel = tl.where(is_channel, channel, 0)
         x_row += channel * x_channel
     if not LABELS:
-        t_row = row_offset(row, n1, n2, t_s0, t_s1, t_s2, DIMS)
+        t_row = row_offset(plane, row, n1, t_s0, t_s1, t_s2, DIMS)
     if WEIGHT == 'element':
-        w_row = row_offset(row, n1, n2, w_s0, w_s1, w_s2, DIMS)
+        w_row = row_offset(plane, row, n1, w_s0, w_s1, w_s2, DIMS)
     if not REDUCE and GRADIENT:
-        u_row = row_offset(row, n1, n2, u_s0, u_s1, u_s2, DIMS)
+        u_row = row_offset(plane, row, n1, u_s0, u_s1, u_s2, DIMS)
     if STORES or OUTPUT == 'row':
-        o_row = row_offset(row, n1, n2, o_s0, o_s1, o_s2, DIMS)
+        o_row = row_offset(plane, row, n1, o_s0, o_s1, o_s2, DIMS)
         if HAS_CHANNEL and STORES:
             o_row += channel * o_channel
     total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
@@ -251,6 +253,7 @@ def launch_of(
     common |= {
         'STATISTICS': gathers,
         'DIMS': layout.dims,
+        'ALIGN': layout.align,
         'BLOCK_R': layout.block_rows,
         'BLOCK_C': layout.block_classes,
         'MASK_C': layout.classes % layout.block_classes != 0,
@@ -258,8 +261,7 @@ def launch_of(
         'HAS_CHANNEL': problem.channel is not None,
         'SPLIT': layout.splits > 1,
     }
-    sizes = (layout.rows, layout.classes, *layout.sizes)
-    return Launch(lambda: elementwise_kernel, grid, common, layout.warps, sizes, numbers, layout)
+    return Launch(lambda: elementwise_kernel, grid, common, layout.warps, layout.counts, numbers, layout)
 
 
 def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None) -> None:

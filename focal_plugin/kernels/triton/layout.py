@@ -19,6 +19,8 @@ LANES = 64 if torch.version.hip else 32  # of a warp
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
 OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
+ALIGNED = ('pred', 'out')
+WASTE = 1.08  # places of a plane's programs over its rows, at most, where smaller programs help
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Layout:
 
     Attributes:
         rows, classes: the logits as a matrix.
-        dims: dimensions that the row index is taken apart into; sizes: those of the two innermost.
+        dims: dimensions of the rows; sizes: of the two innermost, the last of which is a plane.
         strides: (rows..., classes) of each of OPERANDS.
+        align: what divides a plane's size, and the distances of planes and classes, where a plane's logits are neighbours.
         weight: 'none', 'row' (the same for all classes of a row) or 'element'.
         flat: walk contiguous logits in their order instead of in tiles.
         narrow: a thread walks the few classes of its rows.
@@ -41,6 +44,7 @@ class Layout:
     dims: int
     sizes: tuple[int, int]
     strides: dict[str, tuple[int, ...]]
+    align: int
     weight: str
     flat: bool
     narrow: bool
@@ -51,9 +55,19 @@ class Layout:
     span: int
 
     @property
+    def counts(self) -> tuple[int, int, int]:
+        """Classes, and the sizes of the two innermost dimensions of rows."""
+        n1, n2 = self.sizes
+        return self.classes, n1, n2 // self.align
+
+    @property
     def arguments(self) -> list[int]:
         """The strides in the order of elementwise_kernel; a score has none along the classes."""
-        return [stride for name, of in self.strides.items() for stride in (of[:-1] if name == 'score' else of)]
+        found = []
+        for name, (*outer, row, step) in self.strides.items():
+            align = self.align if name in ALIGNED else 1
+            found += [stride // align for stride in outer] + [row] + ([] if name == 'score' else [step // align])
+        return found
 
     def in_order(self, name: str) -> bool:
         """Whether an operand is contiguous, as flat logits are."""
@@ -63,7 +77,8 @@ class Layout:
     def programs(self) -> int:
         if self.flat:
             return -(-self.rows * self.classes // (self.block_rows * self.block_classes))
-        return -(-self.rows // self.block_rows)
+        plane = self.sizes[1]
+        return self.rows // max(plane, 1) * -(-plane // self.block_rows)
 
 
 def at_once(pred: Tensor) -> int:
@@ -117,17 +132,34 @@ def _program(
     return STORED_FLAT if classes >= 8 else STORED_FEW
 
 
+def fitting(block_rows: int, plane: int, least: int) -> int:
+    """Rows of a program, fewer where many of them would lie beyond the plane's last."""
+    while block_rows > least and -(-plane // block_rows) * block_rows > WASTE * plane:
+        block_rows //= 2
+    return block_rows
+
+
+def _align(strides: dict[str, tuple[int, ...]], plane: int, itemsize: int) -> int:
+    """The align of a layout, at most what a thread reads at a time."""
+    if strides['pred'][-2] != 1:
+        return 1
+    apart = [stride for name in ALIGNED for stride in (*strides[name][:-2], strides[name][-1])]
+    return _power_of_two(math.gcd(plane, *apart), GROUP // itemsize)
+
+
 def _shared(
-    rows: int, classes: int, block: int, warps: int, block_rows: int, block_classes: int
+    rows: int, plane: int, classes: int, block: int, warps: int, block_rows: int, block_classes: int
 ) -> tuple[int, int, int, int]:
     """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
-    if rows < block_rows and block_classes < classes:
+    least = 2 * warps * LANES  # prim.reciprocal_by_two takes a thread's logits in pairs
+    if plane < block_rows and block_classes < classes:
         longest = 1 << (classes - 1).bit_length()
-        # Two logits a thread at least: prim.reciprocal_by_two takes them in pairs.
-        block_rows = max(1 << (rows - 1).bit_length(), 2 * warps * LANES // longest)
+        block_rows = max(1 << (plane - 1).bit_length(), least // longest)
         block_classes = min(block // block_rows, longest)
+    else:
+        block_rows = fitting(block_rows, plane, max(16, least // block_classes))
     blocks = -(-classes // block_classes)
-    splits = min(blocks, -(-PROGRAMS // -(-rows // block_rows)))
+    splits = min(blocks, -(-PROGRAMS // (rows // plane * -(-plane // block_rows))))
     span = -(-blocks // splits) * block_classes
     return block_rows, block_classes, -(-classes // span), span
 
@@ -191,7 +223,9 @@ def layout_of(
         block_rows, block_classes = _tile(size, class_stride <= row_stride, block)
     splits, span = 1, size
     if not (flat or narrow) and rows > 0:
-        block_rows, block_classes, splits, span = _shared(rows, size, block, warps, block_rows, block_classes)
+        block_rows, block_classes, splits, span = _shared(
+            rows, padded[-1][0], size, block, warps, block_rows, block_classes
+        )
     weight = 'none' if problem.weight is None else 'row' if strides['weight'][-1] == 0 or size == 1 else 'element'
     return Layout(
         rows=rows,
@@ -199,6 +233,7 @@ def layout_of(
         dims=max(1, len(row_dims)),
         sizes=(padded[-2][0], padded[-1][0]),
         strides=strides,
+        align=_align(strides, padded[-1][0], pred.element_size()),
         weight=weight,
         flat=flat,
         narrow=narrow,

@@ -15,15 +15,25 @@ def divided(factor, avg_ptr, HAS_AVG: tl.constexpr):
 
 
 @triton.jit
-def row_offset(row, n1, n2, s0, s1, s2, DIMS: tl.constexpr):
-    """Elements from an operand's start to a row, given by its index over DIMS dimensions of sizes (..., n1, n2)."""
+def rows_of(pid, n2, BLOCK_R: tl.constexpr, DIMS: tl.constexpr):
+    """(plane, rows within it) of a program: the n2 rows of a plane lie at even distances, and no program has two planes."""
+    row = tl.arange(0, BLOCK_R)[:, None]
     if DIMS == 1:
-        return row.to(tl.int64) * s2
-    offset = (row % n2).to(tl.int64) * s2
-    rest = row // n2
+        return 0, pid * BLOCK_R + row
+    else:
+        tiles = tl.cdiv(n2, BLOCK_R)
+        return pid // tiles, (pid % tiles) * BLOCK_R + row
+
+
+@triton.jit
+def row_offset(plane, row, n1, s0, s1, s2, DIMS: tl.constexpr):
+    """Elements from an operand's start to a row of a plane, which is one of (..., n1)."""
+    offset = row.to(tl.int64) * s2
     if DIMS == 2:
-        return offset + rest.to(tl.int64) * s1
-    return offset + (rest % n1).to(tl.int64) * s1 + (rest // n1).to(tl.int64) * s0
+        offset += plane.to(tl.int64) * s1
+    if DIMS == 3:
+        offset += (plane // n1).to(tl.int64) * s0 + (plane % n1).to(tl.int64) * s1
+    return offset
 
 
 @triton.jit
