@@ -13,6 +13,7 @@ GPU works, as for small shapes; gpu_ms is what the GPU's kernels take of it, by 
 """
 
 import argparse
+import contextlib
 import itertools
 import math
 import statistics
@@ -98,7 +99,7 @@ def measure(case: Case, losses: dict, rounds: int, device: str, others: Sequence
     for number in range(-1, rounds):  # the first round only tells how many runs make a turn, and measures the memory
         for name in works:
             time.sleep(0.01)  # threads of the previous contender may still spin
-            with focal_plugin.use_backend(CONTENDERS[name].backend if name in CONTENDERS else 'auto'):
+            with _backend(name):
                 if number >= 0:
                     times[name] += timed_runs(device, turn(name, warm_up + runs[name]))
                     continue
@@ -108,10 +109,18 @@ def measure(case: Case, losses: dict, rounds: int, device: str, others: Sequence
                 (once,) = timed_runs(device, turn(name, warm_up + 1))
                 runs[name] = max(1, min(200, int(TURN / sum(once))))
         say(f'  round {number + 1} of {rounds}')
-    gpu = {name: busy(turn(name, PROFILED)) for name in works} if device == 'cuda' else {}
+    gpu = {}
+    for name in works if device == 'cuda' else ():
+        with _backend(name):
+            gpu[name] = busy(turn(name, PROFILED))
     for each in (case, *others):
         each.pred.grad = None
     return {name: row(case, name, times[name], extra.get(name), gpu.get(name)) for name in works}
+
+
+def _backend(name: str) -> contextlib.AbstractContextManager:
+    """Forces the one that a contender names."""
+    return focal_plugin.use_backend(CONTENDERS[name].backend if name in CONTENDERS else 'auto')
 
 
 def row(case: Case, name: str, times: list[list[float]], extra: int | None, gpu: float | None) -> dict:

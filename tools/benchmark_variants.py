@@ -53,6 +53,12 @@ class VariantCase(Case):
         weight = None if spec.form == 'dense' else case.weight
         return cls(pred.requires_grad_(), labels, weight, case.avg_factor, target)
 
+    @property
+    def moved(self) -> int:
+        target = self.target if isinstance(self.target, tuple) else (self.target,)
+        read = [*target, *([] if self.weight is None else [self.weight])]
+        return 3 * self.bytes + 2 * sum(each.nbytes for each in read)
+
     def run(self, loss) -> Tensor:
         if loss is _focal:
             return loss(self.pred, self.labels, self.weight, avg_factor=self.avg_factor)

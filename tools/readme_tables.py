@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from _contenders import COMPILED, MMDET, OURS
-from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, TRITON_VERSIONS, VARIANTS, read
+from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, TRAINING, TRITON_VERSIONS, VARIANTS, read
 
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
@@ -280,12 +280,18 @@ def heads() -> str:
     return markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
 
 
+def of(device: str, path: Path) -> list[Row]:
+    return [row for row in read(path) if row['device'] == device]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     'losses': losses,
     'heads': heads,
-    'benchmark': lambda: benchmark(read(BENCHMARK)),
+    'benchmark': lambda: benchmark(of('cpu', BENCHMARK)),
+    'benchmark_gpu': lambda: '\n\n'.join([benchmark(of('cuda', BENCHMARK)), training(of('cuda', TRAINING))]),
     'variants': lambda: variants(read(VARIANTS)),
-    'maps': lambda: maps(read(MAPS)),
+    'maps': lambda: maps(of('cpu', MAPS)),
+    'maps_gpu': lambda: maps(of('cuda', MAPS)),
     'accuracy': lambda: accuracy(read(ACCURACY)),
     'kernels': lambda: kernels(read(KERNELS)),
     'bytes': lambda: moved(read(BYTES)),
