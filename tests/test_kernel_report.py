@@ -16,8 +16,9 @@ ARCHS = [f'sm_{n}' for n in (75, 80, 86, 89, 90, 100, 120)] + ['gfx90a', 'gfx942
 TOOL = ROOT / 'tools/kernel_report.py'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 
-# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit.
-LIMITS = {('fwd', 'bf16'): (22, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
+# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more than
+# those of 2048, and an H100 is faster with them.
+LIMITS = {('fwd', 'bf16'): (23, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
 
 
 @pytest.fixture(scope='module')
@@ -30,6 +31,7 @@ def tool():
     return module
 
 
+@pytest.mark.usefixtures('tool')
 def test_what_bounds_a_kernel():
     """A made-up card with round numbers; a kernel is as slow as what it has too much of."""
     from _gpus import GPU, REACHED
