@@ -31,11 +31,13 @@ def finite_logits(pred: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | No
 
     On a CPU those with infinities are float64, in which even the least slope makes a large number of what grows with them.
     """
-    seen = pred.detach()
+    x = pred.to(dtype)
+    seen = x.detach()
     if not may_look(seen):
-        return finite(pred.to(dtype)), seen.isinf()
-    if seen.numel() == 0 or all(end.isfinite() for end in torch.aminmax(seen)):
-        return pred.to(dtype), None
+        return finite(x), seen.isinf()
+    # The sum is faster to find than the ends, and not finite where one of them isn't.
+    if seen.sum().isfinite() or all(end.isfinite() for end in torch.aminmax(seen)):
+        return x, None
     return finite(pred.to(torch.float64)), seen.isinf()
 
 
@@ -180,10 +182,10 @@ def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = Non
         with torch.enable_grad():
             leaf = pred.detach().to(dtype).requires_grad_()
             (derivative,) = torch.autograd.grad(point(problem, leaf, *piece, dtype).sum(), leaf)
-        derivative = derivative * scale
+        derivative.mul_(scale)
         if statistics is not None:
             _gather(statistics, problem, derivative, piece[0])
-        derivative = derivative * (by_upstream if grad is None else grad)
+        derivative.mul_(by_upstream if grad is None else grad)
         if problem.has_labels and problem.ignore_index is not None:
             derivative = torch.where(piece[0].unsqueeze(-1) == problem.ignore_index, 0, derivative)
         # The derivative by a probability reaches 1e12 at the ends.

@@ -21,7 +21,11 @@ EPSILON = 1e-12
 
 
 def stated(
-    function: Callable, partials: Callable, product: Callable = operator.mul, saturates: bool = False
+    function: Callable,
+    partials: Callable,
+    product: Callable = operator.mul,
+    saturates: bool = False,
+    pullback: Callable | None = None,
 ) -> Callable:
     """An elementwise function of tensors with its derivatives.
 
@@ -30,10 +34,11 @@ def stated(
         partials: of the inputs and the outputs; for each output a tuple with its derivative by each input.
         product: of a gradient and a derivative.
         saturates: a gradient beyond the dtype of its input becomes that dtype's largest number; one of a single input.
+        pullback: what the gradients of the outputs, some None, make by the partials, in fewer operations; one of a single
+            input: of the gradients, the input and the outputs.
     """
 
     def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor]) -> Tensor | None:
-        # Not fused: what p and 1 - p give cancels exactly at y = 0.5.
         parts = [product(gradient, each) for gradient, each in zip(gradients, by, strict=True) if gradient is not None]
         return functools.reduce(operator.add, parts) if parts else None
 
@@ -49,6 +54,8 @@ def stated(
         @staticmethod
         def backward(ctx, *gradients):
             saved = ctx.saved_tensors
+            if pullback is not None:
+                return pullback(gradients, *saved)
             columns = zip(*partials(*saved), strict=True)
             found = [
                 combined(gradients, column) if needed else None
@@ -117,12 +124,13 @@ log_mix = stated(_log_mix, _log_mix_by, times)
 
 
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
-    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads.
-    e = x.abs().neg_().exp_()
-    log1p, whole, is_negative = torch.log1p(e), e + 1, x < 0
-    smaller, larger = e.div_(whole), whole.reciprocal_()
-    p, q = torch.where(is_negative, smaller, larger), torch.where(is_negative, larger, smaller)
-    return p, q, x.clamp(max=0).sub_(log1p), x.neg().clamp_(max=0).sub_(log1p)
+    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads. And no
+    # torch.where, which waits for its condition. One of the two powers is exactly 1.
+    log_p, log_q = x.clamp(max=0), x.neg().clamp_(max=0)
+    p, q = log_p.exp(), log_q.exp()
+    smaller = p * q
+    log1p, whole = torch.log1p(smaller), smaller.add_(1)
+    return p.div_(whole), q.div_(whole), log_p.sub_(log1p), log_q.sub_(log1p)
 
 
 def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -130,7 +138,26 @@ def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> 
     return (variance,), (-variance,), (q,), (-p,)
 
 
-terms_of_logit = stated(_of_logit, _by_logit)
+def _difference(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if other is None:
+        return one
+    return -other if one is None else one - other
+
+
+def _from_logit(gradients: tuple, x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_p, by_q, by_log_p, by_log_q = gradients
+    # Not fused: what p and q give cancels exactly at y = 0.5, and so do log p and log q at p = 0.5.
+    by_terms = _difference(by_p, by_q)
+    by_logs = _difference(
+        None if by_log_p is None else by_log_p * q, None if by_log_q is None else by_log_q * p
+    )
+    if by_terms is None:
+        return by_logs
+    by_terms = by_terms * (p * q)
+    return by_terms if by_logs is None else by_terms + by_logs
+
+
+terms_of_logit = stated(_of_logit, _by_logit, pullback=_from_logit)
 """p = sigmoid(x), q = 1 - p, log p, log q of finite logits."""
 
 
