@@ -138,23 +138,26 @@ def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> 
     return (variance,), (-variance,), (q,), (-p,)
 
 
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
 def _difference(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if other is None:
         return one
     return -other if one is None else one - other
 
 
+def _through(gradient: Tensor | None, by: Callable[[], Tensor]) -> Tensor | None:
+    return None if gradient is None else gradient * by()
+
+
 def _from_logit(gradients: tuple, x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
     by_p, by_q, by_log_p, by_log_q = gradients
     # Not fused: what p and q give cancels exactly at y = 0.5, and so do log p and log q at p = 0.5.
-    by_terms = _difference(by_p, by_q)
-    by_logs = _difference(
-        None if by_log_p is None else by_log_p * q, None if by_log_q is None else by_log_q * p
-    )
-    if by_terms is None:
-        return by_logs
-    by_terms = by_terms * (p * q)
-    return by_terms if by_logs is None else by_terms + by_logs
+    through_p = _through(_difference(by_p, by_q), lambda: p * q)
+    through_logs = _difference(_through(by_log_p, lambda: q), _through(by_log_q, lambda: p))
+    return _sum(through_p, through_logs)
 
 
 terms_of_logit = stated(_of_logit, _by_logit, pullback=_from_logit)
@@ -170,7 +173,14 @@ def _by_stopped(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
     return (-torch.ones_like(p),), (q / bound,), (-p / bound,)
 
 
-stopped_terms = stated(_of_stopped, _by_stopped)
+def _from_stopped(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_q, by_log_p, by_log_q = gradients
+    bound = (p * q).clamp(min=EPSILON)
+    through_logs = _difference(_through(by_log_p, lambda: q / bound), _through(by_log_q, lambda: p / bound))
+    return _difference(through_logs, by_q)
+
+
+stopped_terms = stated(_of_stopped, _by_stopped, pullback=_from_stopped)
 """q, log p, log q of probabilities as torch's binary_cross_entropy has them: logarithms stop at -100, p q at 1e-12."""
 
 
@@ -183,7 +193,13 @@ def _by_shifted(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
     return (-torch.ones_like(p),), (1 / (p + EPSILON),), (-1 / (q + EPSILON),)
 
 
-shifted_terms = stated(_of_shifted, _by_shifted)
+def _from_shifted(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_q, by_log_p, by_log_q = gradients
+    through_p, through_q = _through(by_log_p, lambda: 1 / (p + EPSILON)), _through(by_log_q, lambda: 1 / (q + EPSILON))
+    return _difference(_difference(through_p, through_q), by_q)
+
+
+shifted_terms = stated(_of_shifted, _by_shifted, pullback=_from_shifted)
 """The same as in mmdet's Gaussian focal loss, which adds 1e-12 inside logarithms."""
 
 

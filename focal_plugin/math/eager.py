@@ -39,6 +39,8 @@ def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float
         direct = {0.0: _one, 1.0: torch.clone, 2.0: torch.square}.get(exponent)
         return (exponent * log_base()).exp() if direct is None else direct(base)
     zero = exponent == 0
+    if may_look(zero) and not zero.any():
+        return (exponent * log_base()).exp()
     # The inner where keeps a NaN of 0 * inf out of the gradient too.
     return torch.where(zero, _one(base), (exponent * torch.where(zero, 0.0, log_base())).exp())
 
