@@ -31,11 +31,13 @@ def finite_logits(pred: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | No
 
     On a CPU those with infinities are float64, in which even the least slope makes a large number of what grows with them.
     """
-    seen = pred.detach()
+    x = pred.to(dtype)
+    seen = x.detach()
     if not may_look(seen):
-        return finite(pred.to(dtype)), seen.isinf()
-    if seen.numel() == 0 or all(end.isfinite() for end in torch.aminmax(seen)):
-        return pred.to(dtype), None
+        return finite(x), seen.isinf()
+    # The sum is faster to find than the ends, and not finite where one of them isn't.
+    if seen.sum().isfinite() or all(end.isfinite() for end in torch.aminmax(seen)):
+        return x, None
     return finite(pred.to(torch.float64)), seen.isinf()
 
 
@@ -58,6 +60,14 @@ def terms_of(problem: Problem, pred: Tensor, dtype: torch.dtype) -> tuple[tuple[
     return (log_p - log_q, p, q, log_p, log_q), None
 
 
+def _ignored(problem: Problem, target: Tensor) -> Tensor | None:
+    """Which rows of a chunk are left out, (..., 1); None: none for sure."""
+    if not problem.has_labels or problem.ignore_index is None:
+        return None
+    ignored = target.unsqueeze(-1) == problem.ignore_index
+    return None if may_look(ignored) and not ignored.any() else ignored
+
+
 def point(
     problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
@@ -65,13 +75,13 @@ def point(
     ignored = wrong = None
     if problem.has_labels:
         label = target.unsqueeze(-1)
-        is_positive = label == torch.arange(pred.size(-1), device=pred.device)
-        if problem.ignore_index is not None:
+        ignored = _ignored(problem, target)
+        if ignored is not None:
             # What these rows hold must get neither into the loss nor, times 0, into a gradient.
-            ignored = label == problem.ignore_index
             pred = torch.where(ignored, 0, pred)
             weight = None if weight is None else torch.where(ignored, 0, weight)
-            is_positive = is_positive & ~ignored
+        of_class = label if ignored is None else torch.where(ignored, -1, label)
+        is_positive = of_class == torch.arange(pred.size(-1), device=pred.device)
         if not may_look(pred):
             wrong = (label < 0) | (label > pred.size(-1))  # check_labels did not look
             wrong = wrong if ignored is None else wrong & ~ignored
@@ -107,7 +117,7 @@ def _chunks(shape: torch.Size, limit: int):
 
 
 def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
-    """(pred, target, score, weight, *tensors), a chunk at a time."""
+    """(pred, target, score, weight, *tensors), a chunk at a time; a weight that is one a row is (..., 1)."""
     rows = problem.pred.dim() - 1
     limit = CHUNK.get(problem.pred.device.type, GPU_CHUNK)
     # Labels must stay whole rows: is_positive compares them with every class.
@@ -115,10 +125,13 @@ def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
     shape = problem.pred.shape[:-1] if whole else problem.pred.shape
     limit = max(1, limit // max(1, problem.pred.size(-1))) if len(shape) == rows else limit
     for index in _chunks(shape, limit):
-        yield tuple(
+        pred, target, score, weight, *others = (
             None if t is None else t[index]
             for t in (problem.pred, problem.target, problem.score, problem.weight, *tensors)
         )
+        if weight is not None and weight.stride(-1) == 0:
+            weight = weight[..., :1]
+        yield pred, target, score, weight, *others
 
 
 def scale_of(problem: Problem) -> Tensor | float:
@@ -180,12 +193,13 @@ def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = Non
         with torch.enable_grad():
             leaf = pred.detach().to(dtype).requires_grad_()
             (derivative,) = torch.autograd.grad(point(problem, leaf, *piece, dtype).sum(), leaf)
-        derivative = derivative * scale
+        derivative.mul_(scale)
         if statistics is not None:
             _gather(statistics, problem, derivative, piece[0])
-        derivative = derivative * (by_upstream if grad is None else grad)
-        if problem.has_labels and problem.ignore_index is not None:
-            derivative = torch.where(piece[0].unsqueeze(-1) == problem.ignore_index, 0, derivative)
+        derivative.mul_(by_upstream if grad is None else grad)
+        ignored = _ignored(problem, piece[0])
+        if ignored is not None:
+            derivative.masked_fill_(ignored, 0)
         # The derivative by a probability reaches 1e12 at the ends.
         to.copy_(derivative.clamp(-largest, largest) if problem.activated else derivative)
     return out

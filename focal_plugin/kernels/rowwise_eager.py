@@ -31,7 +31,7 @@ def _margin(pred: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     near = mine - top
     back = near - mine
     lost = torch.where(near.isfinite(), (mine - (near - back)) - (top + back), 0)
-    share = torch.where(total == 0, 0, power / total)  # there are no others, or all are -inf
+    share = power.div_(torch.where(total == 0, 1, total))  # there are no others, or all are -inf
     return (near - (total.log() - lost)).squeeze(-1), share
 
 

@@ -21,7 +21,11 @@ EPSILON = 1e-12
 
 
 def stated(
-    function: Callable, partials: Callable, product: Callable = operator.mul, saturates: bool = False
+    function: Callable,
+    partials: Callable,
+    product: Callable = operator.mul,
+    saturates: bool = False,
+    pullback: Callable | None = None,
 ) -> Callable:
     """An elementwise function of tensors with its derivatives.
 
@@ -30,10 +34,11 @@ def stated(
         partials: of the inputs and the outputs; for each output a tuple with its derivative by each input.
         product: of a gradient and a derivative.
         saturates: a gradient beyond the dtype of its input becomes that dtype's largest number; one of a single input.
+        pullback: what the gradients of the outputs, some None, make by the partials, in fewer operations; one of a single
+            input: of the gradients, the input and the outputs.
     """
 
     def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor]) -> Tensor | None:
-        # Not fused: what p and 1 - p give cancels exactly at y = 0.5.
         parts = [product(gradient, each) for gradient, each in zip(gradients, by, strict=True) if gradient is not None]
         return functools.reduce(operator.add, parts) if parts else None
 
@@ -49,6 +54,8 @@ def stated(
         @staticmethod
         def backward(ctx, *gradients):
             saved = ctx.saved_tensors
+            if pullback is not None:
+                return pullback(gradients, *saved)
             columns = zip(*partials(*saved), strict=True)
             found = [
                 combined(gradients, column) if needed else None
@@ -117,12 +124,13 @@ log_mix = stated(_log_mix, _log_mix_by, times)
 
 
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
-    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads.
-    e = x.abs().neg_().exp_()
-    log1p, whole, is_negative = torch.log1p(e), e + 1, x < 0
-    smaller, larger = e.div_(whole), whole.reciprocal_()
-    p, q = torch.where(is_negative, smaller, larger), torch.where(is_negative, larger, smaller)
-    return p, q, x.clamp(max=0).sub_(log1p), x.neg().clamp_(max=0).sub_(log1p)
+    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads. And no
+    # torch.where, which waits for its condition. One of the two powers is exactly 1.
+    log_p, log_q = x.clamp(max=0), x.neg().clamp_(max=0)
+    p, q = log_p.exp(), log_q.exp()
+    smaller = p * q
+    log1p, whole = torch.log1p(smaller), smaller.add_(1)
+    return p.div_(whole), q.div_(whole), log_p.sub_(log1p), log_q.sub_(log1p)
 
 
 def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -130,7 +138,29 @@ def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> 
     return (variance,), (-variance,), (q,), (-p,)
 
 
-terms_of_logit = stated(_of_logit, _by_logit)
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _difference(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if other is None:
+        return one
+    return -other if one is None else one - other
+
+
+def _through(gradient: Tensor | None, by: Callable[[], Tensor]) -> Tensor | None:
+    return None if gradient is None else gradient * by()
+
+
+def _from_logit(gradients: tuple, x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_p, by_q, by_log_p, by_log_q = gradients
+    # Not fused: what p and q give cancels exactly at y = 0.5, and so do log p and log q at p = 0.5.
+    through_p = _through(_difference(by_p, by_q), lambda: p * q)
+    through_logs = _difference(_through(by_log_p, lambda: q), _through(by_log_q, lambda: p))
+    return _sum(through_p, through_logs)
+
+
+terms_of_logit = stated(_of_logit, _by_logit, pullback=_from_logit)
 """p = sigmoid(x), q = 1 - p, log p, log q of finite logits."""
 
 
@@ -143,7 +173,14 @@ def _by_stopped(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
     return (-torch.ones_like(p),), (q / bound,), (-p / bound,)
 
 
-stopped_terms = stated(_of_stopped, _by_stopped)
+def _from_stopped(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_q, by_log_p, by_log_q = gradients
+    bound = (p * q).clamp(min=EPSILON)
+    through_logs = _difference(_through(by_log_p, lambda: q / bound), _through(by_log_q, lambda: p / bound))
+    return _difference(through_logs, by_q)
+
+
+stopped_terms = stated(_of_stopped, _by_stopped, pullback=_from_stopped)
 """q, log p, log q of probabilities as torch's binary_cross_entropy has them: logarithms stop at -100, p q at 1e-12."""
 
 
@@ -156,7 +193,13 @@ def _by_shifted(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
     return (-torch.ones_like(p),), (1 / (p + EPSILON),), (-1 / (q + EPSILON),)
 
 
-shifted_terms = stated(_of_shifted, _by_shifted)
+def _from_shifted(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor | None:
+    by_q, by_log_p, by_log_q = gradients
+    through_p, through_q = _through(by_log_p, lambda: 1 / (p + EPSILON)), _through(by_log_q, lambda: 1 / (q + EPSILON))
+    return _difference(_difference(through_p, through_q), by_q)
+
+
+shifted_terms = stated(_of_shifted, _by_shifted, pullback=_from_shifted)
 """The same as in mmdet's Gaussian focal loss, which adds 1e-12 inside logarithms."""
 
 

@@ -20,8 +20,8 @@ def pack(gamma, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):
-    _, modulating, cross_entropy = modulated_focal(p, q, log_p, log_q, y, gamma)
-    return choose(y, alpha_positive, alpha_negative) * modulating * cross_entropy
+    _, modulating, log_pt = modulated_focal(p, q, log_p, log_q, y, gamma)
+    return choose(y, -alpha_positive, -alpha_negative) * modulating * log_pt
 
 
 def value_and_grad(
