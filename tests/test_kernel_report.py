@@ -16,8 +16,8 @@ ARCHS = [f'sm_{n}' for n in (75, 80, 86, 89, 90, 100, 120)] + ['gfx90a', 'gfx942
 TOOL = ROOT / 'tools/kernel_report.py'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 
-# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more than
-# those of 2048, and an H100 is faster with them.
+# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more
+# than those of 2048, and an H100 is faster with them.
 LIMITS = {('fwd', 'bf16'): (23, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
 
 

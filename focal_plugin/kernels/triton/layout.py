@@ -206,10 +206,11 @@ def layout_of(
     in_order = len(row_dims) <= 1 and all(_in_order(rows, size, strides[name]) for name in alike)
     in_order = in_order and problem.channel is None
     stores = out is not None and not by_row
+    # What is one a class, a tile has once for all of its rows.
+    by_place = stores and problem.table is None and not statistics
     # A thread to a row: of more rows, most tiles would have a positive.
-    narrow = in_order and labels and 1 < size < 8 and not stores
-    by_class = problem.table is not None or by_row or statistics
-    flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or (stores and not by_class))
+    narrow = in_order and labels and 1 < size < 8 and not by_place
+    flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or by_place)
     *_, row_stride, class_stride = strides['pred']
     block, warps = _program(labels, stores, flat, statistics, size, class_stride <= row_stride)
     block = block if labels else max(block, at_once(pred))
