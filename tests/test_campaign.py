@@ -92,6 +92,36 @@ def test_the_two_references_agree():
     assert len(agreed) == len(formulas.FORMULAS)  # all, softmax for class-balanced
 
 
+def test_a_call_whose_reference_raises_is_wrong_and_the_next_ones_are_made(monkeypatch):
+    def of_few(call):
+        if call.reduction == 'sum':
+            raise AssertionError('no sums')
+        return expected(call)
+
+    monkeypatch.setattr(compare, 'expected', of_few)
+    sums = [index for index in range(30) if generate.call_of(SEED, index, 'torch').reduction == 'sum']
+    found = report.wrong('torch', SEED, range(30))
+    assert found == [(index, 'the reference raises AssertionError: no sums') for index in sums]
+    with pytest.raises(AssertionError, match=f'{len(sums)} of 30 calls are wrong on torch(.|\n)*no sums'):
+        report.check('torch', SEED, range(30))
+
+
+@pytest.mark.parametrize('error', (ValueError, KeyboardInterrupt))
+def test_what_is_found_before_an_error_is_shown(monkeypatch, error):
+    def until_two(seed, index, backend):
+        if index == 2:
+            raise error
+        return generate.call_of(seed, index, backend)
+
+    monkeypatch.setattr(report, 'call_of', until_two)
+    with pytest.raises(error):
+        report.check('torch', SEED, range(5))
+    monkeypatch.setattr(report, 'faults', lambda call, backend, threads: ['value: wrong'])
+    monkeypatch.setattr(report, 'shrunk', lambda call, backend, threads: call)
+    with pytest.raises(AssertionError, match='2 of 5 calls are wrong on torch'):
+        report.check('torch', SEED, range(5))
+
+
 @pytest.mark.parametrize('shape', ((2, 3, 4), (2, 3, 4, 5), (3, 4)))
 def test_the_quality_loss_of_maps_has_the_axis_that_mmdet_sums(any_backend, device, shape):
     pred = torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(device)

@@ -33,8 +33,11 @@ def faults(call: Call, backend: str, threads: bool = False) -> list[str]:
         result = run(there, name, twice=call.second is None and call.way == 'backward')
         plain = None if call.statistics else value_of(there, backend)
     except Exception as error:  # what a valid call raises is a fault like any other
-        return [f'raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}']
-    found = _against_reference(call, result)
+        return [f'raises {_named(error)}']
+    try:
+        found = _against_reference(call, result)
+    except Exception as error:  # of the reference, which has to know what is right too
+        return [f'the reference raises {_named(error)}']
     if before != _bits(there):
         found.append("writes into the caller's tensors")
     if result.again is not None and not _same(result.again, result.grad):
@@ -46,6 +49,10 @@ def faults(call: Call, backend: str, threads: bool = False) -> list[str]:
     if threads and not found and not call.requires and call.second is None:
         found += _with_threads(call, name, result)
     return found
+
+
+def _named(error: Exception) -> str:
+    return f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
 
 
 def _against_reference(call: Call, result: Result) -> list[str]:
