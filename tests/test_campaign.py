@@ -12,7 +12,7 @@ from campaign.tensors import Random, placed
 from campaign.variants import VARIANTS
 from mmdet.registry import MODELS
 
-from focal_plugin import backend
+from focal_plugin import backend, use_backend
 
 SEED = 0
 CALLS = 150 if backend.INTERPRETING else 1500
@@ -27,6 +27,22 @@ VALUES = ('a dense value outside 0 and 1', 'a score outside 0 and 1', 'a probabi
 
 def test_random_calls_are_right(any_backend, device):
     report.check(any_backend, SEED, range(CALLS if device == 'cpu' else COMPILED))
+
+
+LONG = {
+    'a target of p_t = threshold at every logit': ('torch', 1, 4308),
+    'a target divided by the largest, whose rounding is most of its cross-entropy': ('torch', 0, 47678),
+    'a gradient that underflows before a large upstream one': ('native', 1, 7834),
+    'a gradient that underflows before its mean': ('native', 1, 10431),
+}
+
+
+@pytest.mark.parametrize(('backend_name', 'seed', 'index'), LONG.values(), ids=LONG)
+def test_what_only_a_long_campaign_met(backend_name, seed, index):
+    if backend_name == 'native' and not backend.HAS_NATIVE:
+        pytest.skip('the native kernel was not built')
+    with use_backend(backend_name):
+        report.check(backend_name, seed, range(index, index + 1))
 
 
 @pytest.mark.parametrize('kind', invalid.KINDS)

@@ -131,7 +131,7 @@ def _composed(call: Call, result: Result) -> list[str]:
     values = in_memory(values).to(call.arithmetic).double().clamp(max=1).requires_grad_(wanted) if soft else None
     upstream = in_memory(call.upstream).double().contiguous()
 
-    def derivative(x):
+    def derivative(x, values=values):
         exact = formulas.loss(call, x, values)
         if wanted:
             return torch.autograd.grad(exact, values, upstream, materialize_grads=True)[0]
@@ -143,6 +143,12 @@ def _composed(call: Call, result: Result) -> list[str]:
     exact, eps = derivative(x), 4 * torch.finfo(call.arithmetic).eps
     # What a few units in the last place of p change: near a pole or a step of the formula everything.
     near = [derivative(x + sign * eps * (1 + x.abs())) for sign in (-1, 1)]
+    if soft:
+        # p and 1 - p are rounded each for itself: p_t of a target of 0.5 is off though it is 0.5 at every logit.
+        near += [
+            derivative(x, torch.where((values > 0) & (values < 1), values * (1 + sign * eps), values))
+            for sign in (-1, 1)
+        ]
     slack = torch.stack([(each - exact).abs() for each in near]).amax(0)
     what, actual = ('gradient of target', result.others['target']) if wanted else ('second derivative', result.second)
     return _off_composed(call, what, actual, exact, slack.detach().numpy())
