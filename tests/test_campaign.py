@@ -34,6 +34,8 @@ LONG = {
     'a target divided by the largest, whose rounding is most of its cross-entropy': ('torch', 0, 47678),
     'a gradient that underflows before a large upstream one': ('native', 1, 7834),
     'a gradient that underflows before its mean': ('native', 1, 10431),
+    'a weight of a class whose gradients cancel': ('torch', 0, 17948),
+    'an expanded weight beside those of classes': ('torch', 0, 41472),
 }
 
 
