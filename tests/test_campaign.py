@@ -36,6 +36,10 @@ LONG = {
     'a gradient that underflows before its mean': ('native', 1, 10431),
     'a weight of a class whose gradients cancel': ('torch', 0, 17948),
     'an expanded weight beside those of classes': ('torch', 0, 41472),
+    'a soft target near 0.5 under a high exponent': ('torch', 0, 29011),
+    'a soft target near 0.5 in a polynomial': ('torch', 0, 29014),
+    'a probability near a target of 0.5': ('torch', 1, 1655),
+    'a probability near the clip': ('native', 0, 42491),
 }
 
 
