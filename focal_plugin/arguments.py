@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.parameters import number
-from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, on_device_of, widest
+from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, on_device_of, summable
 from focal_plugin.tracing import is_transformed
 
 REDUCTIONS = ('none', 'mean', 'sum')
@@ -89,11 +89,9 @@ def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
     if weight is None:
         return None
     weight = on_device_of(pred, 'weight', weight)
-    if weight.requires_grad:
-        # Before it is expanded: the gradient of each element would be rounded before their sum.
-        weight = weight.to(widest(pred))
-    elif weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
+    if not weight.requires_grad and weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
         weight = weight.to(torch.float32)
+    weight = summable(pred, weight)
     shape, rows = pred.shape, pred.shape[:-1]
     if weight.shape == rows:  # first: where N = C a weight of shape (N,) is one number a row
         if weight.requires_grad or torch.compiler.is_compiling() or is_transformed():

@@ -14,7 +14,7 @@ def times(pred: Tensor, labels: Tensor, factors: Tensor, weight: Tensor | None) 
         weight: a view of pred's shape, or None.
 
     Returns:
-        A view of pred's shape, of which a row is one number wherever a row of weight is one.
+        A view of pred's shape, of which a row is one number wherever a row of a weight without a gradient is one.
     """
     classes = pred.size(-1)
     factors = factors.to(pred.device, torch.promote_types(pred.dtype, torch.float32))
@@ -22,5 +22,7 @@ def times(pred: Tensor, labels: Tensor, factors: Tensor, weight: Tensor | None) 
         factors = torch.cat([factors, factors.new_ones(1)])
     factor = factors[labels.clamp(0, classes)].unsqueeze(-1)
     if weight is not None:
-        factor = factor * (weight[..., :1] if weight.stride(-1) == 0 else weight)
+        # What is read of a weight gets its gradient, which is one an element, also where its memory is one a row.
+        is_row = weight.stride(-1) == 0 and not weight.requires_grad
+        factor = factor * (weight[..., :1] if is_row else weight)
     return factor.expand(pred.shape)

@@ -28,6 +28,11 @@ def widest(pred: Tensor) -> torch.dtype:
     return torch.promote_types(pred.dtype, torch.float32) if narrow else torch.float64
 
 
+def summable(pred: Tensor, weight: Tensor) -> Tensor:
+    """A weight that may be expanded: the gradient of each element is rounded to its dtype before their sum is."""
+    return weight.to(widest(pred)) if weight.requires_grad else weight
+
+
 def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
     """A tensor whose memory holds its values, one stride a dimension.
 

@@ -393,7 +393,8 @@ def _cross_entropy(s: Sigmoid, t, rest, rounding, weight=1.0) -> Point:
 
 
 def _quality(s: Sigmoid, t, rest, rounding, gamma, eps) -> Point:
-    """|p - t|^gamma BCE(p, t), where t is off by `rounding` eps; the derivative at p = t is 0."""
+    """|p - t|^gamma BCE(p, t), where t is off by `rounding` eps and BCE by -x times that; the derivative at p = t
+    is 0."""
     entropy = s.bce(t, rest)
     slope = times(s.p * s.q, entropy)
     distance = s.target_minus(t, rest)
@@ -412,9 +413,10 @@ def _quality(s: Sigmoid, t, rest, rounding, gamma, eps) -> Point:
     # Between the two changes that _effect looks at lies p = t, where the value is 0.
     crosses = ~hard & (np.abs(distance) <= eps * (s.p + t * rounding))
     through_value = np.where(crosses, np.maximum(through_value, value / eps), through_value)
-    through_value = through_value + times(
-        np.abs(distance) ** gamma * t * rounding, np.where(np.isfinite(s.x), np.abs(s.x), 0)
-    )
+    through_entropy = times(t * rounding, np.where(np.isfinite(s.x), np.abs(s.x), 0))
+    through_value = through_value + np.abs(distance) ** gamma * through_entropy
+    lowered = np.where(distance == 0, 0, gamma * np.abs(distance) ** (gamma - 1))
+    through_grad = through_grad + times(lowered * s.p * s.q, through_entropy)
     return Point(value, grad, value, np.abs(grad), through_value, through_grad)
 
 

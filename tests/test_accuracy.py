@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from oracle_variants import variant_loss
 
 from focal_plugin import backend, functional
+from focal_plugin.math import SPECS
 
 import oracle
 
@@ -103,3 +105,63 @@ def test_float64_keeps_alpha_in_float64(dense):
     exact = oracle.sigmoid_focal_loss(pred, target, gamma=1.3, alpha=0.3, reduction='none', upstream=upstream)
     oracle.assert_accurate(loss, exact.value)
     oracle.assert_accurate(grad, exact.grad, exact.grad_terms, exact.through_p)
+
+
+CANCELS = {
+    'p - y of the cross-entropy': (
+        'varifocal',
+        {'alpha': 0.75, 'gamma': 2.0, 'iou_weighted': False, 'detach_weight': False},
+    ),
+    'p - y in its square too': ('quality_focal', {'beta': 2.0}),
+    'p - y beside the modulating factor': ('focal', {'gamma': 2.0, 'alpha': 0.25}),
+    'y and 1 - y in the derivative of a high power of 1 - p_t': ('focal', {'gamma': 5.0, 'alpha': None}),
+    'y and 1 - y in the polynomial term': (
+        'poly_focal',
+        {'epsilon': 2.0, 'gamma': 4.0, 'alpha': None, 'alpha_on_poly': False},
+    ),
+    'y and 1 - y in the eased branch': ('reduced_focal', {'threshold': 0.3, 'gamma': 4.0, 'alpha': None}),
+    'p - clip of rare negatives': (
+        'asymmetric',
+        {'gamma_pos': 1.0, 'gamma_neg': 4.0, 'clip': 0.05, 'detach_weight': False},
+    ),
+    'p - clip of frequent negatives': (
+        'asymmetric',
+        {'gamma_pos': 1.0, 'gamma_neg': 4.0, 'clip': 0.25, 'detach_weight': False},
+    ),
+}
+
+
+@pytest.mark.parametrize(('name', 'arguments'), CANCELS.values(), ids=CANCELS)
+def test_what_cancels_is_off_by_no_more_than_one_unit_of_p(any_backend, device, name, arguments):
+    """Where it has nearly cancelled, at tens of thousands of logits: of the roundings on the way there only one is left."""
+    if any_backend == 'triton':
+        pytest.skip("a GPU's power of two is itself off by up to two units")
+    random = torch.Generator().manual_seed(0)
+    uniform = torch.rand(40_000, 2, generator=random, dtype=torch.float64)
+    if name == 'asymmetric':
+        clip = torch.tensor(arguments['clip'], dtype=torch.float64)
+        x, y = (clip.logit() + 1e-3 * uniform).float(), torch.zeros(40_000, 2)
+    elif arguments.get('gamma', 0) > 2:
+        x = (2e-3 * (uniform - 0.5)).float()
+        y = (0.5 + 2e-3 * (torch.rand(40_000, 2, generator=random) - 0.5)).float()
+    else:
+        x = (12 * uniform - 6).float()
+        y = (x.double().sigmoid() * (1 + 2e-4 * (torch.rand(40_000, 2, generator=random) - 0.5))).float().clamp(max=1)
+    leaf = x.to(device).requires_grad_()
+    function = getattr(functional, SPECS[name].function)
+    (grad,) = torch.autograd.grad(function(leaf, y.to(device), reduction='sum', **arguments), leaf)
+    exact = variant_loss(name, x, y, reduction='sum', **arguments)
+    oracle.assert_accurate(grad.cpu(), exact.grad, exact.grad_terms, exact.grad_through_p)
+
+
+@pytest.mark.parametrize('target', (0.5, 0.4999, 0.501))
+def test_a_probability_near_its_target(any_backend, device, target):
+    """p - y of two given numbers cancels without any rounding."""
+    if any_backend == 'triton':
+        pytest.skip('the kernel takes the difference of (1 - y) p and y (1 - p)')
+    p = (0.5 + 2e-3 * torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))).to(device).requires_grad_()
+    loss = functional.quality_focal_loss(p, torch.full_like(p, target), beta=0.0, reduction='sum', activated=True)
+    (grad,) = torch.autograd.grad(loss, p)
+    wide = p.detach().double()
+    exact = (wide - torch.full_like(p, target).double()) / (wide * (1 - wide))
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-6, atol=0)

@@ -12,7 +12,7 @@ from campaign.tensors import Random, placed
 from campaign.variants import VARIANTS
 from mmdet.registry import MODELS
 
-from focal_plugin import backend
+from focal_plugin import backend, use_backend
 
 SEED = 0
 CALLS = 150 if backend.INTERPRETING else 1500
@@ -27,6 +27,28 @@ VALUES = ('a dense value outside 0 and 1', 'a score outside 0 and 1', 'a probabi
 
 def test_random_calls_are_right(any_backend, device):
     report.check(any_backend, SEED, range(CALLS if device == 'cpu' else COMPILED))
+
+
+LONG = {
+    'a target of p_t = threshold at every logit': ('torch', 1, 4308),
+    'a target divided by the largest, whose rounding is most of its cross-entropy': ('torch', 0, 47678),
+    'a gradient that underflows before a large upstream one': ('native', 1, 7834),
+    'a gradient that underflows before its mean': ('native', 1, 10431),
+    'a weight of a class whose gradients cancel': ('torch', 0, 17948),
+    'an expanded weight beside those of classes': ('torch', 0, 41472),
+    'a soft target near 0.5 under a high exponent': ('torch', 0, 29011),
+    'a soft target near 0.5 in a polynomial': ('torch', 0, 29014),
+    'a probability near a target of 0.5': ('torch', 1, 1655),
+    'a probability near the clip': ('native', 0, 42491),
+}
+
+
+@pytest.mark.parametrize(('backend_name', 'seed', 'index'), LONG.values(), ids=LONG)
+def test_what_only_a_long_campaign_met(backend_name, seed, index):
+    if backend_name == 'native' and not backend.HAS_NATIVE:
+        pytest.skip('the native kernel was not built')
+    with use_backend(backend_name):
+        report.check(backend_name, seed, range(index, index + 1))
 
 
 @pytest.mark.parametrize('kind', invalid.KINDS)
@@ -90,6 +112,36 @@ def test_the_two_references_agree():
             np.testing.assert_array_less(np.abs(grad.numpy() - exact.grad.value.astype(float)), bound)
             agreed.add(call.variant)
     assert len(agreed) == len(formulas.FORMULAS)  # all, softmax for class-balanced
+
+
+def test_a_call_whose_reference_raises_is_wrong_and_the_next_ones_are_made(monkeypatch):
+    def of_few(call):
+        if call.reduction == 'sum':
+            raise AssertionError('no sums')
+        return expected(call)
+
+    monkeypatch.setattr(compare, 'expected', of_few)
+    sums = [index for index in range(30) if generate.call_of(SEED, index, 'torch').reduction == 'sum']
+    found = report.wrong('torch', SEED, range(30))
+    assert found == [(index, 'the reference raises AssertionError: no sums') for index in sums]
+    with pytest.raises(AssertionError, match=f'{len(sums)} of 30 calls are wrong on torch(.|\n)*no sums'):
+        report.check('torch', SEED, range(30))
+
+
+@pytest.mark.parametrize('error', (ValueError, KeyboardInterrupt))
+def test_what_is_found_before_an_error_is_shown(monkeypatch, error):
+    def until_two(seed, index, backend):
+        if index == 2:
+            raise error
+        return generate.call_of(seed, index, backend)
+
+    monkeypatch.setattr(report, 'call_of', until_two)
+    with pytest.raises(error):
+        report.check('torch', SEED, range(5))
+    monkeypatch.setattr(report, 'faults', lambda call, backend, threads: ['value: wrong'])
+    monkeypatch.setattr(report, 'shrunk', lambda call, backend, threads: call)
+    with pytest.raises(AssertionError, match='2 of 5 calls are wrong on torch'):
+        report.check('torch', SEED, range(5))
 
 
 @pytest.mark.parametrize('shape', ((2, 3, 4), (2, 3, 4, 5), (3, 4)))

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.losses import FusedEqualizedFocalLoss
+from focal_plugin.losses import CLASSES, FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 
 INF = math.inf
@@ -70,6 +70,50 @@ def test_the_gradient_of_a_half_precision_weight_is_summed_before_it_is_rounded(
     functional.sigmoid_focal_loss(x, torch.tensor([1203]), weight, reduction='sum').backward()
     exact = functional.sigmoid_focal_loss(x.double(), torch.tensor([1203]), reduction='sum')
     assert float(exact) > 0 and float(weight.grad) == pytest.approx(float(exact), abs=2.0**-24)
+
+
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize('name', [name for name in ALL if name != 'softmax_focal'])
+def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name, dtype):
+    """Where a class expands it over the rows, whose equal gradients would be rounded alike."""
+    x = torch.linspace(-2, 2, 8).expand(3001, 8)
+    target = torch.zeros(3001, dtype=torch.int64)
+    given = dict(samples_per_class=[10.0] * 8) if name in REQUIRED else {}
+    if name == 'equalized_focal':
+        given['num_classes'] = 8
+    if name == 'gaussian_focal':  # of heat maps
+        x, target = x.sigmoid(), torch.zeros(3001, 8)
+    loss = CLASSES[name](reduction='sum', **given)
+    found = []
+    for weight in (torch.ones(1, 8, dtype=dtype), torch.ones(1, 8, dtype=torch.float64)):
+        loss(x, target, weight=weight.requires_grad_()).backward()
+        found.append(weight.grad)
+    half, exact = found
+    assert torch.equal(half, exact.to(dtype))
+
+
+@pytest.mark.parametrize('name', [name for name in ALL if name != 'softmax_focal'])
+def test_the_gradient_of_an_expanded_weight_is_one_an_element(name):
+    """Though its memory is one number, of which a row of weights could be taken for one."""
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    ones, found = torch.ones(3, 5, dtype=torch.float64), []  # float64: any other dtype is copied before
+    for weight in (ones[0, 0].expand(3, 5), ones[:, :1].expand(3, 5), ones):
+        leaf = weight.detach().requires_grad_()
+        found += torch.autograd.grad(call(name, 5)(x, leaf, torch.tensor([0, 4, 5]), reduction='sum'), leaf)
+    one, row, element = found
+    assert torch.equal(one, element) and torch.equal(row, element)
+    assert (element != 0).any(0).all()
+
+
+def test_the_gradient_of_an_expanded_weight_beside_a_weight_of_classes():
+    x, loss = (
+        torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),
+        FusedFocalLoss(class_weight=[1.0, 2, 3, 4, 5]),
+    )
+    element = torch.ones(3, 5, dtype=torch.float64, requires_grad=True)
+    leaves = element[0, 0].expand(3, 5).detach().requires_grad_(), element
+    one, each = (torch.autograd.grad(loss(x, torch.tensor([0, 4, 5]), leaf), leaf)[0] for leaf in leaves)
+    assert torch.equal(one, each)
 
 
 def test_the_iou_aware_target_is_a_constant():

@@ -5,15 +5,17 @@
 
 from torch import Tensor
 
+from focal_plugin.tensors import summable
+
 
 def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
     """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
     if not isinstance(pred, Tensor) or pred.dim() < 2:
         return pred, target, weight
     if pred.dim() == 2:
-        return pred, target, spread(pred.shape[:1], weight)
+        return pred, target, spread(pred, weight, pred.shape[:1])
     rows = (pred.size(0), *pred.shape[2:])
-    weight = spread(rows, weight)
+    weight = spread(pred, weight, rows)
 
     def moved(name: str, operand):
         """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
@@ -29,15 +31,19 @@ def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
 
     if not isinstance(target, (tuple, list)):
         target = moved('target', target)
-    return pred.movedim(1, -1), target, moved('weight', spread(pred.shape, weight))
+    return pred.movedim(1, -1), target, moved('weight', spread(pred, weight))
 
 
-def spread(shape: tuple[int, ...], weight: Tensor | None) -> Tensor | None:
-    """A weight as mmdet multiplies it: expanded to a shape where each of as many sizes is 1 or the shape's.
+def spread(pred: Tensor, weight: Tensor | None, shape: tuple[int, ...] | None = None) -> Tensor | None:
+    """A weight as mmdet multiplies it: expanded to a shape, pred's by default, where each of as many sizes is 1 or the
+    shape's.
 
     One of fewer dimensions, but for 0, stays: (C,) would be one a class, and with as many rows as classes one a row.
     """
+    shape = pred.shape if shape is None else shape
     if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)) or weight.shape == shape:
         return weight
     sizes = zip(weight.shape, shape, strict=weight.dim() > 0)
-    return weight.expand(shape) if all(size == 1 or size == of_shape for size, of_shape in sizes) else weight
+    if not all(size == 1 or size == of_shape for size, of_shape in sizes):
+        return weight
+    return summable(pred, weight).expand(shape)

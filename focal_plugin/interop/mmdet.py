@@ -183,7 +183,7 @@ def varifocal_loss(
     return functional.varifocal_loss(
         pred,
         target,
-        spread(pred.shape, weight),
+        spread(pred, weight),
         alpha=alpha,
         gamma=gamma,
         iou_weighted=iou_weighted,
@@ -228,7 +228,7 @@ def gaussian_focal_loss(
     return functional.gaussian_focal_loss(
         pred,
         target,
-        spread(pred.shape, weight),
+        spread(pred, weight),
         alpha=alpha,
         gamma=gamma,
         pos_weight=pos_weight,

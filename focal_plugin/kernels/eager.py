@@ -51,13 +51,13 @@ def parameters_of(problem: Problem, dtype: torch.dtype) -> list:
 
 
 def terms_of(problem: Problem, pred: Tensor, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """((x, p, q, log p, log q), all finite; which stand for those of an infinite logit, or None)."""
+    """((x, p, q, log p, log q), all finite, x None of probabilities; which stand for an infinite logit's, or None)."""
     if not problem.activated:
         x, is_infinite = finite_logits(pred, dtype)
         return (x, *terms_of_logit(x)), is_infinite
     p = saturating(pred, dtype)
     q, log_p, log_q = (shifted_terms if problem.spec.probability_epsilon else stopped_terms)(p)
-    return (log_p - log_q, p, q, log_p, log_q), None
+    return (None, p, q, log_p, log_q), None
 
 
 def _ignored(problem: Problem, target: Tensor) -> Tensor | None:
@@ -88,7 +88,7 @@ def point(
     else:
         is_positive = ~(target <= 0)  # NaN among them: it has to reach the loss
     terms, is_infinite = terms_of(problem, pred, dtype)
-    dtype = terms[0].dtype
+    dtype = terms[1].dtype
     if not problem.has_labels:
         y = target.to(dtype)
     else:

@@ -200,7 +200,7 @@ class FusedLoss(nn.Module):
             )
         spec = self.applied_spec
         if spec.skeleton == 'elementwise' and isinstance(pred, Tensor):
-            weight = spread(pred.shape, weight)
+            weight = spread(pred, weight)
         pred = arguments.canonical_pred(pred)
         return functional.apply(
             spec,

@@ -5,8 +5,9 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, detached, power
+from focal_plugin.math.eager import above, choose, detached, power
 from focal_plugin.math.spec import Parameter, Spec
+from focal_plugin.tracing import may_look
 
 tl = LazyModule('triton.language')
 prim = LazyModule('focal_plugin.kernels.triton.primitives')
@@ -18,14 +19,13 @@ def pack(gamma_pos, gamma_neg, clip, detach_weight):
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, detach_weight):
     positive = detached(power(q, lambda: log_q, gamma_pos), detach_weight) * -log_p
-    inside = p > clip
+    over = above(x, p, q, clip)
+    inside = over > 0
     # Numbers for the elements that another branch serves, away from the infinite slopes at 0.
-    shifted = torch.where(inside, p - clip, 0.5)
-    log_shifted_q = torch.where(
-        clip == 0,
-        log_q,
-        torch.where(shifted < 0.5, torch.log1p(-shifted.clamp(max=0.5)), (q + clip.clamp(min=1e-3)).log()),
-    )
+    shifted = torch.where(inside, over, 0.5)
+    log_shifted_q = torch.where(shifted < 0.5, torch.log1p(-shifted.clamp(max=0.5)), (q + clip.clamp(min=1e-3)).log())
+    if not (may_look(clip) and (clip != 0).all()):
+        log_shifted_q = torch.where(clip == 0, log_q, log_shifted_q)
     negative = detached(power(shifted, shifted.log, gamma_neg), detach_weight) * -log_shifted_q
     return choose(y, positive, torch.where(inside, negative, p * 0.0))
 

@@ -31,15 +31,16 @@ def stated(
 
     Args:
         function: of the inputs; one output or a tuple.
-        partials: of the inputs and the outputs; for each output a tuple with its derivative by each input.
+        partials: of the inputs and the outputs; for each output a tuple with its derivative by each input, None for none.
         product: of a gradient and a derivative.
         saturates: a gradient beyond the dtype of its input becomes that dtype's largest number; one of a single input.
         pullback: what the gradients of the outputs, some None, make by the partials, in fewer operations; one of a single
             input: of the gradients, the input and the outputs.
     """
 
-    def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor]) -> Tensor | None:
-        parts = [product(gradient, each) for gradient, each in zip(gradients, by, strict=True) if gradient is not None]
+    def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor | None]) -> Tensor | None:
+        pairs = zip(gradients, by, strict=True)
+        parts = [product(gradient, each) for gradient, each in pairs if gradient is not None and each is not None]
         return functools.reduce(operator.add, parts) if parts else None
 
     class Reverse(torch.autograd.Function):
@@ -106,21 +107,60 @@ def limit(loss: Tensor, is_infinite: Tensor) -> Tensor:
     return loss + torch.where(diverges, loss.detach().sign() * torch.inf, 0)
 
 
-def _log_mix(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor) -> Tensor:
-    mean = torch.where((y == 0) | (y == 1), 1, y * one + (1 - y) * zero).log()
-    return torch.where(y == 1, log_one, torch.where(y == 0, log_zero, mean))
+def _miss(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    return y * q + (1 - y) * p
 
 
-def _log_mix_by(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor, mix: Tensor) -> tuple:
-    mean = mix.exp()
-    is_one, is_zero = (y == 1).to(mix.dtype), (y == 0).to(mix.dtype)
-    between = 1 - is_one - is_zero
-    by_one, by_zero = (torch.where(between == 1, each / mean, 0) for each in (y, 1 - y))
-    return (((log_one - mix).exp() - (log_zero - mix).exp(), by_one, by_zero, is_one, is_zero),)
+miss = stated(_miss, lambda p, q, y, _: ((1 - 2 * y, None, q - p),))
+"""1 - p_t = y q + (1 - y) p. The derivative by p is that through q = 1 - p too: near y = 0.5 they cancel."""
 
 
-log_mix = stated(_log_mix, _log_mix_by, times)
-"""log(y one + (1 - y) zero), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
+def _log_miss(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    mean = torch.where((y == 0) | (y == 1), 1, _miss(p, q, y)).log()
+    return torch.where(y == 1, log_q, torch.where(y == 0, log_p, mean))
+
+
+def _log_miss_by(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor, log_of: Tensor) -> tuple:
+    is_one, is_zero = (y == 1).to(log_of.dtype), (y == 0).to(log_of.dtype)
+    by_p = torch.where(is_one + is_zero == 0, (1 - 2 * y) / log_of.exp(), 0)
+    return ((by_p, None, is_zero, is_one, (log_q - log_of).exp() - (log_p - log_of).exp()),)
+
+
+log_miss = stated(_log_miss, _log_miss_by, times)
+"""log(y q + (1 - y) p), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
+
+
+def _residual(x: Tensor, y: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    e, base = x.abs().neg().exp(), x.clamp(max=0).exp()  # p = base / (1 + e)
+    return torch.addcmul(base - y, y, e, value=-1).div_(e.add_(1))
+
+
+residual = stated(_residual, lambda x, y, p, q, _: ((p * q, p.new_full((), -1.0), None, None),))
+"""p - y of a logit: without what p itself is rounded by, which is all that is left of it near p = y."""
+
+
+def _cross_entropy(x: Tensor, y: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    return -(y * log_p + (1 - y) * log_q)
+
+
+def _cross_entropy_by(x: Tensor, y: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, _) -> tuple:
+    return ((residual(x, y, p, q), log_q - log_p, None, None, None, None),)
+
+
+cross_entropy_of_logit = stated(_cross_entropy, _cross_entropy_by)
+"""-y log p - (1 - y) log q of a logit and what it gives; by the logit p - y, whose parts y (1 - p) and (1 - y) p cancel."""
+
+
+def _of_probability(p: Tensor, y: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    return _cross_entropy(p, y, p, q, log_p, log_q)
+
+
+def _by_probability(p: Tensor, y: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, _) -> tuple:
+    return (((p - y) / (p * q).clamp(min=EPSILON), log_q - log_p, None, None, None),)
+
+
+cross_entropy_of_probability = stated(_of_probability, _by_probability)
+"""The same of a probability, as torch's binary_cross_entropy has it."""
 
 
 def _of_logit(x: Tensor) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """Helpers of the eager point functions. All terms are finite, so that a factor of exactly 0 silences what it multiplies.
 
-y is a bool tensor where every target is 0 or 1 (labels).
+y is a bool tensor where every target is 0 or 1 (labels). x is None where p is no logit's.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from focal_plugin.math.derivatives import log_mix
+from focal_plugin.math.derivatives import (
+    cross_entropy_of_logit,
+    cross_entropy_of_probability,
+    log_miss,
+    miss,
+    residual,
+)
 from focal_plugin.tracing import may_look
 
 
@@ -17,9 +23,35 @@ def choose(y: Tensor, one: Tensor, zero: Tensor) -> Tensor:
     return torch.where(y, one, zero) if y.dtype == torch.bool else y * one + (1 - y) * zero
 
 
-def log_choose(y: Tensor, one: Tensor, zero: Tensor, log_one: Tensor, log_zero: Tensor) -> Tensor:
-    """log(choose(y, one, zero)), given the two logarithms too."""
-    return torch.where(y, log_one, log_zero) if y.dtype == torch.bool else log_mix(y, one, zero, log_one, log_zero)
+def missed(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    """1 - p_t."""
+    return torch.where(y, q, p) if y.dtype == torch.bool else miss(p, q, y)
+
+
+def log_missed(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """log(1 - p_t)."""
+    return torch.where(y, log_q, log_p) if y.dtype == torch.bool else log_miss(p, q, log_p, log_q, y)
+
+
+def cross_entropy(x: Tensor | None, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """-y log p - (1 - y) log q."""
+    if y.dtype == torch.bool:
+        return -torch.where(y, log_p, log_q)
+    if x is None:
+        return cross_entropy_of_probability(p, y, q, log_p, log_q)
+    return cross_entropy_of_logit(x, y, p, q, log_p, log_q)
+
+
+def log_of_target(x: Tensor | None, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """y log p + (1 - y) log q: log p_t where y is hard."""
+    return torch.where(y, log_p, log_q) if y.dtype == torch.bool else -cross_entropy(x, p, q, log_p, log_q, y)
+
+
+def above(x: Tensor | None, p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    """p - y."""
+    if y.dtype == torch.bool:
+        return torch.where(y, -q, p)
+    return p - y if x is None else residual(x, y, p, q)
 
 
 def _one(base: Tensor) -> Tensor:
@@ -56,16 +88,16 @@ def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
     return torch.where(zero, power_of_zero, power(inside, inside.log, exponent))
 
 
-def distance_power(y: Tensor, p: Tensor, q: Tensor, exponent: Tensor | float) -> Tensor:
+def distance_power(x, p, q, y, exponent: Tensor | float) -> Tensor:
     """|y - p| ** exponent, with gradient 0 where y = p."""
-    return power_of(choose(y, q, -p).abs(), exponent)
+    return power_of(above(x, p, q, y).abs(), exponent)
 
 
-def modulated_focal(p, q, log_p, log_q, y, gamma) -> tuple[Tensor, Tensor, Tensor]:
+def modulated_focal(x, p, q, log_p, log_q, y, gamma) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - p_t, (1 - p_t) ** gamma, log p_t)."""
-    one_minus_pt = choose(y, q, p)
-    modulating = power(one_minus_pt, lambda: log_choose(y, q, p, log_q, log_p), gamma)
-    return one_minus_pt, modulating, choose(y, log_p, log_q)
+    one_minus_pt = missed(p, q, y)
+    modulating = power(one_minus_pt, lambda: log_missed(p, q, log_p, log_q, y), gamma)
+    return one_minus_pt, modulating, log_of_target(x, p, q, log_p, log_q, y)
 
 
 def detached(factor: Tensor, flag: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def pack(gamma, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):
-    _, modulating, log_pt = modulated_focal(p, q, log_p, log_q, y, gamma)
+    _, modulating, log_pt = modulated_focal(x, p, q, log_p, log_q, y, gamma)
     return choose(y, -alpha_positive, -alpha_negative) * modulating * log_pt
 
 

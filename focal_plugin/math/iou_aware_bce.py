@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, detached, power, power_of
+from focal_plugin.math.eager import cross_entropy, detached, power, power_of
 from focal_plugin.math.spec import DETACH_WEIGHT, GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -21,7 +21,7 @@ def pack(k, gamma, detach_weight):
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, k, detach_weight):
     t = (power(p, lambda: log_p, k) * power_of(y.to(p.dtype), 1 - k)).clamp(min=0.01).detach()
     negative = detached(power(p, lambda: log_p, gamma), detach_weight) * -log_q
-    return torch.where(is_positive, -choose(t, log_p, log_q), negative)
+    return torch.where(is_positive, cross_entropy(x, p, q, log_p, log_q, t), negative)
 
 
 def value_and_grad(

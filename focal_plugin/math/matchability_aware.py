@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, power, power_of
+from focal_plugin.math.eager import cross_entropy, power, power_of
 from focal_plugin.math.spec import GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -21,7 +21,7 @@ def pack(gamma, mal_alpha):
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, mal_alpha):
     t = y if y.dtype == torch.bool else power_of(y, gamma)
     negative = mal_alpha * power(p, lambda: log_p, gamma).detach() * -log_q
-    return torch.where(is_positive, -choose(t, log_p, log_q), negative)
+    return torch.where(is_positive, cross_entropy(x, p, q, log_p, log_q, t), negative)
 
 
 def value_and_grad(

@@ -18,7 +18,7 @@ def pack(epsilon, gamma, alpha, alpha_on_poly):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative, poly_positive, poly_negative):
-    wrong, modulating, log_pt = modulated_focal(p, q, log_p, log_q, y, gamma)
+    wrong, modulating, log_pt = modulated_focal(x, p, q, log_p, log_q, y, gamma)
     alpha, poly = choose(y, alpha_positive, alpha_negative), choose(y, poly_positive, poly_negative)
     return modulating * (poly * wrong - alpha * log_pt)
 

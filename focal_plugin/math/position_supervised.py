@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, distance_power
+from focal_plugin.math.eager import cross_entropy, distance_power
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -39,7 +39,7 @@ def _normalized(quality):
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative):
     t = y if y.dtype == torch.bool else y.square()
     alpha = torch.where(is_positive, alpha_positive, alpha_negative)
-    return alpha * distance_power(t, p, q, gamma) * -choose(t, log_p, log_q)
+    return alpha * distance_power(x, p, q, t, gamma) * cross_entropy(x, p, q, log_p, log_q, t)
 
 
 def value_and_grad(

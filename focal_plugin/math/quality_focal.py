@@ -3,7 +3,7 @@
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, distance_power
+from focal_plugin.math.eager import cross_entropy, distance_power
 from focal_plugin.math.spec import Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -15,7 +15,7 @@ def pack(beta):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, beta):
-    return distance_power(y, p, q, beta) * -choose(y, log_p, log_q)
+    return distance_power(x, p, q, y, beta) * cross_entropy(x, p, q, log_p, log_q, y)
 
 
 def value_and_grad(

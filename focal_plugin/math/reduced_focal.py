@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, log_choose, power
+from focal_plugin.math.eager import choose, log_missed, log_of_target, missed, power
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
 
@@ -22,16 +22,16 @@ def pack(threshold, gamma, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, alpha_positive, alpha_negative):
-    one_minus_pt = choose(y, q, p)
+    one_minus_pt = missed(p, q, y)
     # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
     if y.dtype == torch.bool:
         below = torch.where(y, x, -x) < margin
     else:
         below = torch.where(y == 1, x < margin, torch.where(y == 0, -x < margin, one_minus_pt > limit))
     ratio = torch.where(below, 1.0, one_minus_pt * inverse)
-    log_ratio = lambda: torch.where(below, 0.0, log_choose(y, q, p, log_q, log_p) + inverse.log())  # noqa: E731
+    log_ratio = lambda: torch.where(below, 0.0, log_missed(p, q, log_p, log_q, y) + inverse.log())  # noqa: E731
     modulating = power(ratio, log_ratio, gamma)
-    return choose(y, -alpha_positive, -alpha_negative) * modulating * choose(y, log_p, log_q)
+    return choose(y, -alpha_positive, -alpha_negative) * modulating * log_of_target(x, p, q, log_p, log_q, y)
 
 
 def value_and_grad(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, detached, power
+from focal_plugin.math.eager import cross_entropy, detached, power
 from focal_plugin.math.spec import DETACH_WEIGHT, GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -19,7 +19,7 @@ def pack(alpha, gamma, iou_weighted, detach_weight):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, detach_weight):
-    positive = (iou_weighted * y + (1 - iou_weighted)) * -choose(y, log_p, log_q)
+    positive = (iou_weighted * y + (1 - iou_weighted)) * cross_entropy(x, p, q, log_p, log_q, y)
     negative = alpha * detached(power(p, lambda: log_p, gamma), detach_weight) * -log_q
     return torch.where(y <= 0, negative, positive)  # a NaN is no negative
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from oracle_variants import Point, point_of, row_factors
 
+from campaign import slack
 from campaign.call import Call
 from campaign.softmax import softmax_point
 from campaign.tensors import in_memory
@@ -131,9 +132,9 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     # p or 1 - p is below the normal numbers; by a probability the derivative is p over the 1e-12 of torch.
     flushed = x < tiny if call.probabilities else np.abs(x) > -math.log(tiny)
     # Vectors over the classes are powers of up to 10, whose factors the native kernel flushes to 0 where they underflow.
-    flushed |= variant == 'equalized_focal' or any(isinstance(v, np.ndarray) and v.ndim > 0 for v in given.values())
-    value_slack = _allowed(exact.value, exact.value_through_p, flushed, tiny, eps)
-    grad_slack = _allowed(exact.grad, exact.grad_through_p, flushed, tiny, eps)
+    flushed |= slack.has_vectors(variant, given)
+    value_slack = slack.allowed(exact.value, exact.value_through_p, flushed, tiny, eps)
+    grad_slack = slack.allowed(exact.grad, exact.grad_through_p, flushed, tiny, eps)
     if call.probabilities:
         # p q stops at 1e-12 in derivatives, and of the modulating factor's, which is no larger, nothing is promised there.
         damped = (x < 1e-12) & (np.abs(exact.grad) < 1)
@@ -142,13 +143,6 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
             value_slack += 4e-12 * (1 + np.abs(exact.value))
             grad_slack += np.where(x < 1e-6, 4e-12, 0)
     return exact._replace(value_through_p=tiny + value_slack, grad_through_p=tiny + grad_slack)
-
-
-def _allowed(exact, through_p, flushed, tiny, eps):
-    """An absolute error."""
-    vanishing = np.where(flushed & (np.abs(exact) < 1024 * tiny), np.abs(exact) + tiny, 0)
-    through_p = np.nan_to_num(np.abs(through_p), nan=0.0, posinf=np.inf)  # inf - inf where a loss is infinite
-    return np.where(np.isnan(exact), 0, 1.001 * through_p * eps + vanishing)
 
 
 def _without_sign(name: str, value):
@@ -182,10 +176,10 @@ def _rowwise(call: Call, read: _Read) -> Point:
     labels = np.where(read.kept[..., 0], read.labels, 0)
     vectors = {name: _without_sign(name, each) for name, each in given.items()}
     value, grad, terms = softmax_point(read.x, labels, vectors['gamma'], vectors['alpha'])
-    slack = np.full(grad.shape, 64 * info.smallest_normal)
+    absolute = np.full(grad.shape, 64 * info.smallest_normal)
     value_at = labels[..., None] == np.arange(read.x.shape[-1])
     value = np.where(value_at, value[..., None], 0)
-    return Point(value, grad, np.abs(value), terms, slack, slack)
+    return Point(value, grad, np.abs(value), terms, absolute, absolute)
 
 
 def _reduced(call: Call, read: _Read, point: Point) -> Expected:
@@ -199,6 +193,9 @@ def _reduced(call: Call, read: _Read, point: Point) -> Expected:
     upstream = _spread_upstream(call, read.x.shape)
     grad = Exact(point.grad, point.grad_terms, point.grad_through_p)
     direct = _times(grad, product(factor, scale), kept)
+    if slack.has_vectors(call.variant, call.given):
+        lost = slack.flushed(grad.value, factor, scale, torch.finfo(call.arithmetic).smallest_normal)
+        direct = direct._replace(slack=direct.slack + np.where(lost, np.abs(direct.value), 0))
     by_weight = by_avg_factor = statistics = None
     if 'weight' in call.requires:
         by_weight = _folded(
@@ -215,8 +212,7 @@ def _times(exact: Exact, factor, kept) -> Exact:
     """Multiplied, and 0 in ignored rows (rule 1)."""
     factor = np.broadcast_to(long(factor), kept.shape)
     value = np.where(kept, product(exact.value, factor), 0)
-    terms, slack = (np.where(kept, product(np.abs(each), np.abs(factor)), 0) for each in exact[1:])
-    return Exact(value, terms, slack)
+    return Exact(value, *(np.where(kept, product(np.abs(each), np.abs(factor)), 0) for each in exact[1:]))
 
 
 def _scale(call: Call, count: int) -> float:

@@ -1,5 +1,7 @@
 """Many calls, and what is wrong with them in words."""
 
+from collections.abc import Iterator
+
 from campaign.call import written
 from campaign.compare import faults
 from campaign.generate import call_of
@@ -12,16 +14,26 @@ LARGE = 30_000
 
 def wrong(backend: str, seed: int, calls: range) -> list[tuple[int, str]]:
     """(index, fault) of the calls with which something is wrong."""
-    found = []
+    return list(_found(backend, seed, calls))
+
+
+def _found(backend: str, seed: int, calls: range) -> Iterator[tuple[int, str]]:
+    """The same, as they are found."""
     for index in calls:
         call = call_of(seed, index, backend)
-        found += [(index, fault) for fault in faults(call, backend, _shared(call))[:1]]
-    return found
+        for fault in faults(call, backend, _shared(call))[:1]:
+            yield index, fault
 
 
 def check(backend: str, seed: int, calls: range) -> None:
-    """Makes the calls; AssertionError shows the first faults."""
-    found = wrong(backend, seed, calls)
+    """Makes the calls; AssertionError shows the first faults, also those that were found before an error or Ctrl-C."""
+    found = []
+    try:
+        found.extend(_found(backend, seed, calls))
+    except BaseException as error:
+        if not found:
+            raise
+        raise AssertionError(message(backend, seed, found, calls)) from error
     assert not found, message(backend, seed, found, calls)
 
 

@@ -7,6 +7,7 @@ namespace focal_plugin {
 // What one logit or probability gives. The compiler drops what a variant does not use.
 struct Terms {
   V x, p, q, log_p, log_q;   // logit, sigmoid(x), 1 - p, log p, log(1 - p)
+  V e, base, scale;          // p = base scale = base / (1 + e): what p - y is formed from
   bool holds_epsilon = false;  // in the logarithms, and in place of a p or q of 0
 };
 
@@ -67,8 +68,12 @@ FP_INLINE Terms terms_of_logit(V x) {
   const V r = 1.f / (1.f + e);
   const V er = e * r;
   return {x, select(negative, er, r), select(negative, r, er), fma(l, e, select(negative, x, V{})),
-          fma(l, e, select(negative, V{}, -x))};
+          fma(l, e, select(negative, V{}, -x)), e, select(negative, e, all(1.f)), r};
 }
+
+// p - y = (base - y (1 + e)) / (1 + e): near p = y, where p - y would keep the roundings of 1 + e, of its reciprocal and of
+// p, base - y is exact, and what is left is the error of e.
+FP_INLINE V above(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.scale; }
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
@@ -87,9 +92,9 @@ FP_INLINE Terms terms_of_probability(V p) {
   // Nothing is added to a subnormal p, whose sum the processor may flush to 0.
   const V log_p = log_nonnegative(MODE == kWithEpsilon ? p + epsilon : p);
   const V log_q = -minus_log_of_complement(p, log_nonnegative(MODE == kWithEpsilon ? q + epsilon : q));
-  if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q, true};
+  if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q, V{}, p, all(1.f), true};
   const V low = all(-100.f);
-  return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q)};
+  return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q), V{}, p, all(1.f)};
 }
 
 // What the derivative by the logit is multiplied by to become the derivative by a probability.
@@ -156,7 +161,10 @@ FP_INLINE Miss miss_of(const Terms &t, const Target &target) {
 }
 
 template <class Target>
-FP_INLINE V residual_of(const Terms &t, const Target &target) { return target.mix(-t.q, t.p); }  // p - y
+FP_INLINE V residual_of(const Terms &t, const Target &target) {  // p - y
+  if constexpr (Target::is_hard) return target.mix(-t.q, t.p);
+  else return above(t, target.y);
+}
 
 template <class Target>
 FP_INLINE Point cross_entropy(const Terms &t, const Target &target) {
