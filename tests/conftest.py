@@ -6,11 +6,15 @@ import torch
 import focal_plugin
 from focal_plugin import backend
 
-torch.manual_seed(0)
-
 # Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass.
 torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """The same random numbers for a test whichever ran before it."""
+    torch.manual_seed(0)
 
 
 def _backends() -> list:
