@@ -18,10 +18,12 @@ class Driver:
 
     Attributes:
         launches: (the kernel's PTX, grid, arguments, tensors by the names of the kernel's arguments) of each launch.
+        edit: what is done to the PTX before it is run.
     """
 
     def __init__(self, capability: int):
         self.capability, self.utils, self.launches, self.tensors = capability, self, [], ()
+        self.edit = lambda text: text
         self._loaded, self._handles, self._written = {}, itertools.count(1), {}
 
     def launcher_cls(self, source, metadata):
@@ -36,7 +38,7 @@ class Driver:
             given += [0] * (len(machine.module(text).types) - len(given))  # scratch memory, of which none is used
             regions = [self._region(name, each) for name, each in tensors.items() if each is not None]
             self.launches.append((text, (x, y, z), given, tensors))
-            machine.launch(text, (x, y, z), given, regions, shared)
+            machine.launch(self.edit(text), (x, y, z), given, regions, shared)
 
         return launcher
 
@@ -55,10 +57,7 @@ class Driver:
     def load_binary(self, name, binary, shared, device):
         handle = next(self._handles)
         self._loaded[handle] = binary.decode(), shared
-        return 0, handle, 32, 0, 1024
-
-    def unload_module(self, module):
-        pass
+        return None, handle, 32, 0, 1024  # no module that would have to be unloaded
 
     def get_device_properties(self, device):
         return {'max_shared_mem': 232448 if self.capability == 90 else 166912}
@@ -94,7 +93,7 @@ def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
     from focal_plugin.kernels.triton import elementwise, features, flat, launches, rowwise, self_test, sums
 
     driver = _drivers.setdefault(capability, Driver(capability))
-    driver.launches, driver._written = [], {}
+    driver.launches, driver._written, driver.edit = [], {}, lambda text: text
     kernels = elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
     if capability not in _caches:  # compiled once for all tests
         _caches[capability] = [collections.defaultdict(kernel.create_binder) for kernel in kernels]

@@ -38,7 +38,14 @@ class Instruction(NamedTuple):
 
 
 class Module:
-    """The one kernel of a PTX text: its name, parameters (name to offset and type), registers' widths, instructions, labels."""
+    """The one kernel of a PTX text.
+
+    Attributes:
+        parameters: offset and type by name.
+        widths: of the registers.
+        code, labels: the instructions, and the index of the first behind each label.
+        reached, withheld: the indices of those that ran, and that a predicate kept from some of the lanes that were there.
+    """
 
     def __init__(self, text: str):
         text = re.sub(r'//[^\n]*|^\s*\.(loc|file|pragma)\b[^\n]*', '', text, flags=re.MULTILINE)
@@ -52,6 +59,7 @@ class Module:
             offset += WIDTHS[kind]
         self.symbols = set(re.findall(r'\.shared\b[^;]*?(\w+)\[\d*\];', text))
         self.widths: list[str] = []
+        self.reached, self.withheld = set(), set()
         self.code: list[Instruction] = []
         self.labels: dict[str, int] = {}
         self._scopes: list[dict[str, Register]] = []
@@ -166,9 +174,12 @@ class State:
                     if instruction.guard is not None:
                         guard = self.spread(self.read(instruction.guard, 'pred') ^ instruction.negated)
                         guarded = guard & here
+                        if (guarded != here).any():
+                            self.kernel.withheld.add(at)
                         guarded = None if guarded.all() else guarded
                     at += 1
                     if guarded is None or guarded.any():
+                        self.kernel.reached.add(at - 1)
                         target = steps[at - 1](self, guarded)
                         if target is not None:  # a branch, or the end
                             gone = here if guarded is None else guarded
