@@ -211,7 +211,11 @@ def launch(text: str, grid: tuple[int, int, int], arguments: list, regions: list
     kernel, packed = module(text), b''
     for kind, value in zip(kernel.types, arguments, strict=True):
         packed += b'\0' * (-len(packed) % WIDTHS[kind])
-        packed += struct.pack('<f', value) if kind == 'f32' else (int(value) % 2 ** (8 * WIDTHS[kind])).to_bytes(WIDTHS[kind], 'little')
+        packed += (
+            struct.pack('<f', value)
+            if kind == 'f32'
+            else (int(value) % 2 ** (8 * WIDTHS[kind])).to_bytes(WIDTHS[kind], 'little')
+        )
     blocks, at_once = grid[0] * grid[1] * grid[2], max(LANES // kernel.threads, 1)
     memory = Global(regions)
     with np.errstate(all='ignore'):
@@ -225,7 +229,9 @@ def _number(word: str, kind: str) -> np.ndarray:
         bits = int(word[2:], 16)
     else:
         bits = int(word.rstrip('U'), 0)
-    return np.array([bool(bits)]) if kind == 'pred' else np.array([bits % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])
+    return (
+        np.array([bool(bits)]) if kind == 'pred' else np.array([bits % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])
+    )
 
 
 def _constant(kernel: Module, operand, kind: str) -> np.ndarray:

@@ -142,7 +142,9 @@ class Shared:
         self._no_other(self.reader[places], epoch, me, 'write over shared memory that another warp read')
         given = np.ascontiguousarray(values).view(np.uint8).reshape(-1, size)
         other = self.data[places] != given  # warps may write the same value twice
-        self._no_other(self.writer[places][other], (epoch + 0 * me)[other], me[other], 'write over what another warp wrote')
+        self._no_other(
+            self.writer[places][other], (epoch + 0 * me)[other], me[other], 'write over what another warp wrote'
+        )
         self.data[places] = given
         if not np.array_equal(self.data[places], given):
             raise Fault('threads write different values to one place of shared memory')

@@ -115,7 +115,10 @@ def test_a_fused_sum_is_that_of_exact_arithmetic():
     b[1000:2000] *= np.float32(2.0**-64)
     c[1000:2000] *= np.float32(2.0**-131)
     for x, y, z, got in zip(a, b, c, instructions.fma(a, b, c), strict=True):
-        exact, (below, above) = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)), np.nextafter(got, np.float32([-INF, INF]))
+        exact, (below, above) = (
+            Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)),
+            np.nextafter(got, np.float32([-INF, INF])),
+        )
         error = abs(Fraction(float(got)) - exact)
         others = [abs(Fraction(float(each)) - exact) for each in (below, above)]
         assert error < min(others) or error == min(others) and got.view(np.uint32) % 2 == 0
@@ -136,8 +139,15 @@ def test_comparisons_of_floats(name, kind):
         given, body = pairs, f'{TWO} setp.{name}.f32 %p1, %r1, %r2;'
     else:
         values = pairs.to(torch.float16 if kind.startswith('f') else torch.bfloat16)
-        given, body = values.repeat_interleave(2, 1).flip(1), f'{TWO} mov.b32 {{%rs1, %rs2}}, %r2; mov.b32 {{%rs3, %rs4}}, %r1;'
-        body += f'setp.{name}.{kind} %p1|%p2, %r2, %r1; and.pred %p1, %p1, %p2;' if 'x2' in kind else f'setp.{name}.{kind} %p1, %rs2, %rs3;'
+        given, body = (
+            values.repeat_interleave(2, 1).flip(1),
+            f'{TWO} mov.b32 {{%rs1, %rs2}}, %r2; mov.b32 {{%rs3, %rs4}}, %r1;',
+        )
+        body += (
+            f'setp.{name}.{kind} %p1|%p2, %r2, %r1; and.pred %p1, %p1, %p2;'
+            if 'x2' in kind
+            else f'setp.{name}.{kind} %p1, %rs2, %rs3;'
+        )
     rows = [each.contiguous().view(torch.uint8).numpy().tobytes() for each in given]
     assert tuple(run(body + TRUTH, rows)[:4]) == COMPARED[name]
 
@@ -184,7 +194,9 @@ def test_integers(body, expected):
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 def test_conversions_round_to_nearest_even(dtype):
     name = 'f16' if dtype == torch.float16 else 'bf16'
-    values = torch.cat([torch.randn(3000), torch.randn(3000) * 1e-6, torch.randn(500) * 1e38, torch.tensor([NAN, INF, -0.0])])
+    values = torch.cat(
+        [torch.randn(3000), torch.randn(3000) * 1e-6, torch.randn(500) * 1e38, torch.tensor([NAN, INF, -0.0])]
+    )
     values = torch.cat([values, values.to(dtype).float(), 1 + torch.arange(64) * 2.0**-12])[: 2 * 3300].view(-1, 2)
     body = f'{TWO} cvt.rn.{name}.f32 %rs1, %r1; cvt.rn.{name}x2.f32 %r3, %r2, %r1; mov.b32 {{%rs2, %rs3}}, %r3;'
     body += f'cvt.f32.{name} %r4, %rs1; cvt.f32.{name} %r5, %rs3; st.global.v2.b32 [%rd3], {{%r4, %r5}};'
@@ -194,7 +206,11 @@ def test_conversions_round_to_nearest_even(dtype):
 
 
 def test_errors_arrive_in_approximate_instructions(monkeypatch):
-    bodies = {'ex2': 'ex2.approx.ftz.f32 %r3, %r1;', 'rcp': 'rcp.approx.ftz.f32 %r3, %r1;', 'div': 'div.full.f32 %r3, %r2, %r1;'}
+    bodies = {
+        'ex2': 'ex2.approx.ftz.f32 %r3, %r1;',
+        'rcp': 'rcp.approx.ftz.f32 %r3, %r1;',
+        'div': 'div.full.f32 %r3, %r2, %r1;',
+    }
     for name, body in bodies.items():
         exact = of_two(body, 2.0, 2.0)
         monkeypatch.setitem(instructions.ERRORS, name, 2.0**-20)
@@ -209,8 +225,12 @@ def test_shuffles_and_reductions_of_a_warp():
     shuffled = run('shfl.sync.bfly.b32 %r3, %r0, 5, 31, -1;' + PUT, threads=64)
     np.testing.assert_array_equal(shuffled, lanes ^ 5)
     np.testing.assert_array_equal(run('shfl.sync.idx.b32 %r3, %r0, 3, 31, -1;' + PUT, threads=64), lanes // 32 * 32 + 3)
-    np.testing.assert_array_equal(run('shfl.sync.down.b32 %r3, %r0, 8, 31, -1;' + PUT, threads=64), np.where(lanes % 32 < 24, lanes + 8, lanes))
-    np.testing.assert_array_equal(run('sub.s32 %r1, 0, %r0; redux.sync.max.s32 %r3, %r1, -1;' + PUT, threads=64), -(lanes // 32 * 32) % 2**32)
+    np.testing.assert_array_equal(
+        run('shfl.sync.down.b32 %r3, %r0, 8, 31, -1;' + PUT, threads=64), np.where(lanes % 32 < 24, lanes + 8, lanes)
+    )
+    np.testing.assert_array_equal(
+        run('sub.s32 %r1, 0, %r0; redux.sync.max.s32 %r3, %r1, -1;' + PUT, threads=64), -(lanes // 32 * 32) % 2**32
+    )
 
 
 TO_SHARED = 'mov.b32 %r4, global_smem; shl.b32 %r5, %r0, 2; add.s32 %r5, %r4, %r5; st.shared.b32 [%r5], %r0;'

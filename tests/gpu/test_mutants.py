@@ -30,11 +30,18 @@ def _focal(classes: int, dtype=torch.float32, weighted: bool = False, gap: int =
     test_functional.check('cpu', pred, labels, weight if weighted else None, **arguments)
 
 
+def _often_and_rarely(*arguments, **options):
+    """One positive alone shows whether all threads hear of it."""
+    _focal(*arguments, **options)
+    _focal(*arguments, rare=True, **options)
+
+
 CASES = {
     'tiles': lambda: _focal(80, weighted=True),
     'tiles of halves': lambda: _focal(80, torch.bfloat16),
-    # With a gap, the place behind a row is none of the next row's; one positive alone shows whether all threads hear of it.
-    'a thread a row': lambda: [_focal(3, torch.float16, gap=1), _focal(3, torch.float16, rare=True)],
+    # With a gap, the place behind a row is none of the next row's.
+    'a thread a row': lambda: _often_and_rarely(3, torch.float16, gap=1),
+    'a thread a place': lambda: _often_and_rarely(3, torch.float16, reduction='none'),
     'flat': lambda: _focal(365, reduction='none'),
     'a softmax': lambda: test_softmax_focal.check('cpu', *test_softmax_focal.inputs(ROWS, 20), reduction='sum'),
 }

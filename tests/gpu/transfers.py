@@ -97,7 +97,13 @@ def _matrices(kernel, instruction, modifiers):
     A thread holds two neighbours of a row, or, transposed, of a column.
     """
     loads, transposed = instruction.opcode.startswith('ld'), 'trans' in modifiers
-    if [each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans')] != ['sync', 'aligned', 'm8n8', 'shared', 'b16']:
+    if [each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans')] != [
+        'sync',
+        'aligned',
+        'm8n8',
+        'shared',
+        'b16',
+    ]:
         raise UnknownInstruction
     address, registers = instruction.operands[::-1] if loads else instruction.operands
 
@@ -110,7 +116,9 @@ def _matrices(kernel, instruction, modifiers):
         for i, register in enumerate(registers):
             halves = np.zeros((state.lanes, 2), np.uint16)
             if not loads:
-                halves[:] = np.ascontiguousarray(state.spread(state.read(register, 'b32'))).view(np.uint16).reshape(-1, 2)
+                halves[:] = (
+                    np.ascontiguousarray(state.spread(state.read(register, 'b32'))).view(np.uint16).reshape(-1, 2)
+                )
             for k in range(2):
                 row, column = lane // 4, lane % 4 * 2 + k
                 row, column = (column, row) if transposed else (row, column)
