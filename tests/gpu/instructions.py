@@ -193,7 +193,7 @@ def _converted(target: str, source: str, modifiers: set[str]):
         return (lambda high, low: np.stack(np.broadcast_arrays(low, high), -1)), target, (source, source)
     to_float, of_float = target in FLOATS, source in FLOATS
     narrows = to_float and (not of_float or WIDTHS[target] < WIDTHS[source])
-    if of_float and not to_float or modifiers != ({'rn'} if narrows else set()):
+    if (of_float and not to_float) or modifiers != ({'rn'} if narrows else set()):
         raise UnknownInstruction
     if to_float:
         return (lambda a: a.astype(np.float32)), target, (source,)

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import test_functional
+import test_hardware_errors
 import test_softmax_focal
 import test_variants
 import torch
@@ -22,9 +23,6 @@ ROWS = 150  # no tile divides it
 @pytest.fixture(params=(90, 80), ids=('sm_90', 'sm_80'))
 def driver(request, monkeypatch):
     """The launches of a test, in a stand-in for a GPU."""
-    triton = pytest.importorskip('triton')
-    if not hasattr(triton, 'knobs'):
-        pytest.skip('this Triton has no hook into its compiler')
     from gpu.driver import install
 
     with use_backend('triton'):
@@ -156,3 +154,45 @@ def test_a_second_launch_gives_the_same(monkeypatch, driver, capacity):
     pred, target = predictions(40, 80), labels(40, classes=80)
     first, second = focal(pred, target), focal(pred, target)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@slow_80
+def test_masks_by_channel(driver):
+    test_mask_focal = pytest.importorskip('test_mask_focal', exc_type=ImportError)  # mmdet's registry
+    for shape in ((5, 7, 28, 28), (2, 2, 120, 131), (6, 4, 1, 1)):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, 'cpu', shape, layout)
+
+
+@slow_80
+def test_statistics_that_are_gathered(driver):
+    import test_equalized_focal
+
+    test_equalized_focal.test_iterations_follow_the_definition(None, 'cpu')
+
+
+@slow_80
+def test_the_self_test_passes(driver):
+    from focal_plugin.kernels.triton import self_test
+
+    assert self_test._verdict(torch.device('cpu')) is None
+    driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
+    assert 'is off by' in str(self_test._verdict(torch.device('cpu')))
+
+
+@only_90
+@pytest.mark.parametrize('signs', test_hardware_errors.SIGNS.values(), ids=test_hardware_errors.SIGNS)
+@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
+def test_errors_of_approximate_instructions(monkeypatch, driver, dtype, signs):
+    """Each at its bound: as negatives and as positives, a sum, and a softmax."""
+    from gpu import instructions
+
+    bounds = dict(zip(('ex2', 'lg2', 'rcp'), test_hardware_errors.BOUNDS.values(), strict=True))
+    errors = {name: sign * bound for (name, bound), sign in zip(bounds.items(), signs, strict=True)}
+    for name, error in (errors | {'div': signs[-1] * test_hardware_errors.DIVISION}).items():
+        monkeypatch.setitem(instructions.ERRORS, name, error)
+    pred, place = test_hardware_errors.alone(dtype)
+    for target in (torch.full_like(place, test_hardware_errors.WIDTH), place):
+        focal(pred, target, reduction='none')
+    focal(predictions(40, 80).to(dtype), labels(40, classes=80), reduction='sum')
+    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(40, 21, dtype=dtype), reduction='none')

@@ -121,7 +121,7 @@ def test_a_fused_sum_is_that_of_exact_arithmetic():
         )
         error = abs(Fraction(float(got)) - exact)
         others = [abs(Fraction(float(each)) - exact) for each in (below, above)]
-        assert error < min(others) or error == min(others) and got.view(np.uint32) % 2 == 0
+        assert error < min(others) or (error == min(others) and got.view(np.uint32) % 2 == 0)
 
 
 COMPARED = {  # of 1 and 2, 2 and 2, 2 and 1, 1 and NaN

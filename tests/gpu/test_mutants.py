@@ -7,7 +7,6 @@ import pytest
 import test_functional
 import test_softmax_focal
 import torch
-
 from gpu import machine
 from gpu.memory import Fault
 
