@@ -21,7 +21,8 @@ PLAIN = {
 HALVES = ('f16', 'bf16')
 PAIRS = {'f32x2': 'f32', 'f16x2': 'f16', 'bf16x2': 'bf16'}
 FLOATS = ('f32', 'f64', *HALVES, *PAIRS)
-WIDTHS = {**{name: np.dtype(each).itemsize for name, each in PLAIN.items()}, 'f16': 2, 'bf16': 2, 'f16x2': 4, 'bf16x2': 4, 'f32x2': 8}  # fmt: skip
+WIDTHS = {name: np.dtype(each).itemsize for name, each in PLAIN.items()}
+WIDTHS |= {'f16': 2, 'bf16': 2, 'f16x2': 4, 'bf16x2': 4, 'f32x2': 8}
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
