@@ -1,6 +1,7 @@
 """Faults put into the PTX of real kernels are caught: the machine stops, or the result is none of the oracle's."""
 
 import importlib.util
+import itertools
 import re
 
 import pytest
@@ -103,9 +104,18 @@ def _mutants(text: str, pattern: str, change, matters):
             yield match[0].strip(), text[: match.start()] + change(match[0]) + text[match.end() :]
 
 
-@pytest.mark.parametrize('case', CASES.values(), ids=CASES)
-@pytest.mark.parametrize(('pattern', 'change', 'matters'), MUTANTS.values(), ids=MUTANTS)
-def test_each_is_caught(driver, case, pattern, change, matters):
+WITHOUT = (
+    ('flat', 'a dropped barrier'),  # a warp knows all of its labels
+    ('flat', 'a shuffle over half the distance'),
+    ('a thread a place', 'a shuffle over half the distance'),  # redux.sync in its place
+)
+
+
+@pytest.mark.parametrize(
+    'case, mutant', [each for each in itertools.product(CASES, MUTANTS) if each not in WITHOUT], ids=str
+)
+def test_each_is_caught(driver, case, mutant):
+    case, (pattern, change, matters) = CASES[case], MUTANTS[mutant]
     with use_backend('triton'):
         case()
         texts = list(dict.fromkeys(text for text, *_ in driver.launches))
@@ -113,13 +123,13 @@ def test_each_is_caught(driver, case, pattern, change, matters):
             machine.module(text).reached.clear()
             machine.module(text).withheld.clear()
         case()
+        mutants = [(text, *each) for text in texts for each in _mutants(text, pattern, change, matters)]
         survivors = []
-        for text in texts:
-            for line, mutant in list(_mutants(text, pattern, change, matters)):
-                driver.edit = lambda given, text=text, mutant=mutant: mutant if given == text else given
-                try:
-                    case()
-                except (Fault, AssertionError):
-                    continue
-                survivors.append(line)
-        assert not survivors
+        for text, line, changed in mutants:
+            driver.edit = lambda given, text=text, changed=changed: changed if given == text else given
+            try:
+                case()
+            except (Fault, AssertionError):
+                continue
+            survivors.append(line)
+        assert mutants and not survivors
