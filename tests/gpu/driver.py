@@ -1,0 +1,119 @@
+"""A stand-in for a GPU's driver under Triton's own JIT and compiler, whose launches run in the machine."""
+
+import collections
+import hashlib
+import itertools
+
+import pytest
+import torch
+from gpu import machine
+from gpu.memory import Region
+
+from focal_plugin import backend
+
+OUTPUTS = ('out_ptr', 'statistics_ptr')
+
+
+class Driver:
+    """Compiles for a compute capability and loads PTX, as the stage that would assemble it is left out.
+
+    Attributes:
+        launches: (the kernel's PTX, grid, arguments, tensors by the names of the kernel's arguments) of each launch.
+        edit: what is done to the PTX before it is run.
+    """
+
+    def __init__(self, capability: int):
+        self.capability, self.utils, self.launches, self.tensors = capability, self, [], ()
+        self.edit = lambda text: text
+        self._loaded, self._handles, self._written = {}, itertools.count(1), {}
+
+    def launcher_cls(self, source, metadata):
+        names = source.fn.arg_names
+        passed = [i for i, name in enumerate(names) if source.signature[name] != 'constexpr']
+
+        def launcher(x, y, z, stream, function, packed, info, enter, leave, *arguments):
+            text, shared = self._loaded[function]
+            tensors = dict(zip(names, self.tensors, strict=False))
+            given = [arguments[i] for i in passed]
+            given = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in given]
+            given += [0] * (len(machine.module(text).types) - len(given))  # scratch memory, of which none is used
+            regions = [self._region(name, each) for name, each in tensors.items() if each is not None]
+            self.launches.append((text, (x, y, z), given, tensors))
+            machine.launch(self.edit(text), (x, y, z), given, regions, shared)
+
+        return launcher
+
+    def _region(self, name: str, tensor: torch.Tensor) -> Region:
+        """What an earlier launch wrote can be read, and no more of it."""
+        if name in OUTPUTS:
+            region = self._written[tensor.data_ptr()] = Region(tensor, name, fresh=True)
+            return region
+        if tensor.data_ptr() in self._written:
+            region, earlier = Region(tensor, name, fresh=False), self._written[tensor.data_ptr()]
+            if region.readable.shape == earlier.readable.shape:
+                region.readable = earlier.readable
+            return region
+        return Region(tensor, name, fresh=False)
+
+    def load_binary(self, name, binary, shared, device):
+        handle = next(self._handles)
+        self._loaded[handle] = binary.decode(), shared
+        return None, handle, 32, 0, 1024  # no module that would have to be unloaded
+
+    def get_device_properties(self, device):
+        return {'max_shared_mem': 232448 if self.capability == 90 else 166912}
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget('cuda', self.capability, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def unassembled(*stages):
+    """Triton's hook into its compiler: PTX stays PTX. Without arguments it gives what kernels compiled so are kept under."""
+    if not stages:
+        return 'unassembled', hashlib.sha256(b'unassembled').hexdigest()
+    stages[1]['cubin'] = lambda ptx, metadata: ptx.encode()
+
+
+_drivers: dict[int, Driver] = {}
+_caches: dict[int, list] = {}
+
+
+def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
+    """Has our package's own functions run in the machine, CPU tensors taken for a GPU's."""
+    import triton
+
+    from focal_plugin.kernels import checks
+    from focal_plugin.kernels.triton import elementwise, features, flat, launches, rowwise, self_test, sums
+
+    if not hasattr(triton, 'knobs') or not hasattr(triton.knobs.runtime, 'add_stages_inspection_hook'):
+        pytest.skip('this Triton has no hook into its compiler')
+    driver = _drivers.setdefault(capability, Driver(capability))
+    driver.launches, driver._written, driver.edit = [], {}, lambda text: text
+    kernels = elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
+    if capability not in _caches:  # compiled once for all tests
+        _caches[capability] = [collections.defaultdict(kernel.create_binder) for kernel in kernels]
+    monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
+    monkeypatch.setattr(triton.runtime.driver, '_active', driver)
+    for kernel, caches in zip(kernels, _caches[capability], strict=True):
+        monkeypatch.setattr(kernel, 'device_caches', caches)
+    monkeypatch.setattr(launches, '_kept', {})
+    monkeypatch.setattr(features, 'RELAUNCHES', relaunches)
+    monkeypatch.setattr(backend, 'INTERPRETING', True)  # which CPU tensors are let through for
+    monkeypatch.setattr(self_test, 'require', lambda pred: None)
+    monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
+    call = launches.Launch.__call__
+
+    def announced(self, tensors, *changing):
+        driver.tensors = tensors
+        call(self, tensors, *changing)
+
+    monkeypatch.setattr(launches.Launch, '__call__', announced)
+    return driver

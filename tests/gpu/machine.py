@@ -1,0 +1,272 @@
+"""A GPU in software: it runs the PTX that Triton compiles, a lane of NumPy arrays a thread, many blocks at once.
+
+The lowest program counter among the unfinished lanes steps first, so that branches meet again. What a GPU does not promise
+is refused: see memory.py; a barrier that not all threads of a block are at; a shuffle from a thread that is elsewhere.
+"""
+
+import functools
+import re
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from gpu.instructions import UNSIGNED, WIDTHS, UnknownInstruction, given, meaning, taken
+from gpu.memory import Fault, Global, Shared
+
+LANES = 2**14  # blocks at once have about as many threads
+STATEMENT = re.compile(r'\s*(?:([{}])|([$\w]+):|([^\s{};][^;]*);)')
+OPERAND = re.compile(r'\{[^}]*\}|\[[^\]]*\]|[^\s,]+')
+GUARDED = re.compile(r'(?:@(!?)(%?\w+)\s+)?([\w.:]+)\s*(.*)', re.DOTALL)
+SPECIAL = re.compile(r'%(n?tid|n?ctaid)\.([xyz])$|%laneid$')
+
+
+class Register(NamedTuple):
+    slot: int
+
+
+class Address(NamedTuple):
+    base: Any
+    offset: int
+
+
+class Instruction(NamedTuple):
+    opcode: str
+    operands: list
+    guard: Register | None
+    negated: bool
+    text: str
+
+
+class Module:
+    """The one kernel of a PTX text.
+
+    Attributes:
+        parameters: offset and type by name.
+        widths: of the registers.
+        code, labels: the instructions, and the index of the first behind each label.
+        reached, withheld: the indices of those that ran, and that a predicate kept from some of the lanes that were there.
+    """
+
+    def __init__(self, text: str):
+        text = re.sub(r'//[^\n]*|^\s*\.(loc|file|pragma)\b[^\n]*', '', text, flags=re.MULTILINE)
+        self.name, parameters = re.search(r'\.entry\s+(\w+)\s*\((.*?)\)', text, re.DOTALL).groups()
+        self.threads = int(re.search(r'\.reqntid\s+(\d+)', text)[1])
+        self.parameters, self.types, offset = {}, [], 0
+        for kind, name in re.findall(r'\.param\s+\.(\w+)[^,]*?(\w+)\s*(?:,|$)', parameters.strip()):
+            offset = -(-offset // WIDTHS[kind]) * WIDTHS[kind]
+            self.parameters[name] = (offset, kind)
+            self.types.append(kind)
+            offset += WIDTHS[kind]
+        self.symbols = set(re.findall(r'\.shared\b[^;]*?(\w+)\[\d*\];', text))
+        self.widths: list[str] = []
+        self.reached, self.withheld = set(), set()
+        self.code: list[Instruction] = []
+        self.labels: dict[str, int] = {}
+        self._scopes: list[dict[str, Register]] = []
+        body = text[re.search(r'\.entry[^{]*', text).end() :]
+        for match in STATEMENT.finditer(body):
+            self._statement(*match.groups())
+            if not self._scopes:
+                break
+        self.steps = [_step(self, instruction) for instruction in self.code]
+
+    def _statement(self, brace: str | None, label: str | None, statement: str | None) -> None:
+        if brace == '{':
+            self._scopes.append({})
+        elif brace == '}':
+            self._scopes.pop()
+        elif label is not None:
+            self.labels[label] = len(self.code)
+        elif statement.startswith('.reg'):
+            kind, names = re.match(r'\.reg\s+\.(\w+)\s+(.*)', statement, re.DOTALL).groups()
+            for name in re.split(r'\s*,\s*', names.strip()):
+                some = re.fullmatch(r'(\S+)<(\d+)>', name)
+                for each in [f'{some[1]}{i}' for i in range(int(some[2]))] if some else [name]:
+                    self._scopes[-1][each] = Register(len(self.widths))
+                    self.widths.append(kind)
+        else:
+            words = ' '.join(statement.split())
+            match = GUARDED.fullmatch(words)
+            if match is None:
+                raise Fault(f'{self.name}: unknown instruction: {words}')
+            negated, guard, opcode, rest = match.groups()
+            operands = [self._operand(each) for each in OPERAND.findall(rest)]
+            self.code.append(Instruction(opcode, operands, guard and self._operand(guard), negated == '!', words))
+
+    def _operand(self, word: str):
+        """A register, a list of operands, an address, or a word: a number, a label, or a name."""
+        for scope in reversed(self._scopes):
+            if word in scope:
+                return scope[word]
+        if word[0] == '{':
+            return [self._operand(each) for each in re.split(r'\s*,\s*', word[1:-1].strip())]
+        if word[0] == '[':
+            base, _, offset = word[1:-1].replace(' ', '').partition('+')
+            return Address(self._operand(base), int(offset or 0))
+        if '|' in word:
+            return [self._operand(each) for each in word.split('|')]
+        return word
+
+
+module = functools.lru_cache(maxsize=None)(Module)
+
+
+class State:
+    """Some blocks of a launch: registers (one entry where all lanes agree), memories, and which lanes are where."""
+
+    def __init__(self, kernel: Module, memory: Global, arguments: bytes, grid, first: int, blocks: int, shared: int):
+        self.kernel, self.memory, self.arguments, self.grid = kernel, memory, arguments, grid
+        self.threads, self.lanes = kernel.threads, blocks * kernel.threads
+        self.registers: list[np.ndarray | None] = [None] * len(kernel.widths)
+        self.thread = np.tile(np.arange(self.threads), blocks)
+        self.block = np.repeat(np.arange(blocks), self.threads)
+        self.number, self.warp = self.block + first, self.thread // 32
+        self.shared = Shared(blocks, shared)
+        self.unfinished = np.ones(self.lanes, bool)
+        self.waiting = {0: self.unfinished.copy()}
+
+    def special(self, word: str) -> np.ndarray:
+        if word == '%laneid':
+            return (self.thread % 32).astype(np.uint32)
+        name, axis = word[1:].split('.')
+        x, y, _ = self.grid
+        numbers = {
+            'tid': {'x': self.thread}, 'ntid': {'x': self.threads}, 'nctaid': dict(zip('xyz', self.grid, strict=True)),
+            'ctaid': {'x': self.number % x, 'y': self.number // x % y, 'z': self.number // (x * y)},
+        }  # fmt: skip
+        return np.atleast_1d(numbers[name].get(axis, name[0] == 'n')).astype(np.uint32)
+
+    def read(self, operand, kind: str) -> np.ndarray:
+        if isinstance(operand, Register):
+            bits = self.registers[operand.slot]
+            if bits is None:
+                raise Fault('a register is read that nothing was written to')
+            return taken(bits, kind)
+        if isinstance(operand, str) and SPECIAL.match(operand):
+            return taken(self.special(operand), kind)
+        return taken(_constant(self.kernel, operand, kind), kind)
+
+    def write(self, operand, bits: np.ndarray, mask: np.ndarray | None) -> None:
+        if operand == '_':
+            return
+        width = self.kernel.widths[operand.slot]
+        if width != 'pred':
+            bits = bits.astype(UNSIGNED[WIDTHS[width]], copy=False)
+        if mask is not None:
+            old = self.registers[operand.slot]
+            poison = np.array([~np.array(0, bits.dtype)])  # NaN, or far from every tensor
+            bits = np.where(mask, bits, poison if old is None else old)
+        self.registers[operand.slot] = bits
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(values, (self.lanes, *values.shape[1:]))
+
+    def run(self) -> None:
+        code, steps = self.kernel.code, self.kernel.steps
+        while self.waiting:
+            at = min(self.waiting)
+            here = self.waiting.pop(at)
+            until = min(self.waiting, default=len(code))
+            mask = None if here.all() else here
+            while at < until:
+                instruction, guarded = code[at], mask
+                try:
+                    if instruction.guard is not None:
+                        guard = self.spread(self.read(instruction.guard, 'pred') ^ instruction.negated)
+                        guarded = guard & here
+                        if (guarded != here).any():
+                            self.kernel.withheld.add(at)
+                        guarded = None if guarded.all() else guarded
+                    at += 1
+                    if guarded is None or guarded.any():
+                        self.kernel.reached.add(at - 1)
+                        target = steps[at - 1](self, guarded)
+                        if target is not None:  # a branch, or the end
+                            gone = here if guarded is None else guarded
+                            if target >= 0:
+                                self.wait(target, gone)
+                            else:
+                                self.unfinished &= ~gone
+                            here = here & ~gone
+                            break
+                except Fault as fault:
+                    raise Fault(f'{self.kernel.name}: {instruction.text}: {fault}') from None
+            if here.any():
+                self.wait(at, here)
+
+    def wait(self, at: int, lanes: np.ndarray) -> None:
+        self.waiting[at] = self.waiting[at] | lanes if at in self.waiting else lanes
+
+
+def launch(text: str, grid: tuple[int, int, int], arguments: list, regions: list, shared: int = 0) -> None:
+    """Runs a kernel.
+
+    Args:
+        text: PTX.
+        grid: the numbers of blocks.
+        arguments: numbers and addresses, one for each parameter of the kernel.
+        regions: the memory that it may reach.
+        shared: how many bytes a block shares.
+    """
+    kernel, packed = module(text), b''
+    for kind, value in zip(kernel.types, arguments, strict=True):
+        packed += b'\0' * (-len(packed) % WIDTHS[kind])
+        packed += (
+            struct.pack('<f', value)
+            if kind == 'f32'
+            else (int(value) % 2 ** (8 * WIDTHS[kind])).to_bytes(WIDTHS[kind], 'little')
+        )
+    blocks, at_once = grid[0] * grid[1] * grid[2], max(LANES // kernel.threads, 1)
+    memory = Global(regions)
+    with np.errstate(all='ignore'):
+        for first in range(0, blocks, at_once):
+            State(kernel, memory, packed, grid, first, min(at_once, blocks - first), shared).run()
+
+
+@functools.lru_cache(maxsize=2**16)
+def _number(word: str, kind: str) -> np.ndarray:
+    if word.startswith('0f'):
+        bits = int(word[2:], 16)
+    else:
+        bits = int(word.rstrip('U'), 0)
+    return (
+        np.array([bool(bits)]) if kind == 'pred' else np.array([bits % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])
+    )
+
+
+def _constant(kernel: Module, operand, kind: str) -> np.ndarray:
+    if operand in kernel.symbols:
+        return np.array([Shared.BASE], UNSIGNED[WIDTHS[kind]])
+    try:
+        return _number(operand, kind)
+    except (ValueError, AttributeError, TypeError):
+        raise Fault(f'unknown operand {operand}') from None
+
+
+def _step(kernel: Module, instruction: Instruction):
+    """The function of the state and a mask (None for all lanes) that an instruction stands for."""
+    from gpu import transfers
+
+    name, _, rest = instruction.opcode.partition('.')
+    special = transfers.OPERATIONS.get(name)
+    try:
+        if special is not None:
+            return special(kernel, instruction, rest.split('.') if rest else [])
+        function, result, kinds = meaning(instruction.opcode)
+        target, *sources = instruction.operands
+        if len(kinds) == 2 and len(sources) == 3 and name in ('min', 'max'):
+            kinds, two = (*kinds, kinds[0]), function
+            function = lambda a, b, c: two(two(a, b), c)  # noqa: E731
+        operands = list(zip(sources, kinds, strict=True))
+    except (UnknownInstruction, KeyError, ValueError):
+        raise Fault(f'{kernel.name}: unknown instruction: {instruction.text}') from None
+
+    def step(state: State, mask) -> None:
+        values = function(*[state.read(operand, kind) for operand, kind in operands])
+        if isinstance(target, list):  # a predicate for each of a pair
+            for i, each in enumerate(target):
+                state.write(each, values[:, i], mask)
+        else:
+            state.write(target, given(values, result), mask)
+
+    return step

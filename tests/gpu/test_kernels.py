@@ -1,0 +1,201 @@
+"""Values and gradients of the compiled kernels, run in software through Triton's own JIT, against the float64 oracle."""
+
+import importlib.util
+
+import pytest
+import test_functional
+import test_hardware_errors
+import test_softmax_focal
+import test_variants
+import torch
+from test_variants import ELEMENTWISE, labels, parameters_of, predictions, target_of
+
+from focal_plugin import backend, functional, use_backend
+
+pytestmark = pytest.mark.skipif(
+    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
+    reason='needs the compiler of Triton, and no GPU',
+)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SOME = (*DTYPES[:2], pytest.param(torch.float16, marks=pytest.mark.slow))  # bfloat16 stands for both halves
+ROWS = 150  # no tile divides it
+
+
+@pytest.fixture(params=(90, 80), ids=('sm_90', 'sm_80'))
+def driver(request, monkeypatch):
+    """The launches of a test, in a stand-in for a GPU."""
+    from gpu.driver import install
+
+    with use_backend('triton'):
+        yield install(monkeypatch, request.param)
+
+
+only_90 = pytest.mark.parametrize('driver', (90,), indirect=True, ids=('sm_90',))
+slow_80 = pytest.mark.parametrize(
+    'driver', (90, pytest.param(80, marks=pytest.mark.slow)), indirect=True, ids=('sm_90', 'sm_80')
+)
+
+
+def focal(pred, target, weight=None, **arguments):
+    return test_functional.check('cpu', pred, target, weight, **arguments)
+
+
+def dense(*shape):
+    return torch.rand(shape, generator=test_variants.generator(5))
+
+
+def rand(*shape):
+    return torch.rand(shape, generator=test_variants.generator(3)) + 0.5
+
+
+@slow_80
+@pytest.mark.parametrize('form', ('labels', 'dense'))
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('classes', (1, 3, 7, 8, 80, 365, pytest.param(1203, marks=pytest.mark.slow)))
+def test_focal(driver, classes, dtype, form):
+    rows = 40 if classes > 100 else ROWS
+    target = labels(rows, classes=classes) if form == 'labels' else dense(rows, classes)
+    focal(predictions(rows, classes).to(dtype), target)
+    assert len(driver.launches) == 3  # parts of the sum, the sum, the gradient
+
+
+@slow_80
+@pytest.mark.parametrize('reduction', ('none', 'sum'))
+@pytest.mark.parametrize('dtype', SOME, ids=str)
+@pytest.mark.parametrize('classes', (3, 80, 365))
+def test_reductions(driver, classes, dtype, reduction):
+    focal(predictions(40, classes).to(dtype), labels(40, classes=classes), reduction=reduction)
+
+
+MAPS = {'odd sizes': (13, 21), 'a multiple of 2': (6, 9), 'a multiple of 8': (4, 10), 'a multiple of 16': (8, 12)}
+
+
+@slow_80
+@pytest.mark.parametrize('size', MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize('dtype', SOME, ids=str)
+def test_maps(driver, size, dtype):
+    """One map, and one of several anchors a place, as RetinaNet's."""
+    height, width = size
+    view = predictions(2, 80, height, width).to(dtype).permute(0, 2, 3, 1)
+    _, grad = focal(view, labels(2, height, width, classes=80))
+    assert grad.stride() == view.stride()
+    anchors = predictions(2, 3 * 8, height, width).to(dtype).view(2, 3, 8, height, width).permute(0, 3, 4, 1, 2)
+    focal(anchors, labels(2, height, width, 3, classes=8))
+
+
+VIEWS = {
+    'a storage offset of one element': lambda: predictions(ROWS * 80 + 1)[1:].view(ROWS, 80),
+    'an offset, three classes': lambda: predictions(ROWS * 3 + 1)[1:].view(ROWS, 3),
+    'a slice of rows and classes': lambda: predictions(70, 86)[1:-2, 3:-3],
+    'transposed': lambda: predictions(80, 70).t(),
+}
+
+
+@slow_80
+@pytest.mark.parametrize('make', VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
+def test_views(driver, make, dtype):
+    whole = make()
+    pred = torch.as_strided(whole._base.to(dtype), whole.shape, whole.stride(), whole.storage_offset())
+    assert pred.storage_offset() == whole.storage_offset()
+    leaf = pred.detach().requires_grad_()
+    target = labels(len(pred), classes=pred.size(1))
+    focal(pred, target)
+    functional.sigmoid_focal_loss(leaf, target, reduction='none').sum().backward()  # read where it lies, not copied
+
+
+EXTRAS = {
+    'a weight a row': lambda n, c: dict(weight=rand(n)),
+    'a weight an element': lambda n, c: dict(weight=rand(n, c)),
+    'a weight a row of dense targets': lambda n, c: dict(weight=rand(n), target=dense(n, c)),
+    'avg_factor, a tensor': lambda n, c: dict(avg_factor=torch.tensor([13.5])),
+    'avg_factor, a number': lambda n, c: dict(avg_factor=7),
+    'ignored rows': lambda n, c: dict(ignore_index=2, weight=rand(n)),
+    'an alpha a class': lambda n, c: dict(alpha=rand(c) / 2),
+    'another exponent': lambda n, c: dict(gamma=1.5),
+    'probabilities': lambda n, c: dict(pred=dense(n, c), activated=True),
+}
+
+
+@slow_80
+@pytest.mark.parametrize('extra', EXTRAS.values(), ids=EXTRAS)
+@pytest.mark.parametrize('classes', (3, 80))
+def test_other_arguments(driver, extra, classes):
+    arguments = dict(pred=predictions(40, classes), target=labels(40, classes=classes)) | extra(40, classes)
+    focal(**arguments)
+    if 'avg_factor' not in arguments:
+        focal(**arguments, reduction='none')
+
+
+@pytest.mark.parametrize('reduction', ('none', 'sum'))
+@slow_80
+@pytest.mark.parametrize('dtype', SOME, ids=str)
+@pytest.mark.parametrize('classes', (3, 21, 80))
+def test_softmax(driver, classes, dtype, reduction):
+    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(40, classes, dtype=dtype), reduction=reduction)
+
+
+@slow_80
+@pytest.mark.parametrize(
+    'classes, reduction',
+    ((3, 'sum'), (80, 'none'), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, 'none'), (80, 'sum')))),
+)
+@pytest.mark.parametrize('name', ELEMENTWISE)
+def test_variants_of_halves(driver, name, classes, reduction):
+    """In the form of target that heads hand over most."""
+    pred = predictions(40, classes).bfloat16()
+    arguments = dict(reduction=reduction) | parameters_of(name, classes)
+    test_variants.check(name, 'cpu', pred, target_of(name, (40, classes)), rand(40), **arguments)
+
+
+@only_90
+@pytest.mark.parametrize('capacity', (True, False), ids=('again', 'by the JIT'))
+def test_a_second_launch_gives_the_same(monkeypatch, driver, capacity):
+    from focal_plugin.kernels.triton import features
+
+    monkeypatch.setattr(features, 'RELAUNCHES', capacity)
+    pred, target = predictions(40, 80), labels(40, classes=80)
+    first, second = focal(pred, target), focal(pred, target)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@slow_80
+def test_masks_by_channel(driver):
+    test_mask_focal = pytest.importorskip('test_mask_focal', exc_type=ImportError)  # mmdet's registry
+    for shape in ((5, 7, 28, 28), (2, 2, 120, 131), (6, 4, 1, 1)):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, 'cpu', shape, layout)
+
+
+@slow_80
+def test_statistics_that_are_gathered(driver):
+    import test_equalized_focal
+
+    test_equalized_focal.test_iterations_follow_the_definition(None, 'cpu')
+
+
+@slow_80
+def test_the_self_test_passes(driver):
+    from focal_plugin.kernels.triton import self_test
+
+    assert self_test._verdict(torch.device('cpu')) is None
+    driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
+    assert 'is off by' in str(self_test._verdict(torch.device('cpu')))
+
+
+@only_90
+@pytest.mark.parametrize('signs', test_hardware_errors.SIGNS.values(), ids=test_hardware_errors.SIGNS)
+@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
+def test_errors_of_approximate_instructions(monkeypatch, driver, dtype, signs):
+    """Each at its bound: as negatives and as positives, a sum, and a softmax."""
+    from gpu import instructions
+
+    bounds = dict(zip(('ex2', 'lg2', 'rcp'), test_hardware_errors.BOUNDS.values(), strict=True))
+    errors = {name: sign * bound for (name, bound), sign in zip(bounds.items(), signs, strict=True)}
+    for name, error in (errors | {'div': signs[-1] * test_hardware_errors.DIVISION}).items():
+        monkeypatch.setitem(instructions.ERRORS, name, error)
+    pred, place = test_hardware_errors.alone(dtype)
+    for target in (torch.full_like(place, test_hardware_errors.WIDTH), place):
+        focal(pred, target, reduction='none')
+    focal(predictions(40, 80).to(dtype), labels(40, classes=80), reduction='sum')
+    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(40, 21, dtype=dtype), reduction='none')
