@@ -103,9 +103,10 @@ def test_a_thread_has_two_logits_at_least(rows, classes):
     assert layout.block_rows * layout.block_classes >= 2 * 32 * layout.warps
 
 
+@pytest.mark.parametrize('is_current', (False, True), ids=('another is', 'it is already'))
 @pytest.mark.parametrize('device', ('cuda:1', 'xpu:0'))
-def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device):
-    """For the self-test too: Triton launches on the current one."""
+def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device, is_current):
+    """For the self-test too: Triton launches on the current one. Where it is, nothing is changed."""
     current, seen = ['another'], []
 
     @contextlib.contextmanager
@@ -115,11 +116,13 @@ def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device):
         current.pop()
 
     note = lambda *args: seen.append(current[-1])  # noqa: E731
-    monkeypatch.setattr(getattr(torch, torch.device(device).type), 'device', make_current)
+    gpus = getattr(torch, torch.device(device).type)
+    monkeypatch.setattr(gpus, 'device', make_current)
+    monkeypatch.setattr(gpus, 'current_device', lambda: torch.device(device).index + is_current - 1)
     monkeypatch.setattr(library, '_imported', lambda name: SimpleNamespace(require=note, backward=note))
     problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)), spec=SPECS['focal'])
     library._run('triton', 'backward', problem, 'upstream')
-    assert seen == [device, device] and current == ['another']
+    assert seen == ['another' if is_current else device] * 2 and current == ['another']
 
 
 def inputs(classes: int, device: str = 'cuda'):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
 
-# (elements, warps) of a program, the fastest on an H100: with 8 elements or fewer a thread, many programs wait for memory at
-# once; in a flat sum, what is found once a row costs less the more places of a row a thread has.
+# (elements, warps) of a program, the fastest on an H100: with 8 elements or fewer a thread, many wait for memory at once;
+# in a flat sum, what is found once a row costs less the more places of a row a thread has.
 DENSE, SUMMED, SUMMED_FLAT = (1024, 4), (512, 2), (2048, 4)
 STORED, STORED_MAP, STORED_FLAT, STORED_FEW = (512, 4), (512, 2), (1024, 4), (512, 4)
 GATHERED = 2048, 4  # statistics: each program writes two numbers a class
@@ -123,7 +123,7 @@ def _program(
     """(elements, warps) of a program."""
     if not labels:
         return DENSE
-    if statistics:
+    if statistics or LANES != 32:  # AMD's have not been measured
         return GATHERED
     if not stores:
         return SUMMED_FLAT if flat else SUMMED
@@ -207,7 +207,7 @@ def layout_of(
     in_order = in_order and problem.channel is None
     stores = out is not None and not by_row
     # What is one a class, a tile has once for all of its rows.
-    by_place = stores and problem.table is None and not statistics
+    by_place = stores and problem.table is None and not statistics and LANES == 32
     # A thread to a row: of more rows, most tiles would have a positive.
     narrow = in_order and labels and 1 < size < 8 and not by_place
     flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or by_place)
