@@ -1,11 +1,11 @@
 """Launches that pass Triton's JIT by hand the kernel what the JIT would, seen through a stand-in for a GPU's driver."""
 
-import collections
 import importlib.util
 import itertools
 
 import pytest
 import torch
+from gpu.driver import StandIn, binders, take_for_a_gpu
 
 from focal_plugin import backend, functional
 
@@ -15,11 +15,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Driver:
-    """Of a GPU that is not there: kernels are compiled and loaded, and what they are launched with is noted."""
+class Driver(StandIn):
+    """Kernels are compiled and loaded, and what they are launched with is noted."""
 
     def __init__(self):
-        self.launches, self.loaded, self.utils = [], itertools.count(1), self
+        super().__init__(90)
+        self.launches, self.loaded = [], itertools.count(1)
 
     def launcher_cls(self, source, metadata):
         return lambda x, y, z, stream, function, *rest: self.launches.append((function, (x, y, z), rest[4:]))
@@ -27,39 +28,12 @@ class Driver:
     def load_binary(self, name, binary, shared, device):
         return 0, next(self.loaded), 32, 0, 1024
 
-    def get_device_properties(self, device):
-        return {'max_shared_mem': 232448}
-
-    def get_current_target(self):
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget('cuda', 90, 32)
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
 
 @pytest.fixture
 def launches(monkeypatch) -> list[tuple]:
     """(the loaded kernel, the grid, the kernel's arguments) of each launch, CPU tensors taken for a GPU's."""
-    import triton
-
-    from focal_plugin.kernels import checks
-    from focal_plugin.kernels.triton import elementwise, features, flat, rowwise, self_test, sums
-    from focal_plugin.kernels.triton import launches as module
-
     driver = Driver()
-    monkeypatch.setattr(triton.runtime.driver, '_active', driver)
-    for kernel in (elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel):
-        monkeypatch.setattr(kernel, 'device_caches', collections.defaultdict(kernel.create_binder))
-    monkeypatch.setattr(module, '_kept', {})
-    monkeypatch.setattr(features, 'RELAUNCHES', True)
-    monkeypatch.setattr(backend, 'INTERPRETING', True)  # which CPU tensors are let through for
-    monkeypatch.setattr(self_test, 'require', lambda pred: None)
-    monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
+    take_for_a_gpu(monkeypatch, driver, binders(), relaunches=True)
     return driver.launches
 
 

@@ -202,7 +202,7 @@ def variants(rows: list[Row]) -> str:
         for row in rows_here:
             ours, focal, theirs = (float(row[f'{of}_ms'] or 'nan') for of in ('both', 'focal', 'mmdet'))
             against = [row['mmdet_ms'], f'{theirs / ours:.1f} x'] if row['mmdet_ms'] else ['-', '-']
-            work = [row.get('gpu_ms', ''), row.get('mmdet_gpu_ms') or '-'] * on_gpu
+            by_gpu = [row.get('gpu_ms', ''), row.get('mmdet_gpu_ms') or '-'] * on_gpu
             lines.append(
                 [
                     row['variant'],
@@ -211,7 +211,7 @@ def variants(rows: list[Row]) -> str:
                     f'{ours / focal:.2f}',
                     *against,
                     row['extra_memory'],
-                    *work,
+                    *by_gpu,
                 ]
             )
         parts += [f'Measured on {machine}, {label(shape)} float32:', markdown(header, lines)]

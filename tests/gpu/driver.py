@@ -14,7 +14,28 @@ from focal_plugin import backend
 OUTPUTS = ('out_ptr', 'statistics_ptr')
 
 
-class Driver:
+class StandIn:
+    """What Triton asks of a driver, of a GPU that is not there."""
+
+    def __init__(self, capability: int):
+        self.capability, self.utils = capability, self
+
+    def get_device_properties(self, device):
+        return {'max_shared_mem': 232448 if self.capability == 90 else 166912}
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget('cuda', self.capability, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+class Driver(StandIn):
     """Compiles for a compute capability and loads PTX, as the stage that would assemble it is left out.
 
     Attributes:
@@ -23,7 +44,8 @@ class Driver:
     """
 
     def __init__(self, capability: int):
-        self.capability, self.utils, self.launches, self.tensors = capability, self, [], ()
+        super().__init__(capability)
+        self.launches, self.tensors = [], ()
         self.edit = lambda text: text
         self._loaded, self._handles, self._written = {}, itertools.count(1), {}
 
@@ -60,20 +82,6 @@ class Driver:
         self._loaded[handle] = binary.decode(), shared
         return None, handle, 32, 0, 1024  # no module that would have to be unloaded
 
-    def get_device_properties(self, device):
-        return {'max_shared_mem': 232448 if self.capability == 90 else 166912}
-
-    def get_current_target(self):
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget('cuda', self.capability, 32)
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
 
 def unassembled(*stages):
     """Triton's hook into its compiler: PTX stays PTX. Without arguments it gives what kernels compiled so are kept under."""
@@ -86,29 +94,48 @@ _drivers: dict[int, Driver] = {}
 _caches: dict[int, list] = {}
 
 
-def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
-    """Has our package's own functions run in the machine, CPU tensors taken for a GPU's."""
+def kernels() -> tuple:
+    from focal_plugin.kernels.triton import elementwise, flat, rowwise, sums
+
+    return elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
+
+
+def binders() -> list:
+    """What Triton's JIT keeps for each kernel, nothing compiled yet."""
+    return [collections.defaultdict(kernel.create_binder) for kernel in kernels()]
+
+
+def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool) -> None:
+    """Has our package's own functions launch through a driver, CPU tensors taken for a GPU's."""
     import triton
 
     from focal_plugin.kernels import checks
-    from focal_plugin.kernels.triton import elementwise, features, flat, launches, rowwise, self_test, sums
+    from focal_plugin.kernels.triton import features, launches, self_test
 
-    if not hasattr(triton, 'knobs') or not hasattr(triton.knobs.runtime, 'add_stages_inspection_hook'):
-        pytest.skip('this Triton has no hook into its compiler')
-    driver = _drivers.setdefault(capability, Driver(capability))
-    driver.launches, driver._written, driver.edit = [], {}, lambda text: text
-    kernels = elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
-    if capability not in _caches:  # compiled once for all tests
-        _caches[capability] = [collections.defaultdict(kernel.create_binder) for kernel in kernels]
-    monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
     monkeypatch.setattr(triton.runtime.driver, '_active', driver)
-    for kernel, caches in zip(kernels, _caches[capability], strict=True):
-        monkeypatch.setattr(kernel, 'device_caches', caches)
+    for kernel, cache in zip(kernels(), caches, strict=True):
+        monkeypatch.setattr(kernel, 'device_caches', cache)
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(features, 'RELAUNCHES', relaunches)
     monkeypatch.setattr(backend, 'INTERPRETING', True)  # which CPU tensors are let through for
     monkeypatch.setattr(self_test, 'require', lambda pred: None)
     monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
+
+
+def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
+    """Has our package's own functions run in the machine."""
+    import triton
+
+    from focal_plugin.kernels.triton import launches
+
+    if not hasattr(triton, 'knobs') or not hasattr(triton.knobs.runtime, 'add_stages_inspection_hook'):
+        pytest.skip('this Triton has no hook into its compiler')
+    driver = _drivers.setdefault(capability, Driver(capability))
+    driver.launches, driver._written, driver.edit = [], {}, lambda text: text
+    if capability not in _caches:  # compiled once for all tests
+        _caches[capability] = binders()
+    monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
+    take_for_a_gpu(monkeypatch, driver, _caches[capability], relaunches)
     call = launches.Launch.__call__
 
     def announced(self, tensors, *changing):
