@@ -283,8 +283,7 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
     if pred.numel() == 0:
         return out.zero_()
     gathers = statistics is not None
-    key = launches.key_of(problem, upstream, gathers)
-    like = launches.kept(key, lambda: launch_of(problem, out, upstream, gathers))
+    like = launches.like(problem, upstream, lambda: launch_of(problem, out, upstream, gathers), gathers)
     if like is None:
         return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
     if by_row and like.layout.splits > 1:
@@ -307,8 +306,7 @@ def forward(problem: Problem) -> Tensor:
     result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
     if pred.numel() == 0:
         return result.zero_()
-    key = launches.key_of(problem, None, False)
-    like = launches.kept(key, lambda: launch_of(problem))
+    like = launches.like(problem, None, lambda: launch_of(problem))
     if like is None:
         return forward(contiguous(problem))
     partial = pred.new_empty(like.layout.programs * like.layout.splits, dtype=torch.float32)

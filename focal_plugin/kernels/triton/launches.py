@@ -64,8 +64,11 @@ def kept(key: Hashable, make: Callable[[], Launch | None]) -> Launch | None:
     return _kept[key]
 
 
-def key_of(problem: Problem, upstream: Tensor | None, gathers: bool) -> tuple:
-    """What the launch of a problem depends on; what it writes is allocated anew, and so lies alike."""
-    operands = (*problem[:7], upstream)
+def like(
+    problem: Problem, upstream: Tensor | None, make: Callable[[], Launch | None], gathers: bool = False
+) -> Launch | None:
+    """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
     numbers = (*problem.parameters, problem.activated, problem.ignore_index)
-    return (problem.spec.name, problem.output, gathers, problem.pred.device, *numbers, *map(described, operands))
+    operands = map(described, (*problem[:7], upstream))
+    key = (problem.spec.name, problem.output, gathers, problem.pred.device, *numbers, *operands)
+    return kept(key, make)

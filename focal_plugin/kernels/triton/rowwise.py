@@ -253,8 +253,7 @@ def forward(problem: Problem) -> Tensor:
         result = pred.new_empty(pred.shape[:-1])
     if pred.numel() == 0:
         return result.zero_()
-    key = launches.key_of(problem, None, False)
-    like = launches.kept(key, lambda: _launch_of(problem, None if reduce else result, None))
+    like = launches.like(problem, None, lambda: _launch_of(problem, None if reduce else result, None))
     if like is None:
         return forward(contiguous(problem))
     if not reduce:
@@ -270,8 +269,7 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
     out = torch.empty_like(problem.pred)
     if out.numel() == 0:
         return out
-    key = launches.key_of(problem, upstream, False)
-    like = launches.kept(key, lambda: _launch_of(problem, out, upstream))
+    like = launches.like(problem, upstream, lambda: _launch_of(problem, out, upstream))
     if like is None:
         return backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous())
     _launch(problem, like, out, upstream)
