@@ -19,6 +19,8 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, re
 # What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more
 # than those of 2048, and an H100 is faster with them.
 LIMITS = {('fwd', 'bf16'): (23, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
+# The share of the memory's speed that is enough where half the bytes leave half the time for the arithmetic.
+HALF_TYPES_SHARE = 0.8
 
 
 @pytest.fixture(scope='module')
@@ -121,7 +123,7 @@ def test_the_committed_report_has_every_kernel():
 
 
 def test_the_committed_report_is_at_the_roofline():
-    """Focal, quality focal and varifocal on A100 and H100: 95 % of the memory's speed, a bf16 forward 80 %."""
+    """Focal, quality focal and varifocal on A100 and H100: 95 % of the memory's speed, a bf16 forward HALF_TYPES_SHARE."""
     rows = [
         row
         for row in committed()
@@ -132,20 +134,24 @@ def test_the_committed_report_is_at_the_roofline():
     ]
     assert len(rows) == 3 * 2 * 2 * 3
     for row in rows:
-        share = 0.8 if (row['kernel'][-3:], row['dtype']) == ('fwd', 'bf16') else 0.95
+        share = HALF_TYPES_SHARE if (row['kernel'][-3:], row['dtype']) == ('fwd', 'bf16') else 0.95
         assert float(row['predicted share of the memory roofline']) >= share, row
 
 
 def test_odd_numbers_of_classes_in_the_committed_report():
-    """At most 1.7 times the slots of 80 classes, but where memory is most of it: 3 classes share a row's bytes."""
+    """At most 1.7 times the slots of 80 classes, but where memory is as much the limit as 80 classes have to reach.
+
+    The bytes of a row's label are shared by 3 logits instead of 80, so there is more time to compute in.
+    """
     rows = [row for row in committed() if row['arch'] == 'sm_90' and row['kernel'][:-4] in SPECS]
     slots = {(row['kernel'], row['dtype'], row['classes']): float(row['predicted slots/logit']) for row in rows}
     odd = [row for row in rows if row['classes'] != '80']
     assert len(odd) == 3 * len(rows) / 4
     for row in odd:
         ratio = float(row['predicted slots/logit']) / slots[row['kernel'], row['dtype'], '80']
+        share = 0.95 if row['dtype'] == 'fp32' else HALF_TYPES_SHARE
         assert round(ratio, 2) <= 1.7 or (
-            row['classes'] == '3' and float(row['predicted share of the memory roofline']) >= 0.85
+            row['classes'] == '3' and float(row['predicted share of the memory roofline']) >= share
         ), row
 
 
