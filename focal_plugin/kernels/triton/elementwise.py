@@ -36,14 +36,14 @@ def elementwise_kernel(
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
     STATISTICS: tl.constexpr, DIMS: tl.constexpr, INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, NARROW: tl.constexpr, HAS_CHANNEL: tl.constexpr,
+    BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, NARROW: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Values of a block, or gradients of an OUTPUT: one value an 'element', the sum of each 'row', or the 'sum' of all,
     of which each program writes its part.
 
     WEIGHT is 'none', 'row' or 'element'. STATISTICS: sums of the absolute gradients of positives and of negatives before
-    the upstream gradient, class by class: (2, C) a program. The program's tile is BLOCK_R rows by `span` blocks of BLOCK_C
-    classes, and a second dimension of programs has the other blocks; NARROW, if not 0: by so many classes, which is C.
+    the upstream gradient, class by class: (2, C) a program. The program's tile is BLOCK_R rows by all classes, BLOCK_C at a
+    time; NARROW, if not 0: by so many, which is C; SPLIT: by `span` blocks, and a second dimension of programs has the rest.
     HAS_CHANNEL: each row's logits and gradients begin at a channel of its own.
     """
     HARD: tl.constexpr = LABELS and not HAS_SCORE
@@ -126,18 +126,16 @@ def elementwise_kernel(
                 if WEIGHT == 'element':
                     own_weight = tl.load(weight_ptr + (w_row + label.to(tl.int64) * w_sc), mask=has_positive, other=0.0)
                     own = prim.times(own_weight.to(tl.float32), own)
-                is_first = tl.arange(0, BLOCK_C)[None, :] + tl.program_id(1) == 0
+                is_first = tl.arange(0, BLOCK_C)[None, :] == 0
+                if SPLIT:
+                    is_first = is_first & (tl.program_id(1) == 0)
                 total = tl.where(is_first & has_positive, own, 0.0)
 
     # 4. classes, BLOCK_C at a time
-    if NARROW > 0:
-        first_class: tl.constexpr = 0
-        last_class: tl.constexpr = NARROW
-    else:
-        first_class = tl.program_id(1) * span * BLOCK_C
-        last_class = tl.minimum(first_class + span * BLOCK_C, C)
-    for c in (tl.static_range if NARROW > 0 else tl.range)(first_class, last_class, BLOCK_C):
-        col = c + tl.arange(0, BLOCK_C)[None, :]
+    first_class = tl.program_id(1) * span * BLOCK_C if SPLIT else 0
+    classes = NARROW if NARROW > 0 else span * BLOCK_C if SPLIT else C
+    for c in (tl.static_range if NARROW > 0 else tl.range)(0, classes, BLOCK_C):
+        col = first_class + c + tl.arange(0, BLOCK_C)[None, :]
         mask = row_mask & (col < C) if MASK_C else row_mask
         read_mask = readable & (col < C) if MASK_C else readable
         x = tl.load(x_ptr + (x_row + col.to(tl.int64) * x_sc), mask=read_mask, other=0.0)
@@ -169,8 +167,9 @@ def elementwise_kernel(
             result = row_factor * result if GRADIENT else prim.times(row_factor, result)
             if STATISTICS:
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
-                at = statistics_ptr + pid.to(tl.int64) * 2 * C + c + tl.arange(0, BLOCK_C)
-                in_classes = c + tl.arange(0, BLOCK_C) < C
+                place = first_class + c + tl.arange(0, BLOCK_C)
+                at = statistics_ptr + pid.to(tl.int64) * 2 * C + place
+                in_classes = place < C
                 is_positive = col == label if LABELS else is_positive
                 tl.store(at, tl.sum(tl.where(is_positive, size, 0.0), 0), mask=in_classes)
                 tl.store(at + C, tl.sum(tl.where(is_positive, 0.0, size), 0), mask=in_classes)
@@ -190,10 +189,11 @@ def elementwise_kernel(
         if HAS_IGNORE:
             total = tl.where(kept, total, 0.0)
         if OUTPUT == 'row':
-            o_row += tl.program_id(1) * o_split
+            if SPLIT:
+                o_row += tl.program_id(1) * o_split
             tl.store(out_ptr + o_row, total.to(out_ptr.dtype.element_ty), mask=row_mask)
         else:
-            at = pid + tl.program_id(1) * tl.num_programs(0)
+            at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
             tl.store(out_ptr + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))
 
 
@@ -258,6 +258,7 @@ def launch_of(
         'MASK_C': layout.masks_classes,
         'NARROW': layout.classes if layout.narrow else 0,
         'HAS_CHANNEL': problem.channel is not None,
+        'SPLIT': layout.may_split,
     }
     return Launch(lambda: elementwise_kernel, grid, common, layout.warps, layout.counts, numbers, layout)
 

@@ -88,6 +88,11 @@ class Layout:
         return self.classes % self.block_classes != 0 or self.block_classes > CLASSES
 
     @property
+    def may_split(self) -> bool:
+        """Whether programs may share rows, which is said of all planes, so that their sizes share a kernel."""
+        return self.splits > 1 or self.inner == 'plane'
+
+    @property
     def programs(self) -> int:
         if self.flat:
             return -(-self.rows * self.classes // (self.block_rows * self.block_classes))
@@ -188,6 +193,8 @@ def _shared(
         block_classes = min(block // block_rows, longest)
     blocks = -(-classes // block_classes)
     splits = min(blocks, -(-PROGRAMS // (rows // plane * -(-plane // block_rows))))
+    if classes % block_classes == 0:  # nothing is masked, also in the last one's share
+        splits = next(n for n in range(splits, blocks + 1) if blocks % n == 0)
     span = -(-blocks // splits)
     return block_rows, block_classes, -(-blocks // span), span
 
