@@ -229,7 +229,7 @@ def test_nothing_is_timed_after_a_test_that_fails(tool, monkeypatch, tmp_path, c
     args = benchmark.parse(['--shapes', '50x3', '--dtypes', 'float32', '--rounds', '1', '--out', str(out)])
     args.contenders, args.skip = [NATIVE], ['training']
     monkeypatch.setattr(benchmark, 'parse', lambda arguments: args)
-    run = tool('_gpu_tests').tests_pass
+    run = tool('gpu_tests').tests_pass
     seconds = 2 if ends == 'takes long' else 60
     monkeypatch.setattr(benchmark, 'tests_pass', lambda limit: run(seconds, (str(file),)))
     assert benchmark.main() == (1 if ends == 'fails' else 0)

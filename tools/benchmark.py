@@ -25,10 +25,10 @@ import torch
 from _budget import Budget
 from _cases import DTYPES, Case, problems, sets, value_and_gradient
 from _contenders import CLONE, CONTENDERS, HAS_MMDET, CannotRunError, first_line, is_ours
-from _gpu_tests import tests_pass
 from _measure import Noise, release
 from _results import BENCHMARK, provenance, read, update
 from _turns import Measured, measure, say
+from gpu_tests import tests_pass
 
 import focal_plugin
 
