@@ -41,13 +41,13 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    with _skipped_where_missing(item.nodeid):
+    with _skipped_where_missing(item.location[0]):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    with _skipped_where_missing(item.nodeid):
+    with _skipped_where_missing(item.location[0]):
         return (yield)
 
 
