@@ -1,4 +1,4 @@
-"""With torch, Triton and pytest alone, and no GPU: what runs, and that what is left out is named."""
+"""With torch, Triton, NumPy and pytest alone, and no GPU: what runs, and that what is left out is named."""
 
 import importlib.metadata
 import os
