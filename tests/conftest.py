@@ -1,4 +1,7 @@
-"""What the tests share: backends, devices, NaN-poisoned allocations."""
+"""What the tests share: backends, devices, NaN-poisoned allocations, and what they leave out where mmdet is missing."""
+
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,6 +12,43 @@ from focal_plugin import backend
 # Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass.
 torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
+
+# What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.
+NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
+
+
+@contextlib.contextmanager
+def _skipped_where_missing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ModuleNotFoundError, pytest.Collector.CollectError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        package = getattr(missing, 'name', None) or ''
+        if package.partition('.')[0] not in NEEDED_BY_SOME:
+            raise
+        pytest.skip(f'{name} needs {package.partition(".")[0]}, which is not installed', allow_module_level=True)
+
+
+class _Module(pytest.Module):
+    def collect(self):
+        with _skipped_where_missing(self.nodeid):
+            return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return _Module.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with _skipped_where_missing(item.location[0]):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with _skipped_where_missing(item.location[0]):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
