@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+import os
+
 import pytest
 import torch
 
@@ -57,22 +59,32 @@ def _seeded():
     torch.manual_seed(0)
 
 
+# Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.
+STAND_IN = os.environ.get('FOCAL_STAND_IN') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
+
+
 def _backends() -> list:
     params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
-    if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available()):
+    if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available() or STAND_IN):
         marks = [pytest.mark.triton, *([] if backend.INTERPRETING else [pytest.mark.gpu])]
         params.append(pytest.param('triton', marks=marks))
     return params
 
 
 def device_of(name: str) -> str:
-    """Where a backend is tested: Triton on the GPU if there is one, else interpreted on the CPU."""
+    """Where a backend is tested: Triton on the GPU if there is one, or on a stand-in for one, or interpreted on the CPU."""
+    if name == 'triton' and STAND_IN:
+        return 'standin'
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 
 @pytest.fixture(params=_backends())
 def any_backend(request):
     """Each backend that this process can run, forced."""
+    if STAND_IN and request.param == 'triton':
+        from gpu.device import compute_without_kernels
+
+        compute_without_kernels(request.getfixturevalue('monkeypatch'))
     with focal_plugin.use_backend(request.param):
         yield request.param
 
