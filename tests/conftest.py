@@ -1,9 +1,8 @@
 """What the tests share: backends, devices, NaN-poisoned allocations, and what they leave out where mmdet is missing."""
 
 import contextlib
-from collections.abc import Iterator
-
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
