@@ -44,12 +44,22 @@ class Region:
         whole = UNSIGNED[size](0x0101010101010101 & (1 << 8 * size) - 1)
         return inside & (allowed[np.where(inside, index, 0).astype(np.int64)] == whole) if len(allowed) else inside
 
+    def contains(self, address: int) -> bool:
+        return 0 <= address - self.base < len(self.data)
+
     def index(self, addresses: np.ndarray, size: int) -> np.ndarray:
         return ((addresses - np.uint64(self.base)) // np.uint64(size)).astype(np.int64)
 
 
 class Global:
-    """The tensors of a launch. Each address is looked for in all of them, as they may overlap."""
+    """The tensors of a launch. Each address is looked for in all of them, as they may overlap.
+
+    Attributes:
+        watch: called, if not None, with what an instruction reads or writes at a time: the memory, 'ld' or 'st', and each
+            access's address, block and warp.
+    """
+
+    watch = None
 
     def __init__(self, regions: list[Region]):
         self.regions = regions
@@ -69,8 +79,8 @@ class Global:
 
     def _where(self, address: int) -> str:
         for region in self.regions:
-            offset = address - region.base
-            if 0 <= offset < len(region.data):
+            if region.contains(address):
+                offset = address - region.base
                 state = 'not written' if region.fresh else 'an input'
                 reached = (region.writable | region.readable)[offset]
                 return f'{region.name} + {offset}, {state if reached else "between or beyond its elements"}'

@@ -65,6 +65,9 @@ def _accessed(kernel, instruction, modifiers):
         addresses = addresses_of(state, address, space)[lanes]
         if (addresses % np.uint64(size * len(registers))).any():
             raise Fault(f'an address that is no multiple of {size * len(registers)}')
+        if space == 'global' and state.memory.watch is not None:
+            name = 'ld' if loads else 'st'
+            state.memory.watch(state.memory, name, addresses, state.number[lanes], state.warp[lanes])
         for i, register in enumerate(registers):
             at = addresses + np.uint64(i * size)
             where = (state.block[lanes], state.warp[lanes]) if space == 'shared' else ()
