@@ -116,8 +116,7 @@ class Shared:
     def __init__(self, blocks: int, size: int):
         self.size = -(-size // 16) * 16
         self.data = np.zeros(blocks * self.size, np.uint8)
-        self.written = np.zeros(blocks * self.size, bool)
-        # 64 times the number of the block's barriers, plus the warp.
+        # 64 times the number of the block's barriers, plus the warp; -1 for none.
         self.writer, self.reader = (np.full(blocks * self.size, -1, np.int32) for _ in range(2))
         self.epoch = np.zeros(blocks, np.int32)
 
@@ -134,7 +133,7 @@ class Shared:
 
     def load(self, addresses, size: int, blocks, warps) -> np.ndarray:
         places = self._bytes(addresses, size, blocks)
-        if not self.written[places].all():
+        if (self.writer[places] < 0).any():
             raise Fault('read of shared memory that no thread wrote')
         epoch = self.epoch[blocks][:, None] * 64
         me = np.broadcast_to(epoch + warps[:, None], places.shape)
@@ -158,7 +157,6 @@ class Shared:
         self.data[places] = given
         if not np.array_equal(self.data[places], given):
             raise Fault('threads write different values to one place of shared memory')
-        self.written[places] = True
         self.writer[places] = me
 
     @staticmethod

@@ -65,7 +65,7 @@ def sectors(monkeypatch, pred, argument: str, name: str, step) -> tuple[float, f
 def test_maps_move_few_sectors_more_than_their_bytes_need(monkeypatch, size, dtype):
     """Of background alone: what a positive reads, it reads from anywhere.
 
-    Of a program's loads the L1 cache keeps a sector that another of its instructions touched; its stores are written through.
+    Of a program's loads the L1 cache keeps a sector that another of its instructions touched; stores are written through.
     """
     from gpu.driver import install
 
