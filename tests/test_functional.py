@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import focal_plugin
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import backend, functional
 
 import oracle
 
@@ -323,24 +323,6 @@ def test_ignored_background(device, classes):
     )
     (grad,) = torch.autograd.grad(loss, pred)
     assert loss == 0 and (grad == 0).all()
-
-
-@pytest.mark.triton
-@pytest.mark.skipif(not backend.INTERPRETING, reason='puts another function in the place of one of the kernels')
-@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
-def test_neighbours_share_a_reciprocal_in_plain_sums_only(monkeypatch, classes):
-    """They may be of two rows: the NaN of one may not reach the other where that has a value of its own or the first is
-    ignored."""
-    import inexact_primitives
-
-    from focal_plugin.kernels.triton import primitives
-
-    monkeypatch.setattr(primitives, 'reciprocal_by_two', inexact_primitives.poisoned)
-    pred, target = logits(N, classes), torch.full((N,), classes)
-    with use_backend('triton'):
-        assert functional.sigmoid_focal_loss(pred, target).isnan()
-        assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
-        assert functional.quality_focal_loss(pred, (target, torch.ones(N)), reduction='none').isfinite().all()
 
 
 BAD = {

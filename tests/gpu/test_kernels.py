@@ -4,7 +4,6 @@ import importlib.util
 
 import pytest
 import test_functional
-import test_hardware_errors
 import test_softmax_focal
 import test_variants
 import torch
@@ -184,18 +183,14 @@ def test_the_self_test_passes(driver):
 
 
 @only_90
-@pytest.mark.parametrize('signs', test_hardware_errors.SIGNS.values(), ids=test_hardware_errors.SIGNS)
-@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
-def test_errors_of_approximate_instructions(monkeypatch, driver, dtype, signs):
-    """Each at its bound: as negatives and as positives, a sum, and a softmax."""
-    from gpu import instructions
-
-    bounds = dict(zip(('ex2', 'lg2', 'rcp'), test_hardware_errors.BOUNDS.values(), strict=True))
-    errors = {name: sign * bound for (name, bound), sign in zip(bounds.items(), signs, strict=True)}
-    for name, error in (errors | {'div': signs[-1] * test_hardware_errors.DIVISION}).items():
-        monkeypatch.setitem(instructions.ERRORS, name, error)
-    pred, place = test_hardware_errors.alone(dtype)
-    for target in (torch.full_like(place, test_hardware_errors.WIDTH), place):
-        focal(pred, target, reduction='none')
-    focal(predictions(40, 80).to(dtype), labels(40, classes=80), reduction='sum')
-    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(40, 21, dtype=dtype), reduction='none')
+@pytest.mark.parametrize('classes', (3, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
+def test_nan_reaches_no_neighbour(driver, classes):
+    """In a plain sum two neighbours share a reciprocal, maybe of two rows: where one is ignored, or each has a value of its
+    own, they may not."""
+    pred, target = predictions(40, classes), torch.full((40,), classes)
+    pred[7], target[7] = float('nan'), 255
+    assert functional.sigmoid_focal_loss(pred, target).isnan()
+    assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
+    target[7] = classes
+    rows = functional.quality_focal_loss(pred, (target, torch.ones(40)), reduction='none').isnan()
+    assert rows.nonzero().tolist() == [[7]]
