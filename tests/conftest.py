@@ -17,6 +17,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Interpreted, what tests/gpu asks of the compiled kernels is left to the long run."""
+    for item in items:
+        if backend.INTERPRETING and item.get_closest_marker('triton') and item.get_closest_marker('compiled'):
+            item.add_marker(pytest.mark.slow)
+
+
 def _backends() -> list:
     params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
     if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available()):

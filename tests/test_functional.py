@@ -54,6 +54,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
 def test_shapes_and_reductions(device, shape, reduction):
@@ -107,6 +108,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
 def test_weights(device, shape, dense):
@@ -143,6 +145,7 @@ AVG_FACTORS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('avg_factor', AVG_FACTORS.values(), ids=AVG_FACTORS)
 def test_avg_factor(device, avg_factor):
     loss, _ = check(device, logits(N, C), labels(N), avg_factor=avg_factor)
@@ -186,6 +189,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('parameters', PARAMETERS.values(), ids=PARAMETERS)
 @pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
 def test_parameters_a_class(device, parameters, dense):
@@ -207,6 +211,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('make', LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize('reduction', ('none', 'mean'))
 def test_layouts(device, make, reduction):
@@ -218,6 +223,7 @@ def test_layouts(device, make, reduction):
     check(device, pred, torch.rand(pred.shape, generator=generator()), weight, reduction=reduction)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 @pytest.mark.parametrize('make', itertools.islice(LAYOUTS.values(), 3), ids=itertools.islice(LAYOUTS, 3))
 def test_layouts_of_halves(device, dtype, make):

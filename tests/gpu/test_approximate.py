@@ -56,7 +56,7 @@ def alone(dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return pred.scatter_(1, place[:, None], values[:, None]), place
 
 
-@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize('dtype', first((torch.float32, torch.bfloat16, torch.float16), 2), ids=str)
 @pytest.mark.parametrize('name', first(sorted(ELEMENTWISE, key='focal'.__ne__)))
 def test_every_logit_in_a_tile(name, dtype):
     """As a negative, computed in the tile, and as a positive, computed once a row; sums over a row for losses of rows.

@@ -90,9 +90,8 @@ def _matrices(kernel, instruction, modifiers):
     A thread holds two neighbours of a row, or, transposed, of a column.
     """
     loads, transposed = instruction.opcode.startswith('ld'), 'trans' in modifiers
-    if [
-        each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans')
-    ] != 'sync aligned m8n8 shared b16'.split():
+    shape = '.'.join(each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans'))
+    if shape != 'sync.aligned.m8n8.shared.b16':
         raise UnknownInstruction
     address, registers = instruction.operands[::-1] if loads else instruction.operands
 
@@ -105,9 +104,8 @@ def _matrices(kernel, instruction, modifiers):
         for i, register in enumerate(registers):
             halves = np.zeros((state.lanes, 2), np.uint16)
             if not loads:
-                halves[:] = (
-                    np.ascontiguousarray(state.spread(state.read(register, 'b32'))).view(np.uint16).reshape(-1, 2)
-                )
+                bits = state.read(register, 'b32')
+                halves[:] = np.stack([bits & 0xFFFF, bits >> 16], -1)
             for k in range(2):
                 row, column = lane // 4, lane % 4 * 2 + k
                 row, column = (column, row) if transposed else (row, column)
@@ -133,12 +131,12 @@ def _whole_warps(state, mask, what: str) -> None:
 
 def _shuffled(kernel, instruction, modifiers):
     target, source, distance, *rest = instruction.operands
-    if modifiers != ['sync', 'bfly', 'b32'] or rest != ['31', '-1'] or isinstance(target, list):
+    if modifiers != ['sync', 'bfly', 'b32'] or rest != ['31', '-1'] or int(distance) > 31:
         raise UnknownInstruction
 
     def step(state, mask):
         _whole_warps(state, mask, 'a shuffle')
-        other = np.arange(state.lanes) ^ state.read(distance, 'b32').astype(np.int64)
+        other = np.arange(state.lanes) ^ int(distance)
         state.write(target, state.spread(state.read(source, 'b32'))[other], mask)
 
     return step
