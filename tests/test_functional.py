@@ -295,6 +295,7 @@ def test_gradients_of_target_weight_and_avg_factor():
         functional.sigmoid_focal_loss(pred.float(), target.float())
 
 
+@pytest.mark.compiled
 def test_the_same_input_gives_the_same_bits(device):
     pred, target = logits(4000, 16).to(device), labels(4000, classes=16).to(device)
     first, second = (functional.sigmoid_focal_loss(pred, target) for _ in range(2))

@@ -319,6 +319,7 @@ def test_gradients_of_weight_and_alpha():
     )
 
 
+@pytest.mark.compiled
 def test_the_same_input_gives_the_same_bits(device):
     pred, labels, _ = (t.to(device) for t in inputs(3000, 16))
     threads = torch.get_num_threads()

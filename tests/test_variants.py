@@ -457,6 +457,7 @@ def test_gradient_of_the_scores(name):
     assert torch.autograd.gradcheck(lambda s: functional.FUNCTIONS[name](pred, (labels(6), s), **parameters), score)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('name', ELEMENTWISE)
 def test_the_same_input_gives_the_same_bits(device, name):
     pred, target = predictions(MORE_ROWS, 7).to(device).requires_grad_(), _to(device, target_of(name, (MORE_ROWS, 7)))

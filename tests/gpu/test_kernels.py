@@ -158,10 +158,22 @@ def test_masks_by_channel(driver):
 
 
 @slow_80
+@pytest.mark.parametrize(
+    'arguments', [slow(each) if i else each for i, each in enumerate(test_variants.STATISTICS.values())],
+    ids=test_variants.STATISTICS,
+)  # fmt: skip
+def test_statistics(driver, arguments):
+    for dtype in DTYPES:
+        test_variants.test_statistics_are_sums_of_absolute_gradients('cpu', arguments, dtype)
+
+
+@slow_80
 def test_statistics_that_are_gathered(driver):
     import test_equalized_focal
 
     test_equalized_focal.test_iterations_follow_the_definition(None, 'cpu')
+    for layout in ('an NCHW map', 'a dense target', 'ignored rows', 'more classes than a tile'):
+        test_equalized_focal.test_gathered_in_every_layout(None, 'cpu', layout)
 
 
 @slow_80

@@ -221,6 +221,7 @@ def test_shuffles_and_reductions_of_a_warp():
     lanes = np.arange(64)
     shuffled = run('shfl.sync.bfly.b32 %r3, %r0, 5, 31, -1;' + PUT, threads=64)
     np.testing.assert_array_equal(shuffled, lanes ^ 5)
+    np.testing.assert_array_equal(run('shfl.sync.idx.b32 %r3, %r0, 3, 31, -1;' + PUT, threads=64), lanes // 32 * 32 + 3)
     np.testing.assert_array_equal(
         run('sub.s32 %r1, 0, %r0; redux.sync.max.s32 %r3, %r1, -1;' + PUT, threads=64), -(lanes // 32 * 32) % 2**32
     )

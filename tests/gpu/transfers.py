@@ -130,14 +130,16 @@ def _whole_warps(state, mask, what: str) -> None:
 
 
 def _shuffled(kernel, instruction, modifiers):
-    target, source, distance, *rest = instruction.operands
-    if modifiers != ['sync', 'bfly', 'b32'] or rest != ['31', '-1'] or int(distance) > 31:
+    sync, mode, kind = modifiers
+    target, source, by, *rest = instruction.operands
+    if (sync, kind, rest) != ('sync', 'b32', ['31', '-1']) or mode not in ('bfly', 'idx'):
         raise UnknownInstruction
 
     def step(state, mask):
         _whole_warps(state, mask, 'a shuffle')
-        other = np.arange(state.lanes) ^ int(distance)
-        state.write(target, state.spread(state.read(source, 'b32'))[other], mask)
+        by_lane, lane = state.read(by, 'b32').astype(np.int64) & 31, state.thread % 32
+        other = lane ^ by_lane if mode == 'bfly' else by_lane
+        state.write(target, state.spread(state.read(source, 'b32'))[np.arange(state.lanes) - lane + other], mask)
 
     return step
 
