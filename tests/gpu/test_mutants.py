@@ -112,10 +112,10 @@ WITHOUT = (
 
 
 BY_DEFAULT = {
-    'a dropped barrier': ('a thread a row', 'a softmax'),
+    'a dropped barrier': ('a thread a row',),
     'a load or store without its mask': ('tiles', 'flat'),
-    'a load or store of the next element': ('tiles of halves', 'a thread a place'),
-    'a shuffle over half the distance': ('tiles', 'a softmax'),
+    'a load or store of the next element': ('tiles of halves',),
+    'a shuffle over half the distance': ('a softmax',),
 }
 
 
