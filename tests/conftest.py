@@ -1,4 +1,8 @@
-"""What the tests share: backends, devices, NaN-poisoned allocations."""
+"""What the tests share: backends, devices, NaN-poisoned allocations, and what they leave out where mmdet is missing."""
+
+import contextlib
+import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,6 +13,43 @@ from focal_plugin import backend
 # Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass.
 torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
+
+# What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.
+NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
+
+
+@contextlib.contextmanager
+def _skipped_where_missing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ModuleNotFoundError, pytest.Collector.CollectError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        package = getattr(missing, 'name', None) or ''
+        if package.partition('.')[0] not in NEEDED_BY_SOME:
+            raise
+        pytest.skip(f'{name} needs {package.partition(".")[0]}, which is not installed', allow_module_level=True)
+
+
+class _Module(pytest.Module):
+    def collect(self):
+        with _skipped_where_missing(self.nodeid):
+            return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return _Module.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with _skipped_where_missing(item.location[0]):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with _skipped_where_missing(item.location[0]):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -25,22 +66,32 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+# Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.
+STAND_IN = os.environ.get('FOCAL_STAND_IN') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
+
+
 def _backends() -> list:
     params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
-    if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available()):
+    if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available() or STAND_IN):
         marks = [pytest.mark.triton, *([] if backend.INTERPRETING else [pytest.mark.gpu])]
         params.append(pytest.param('triton', marks=marks))
     return params
 
 
 def device_of(name: str) -> str:
-    """Where a backend is tested: Triton on the GPU if there is one, else interpreted on the CPU."""
+    """Where a backend is tested: Triton on the GPU if there is one, or on a stand-in for one, or interpreted on the CPU."""
+    if name == 'triton' and STAND_IN:
+        return 'standin'
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 
 @pytest.fixture(params=_backends())
 def any_backend(request):
     """Each backend that this process can run, forced."""
+    if STAND_IN and request.param == 'triton':
+        from gpu.device import compute_without_kernels
+
+        compute_without_kernels(request.getfixturevalue('monkeypatch'))
     with focal_plugin.use_backend(request.param):
         yield request.param
 

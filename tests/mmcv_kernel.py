@@ -8,7 +8,6 @@ number a class and one for the background: mmcv reads weight[num_classes] there,
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -116,8 +115,9 @@ def _arch(device) -> str:
 @functools.cache
 def _library(arch) -> ctypes.CDLL:
     """The kernel for a GPU architecture, or for the host (None); built once and kept in the user's cache."""
-    mmcv = Path(importlib.util.find_spec('mmcv').origin).parent
-    kernel = mmcv / 'ops' / 'csrc' / 'common' / 'cuda'
+    import mmcv
+
+    kernel = Path(mmcv.__file__).parent / 'ops' / 'csrc' / 'common' / 'cuda'
     includes = [SHIM, kernel, Path(torch.__file__).parent / 'include']
     if arch is None:
         command = [compiler('g++'), '-x', 'c++', '-O1', '-ffp-contract=off', '-fPIC']

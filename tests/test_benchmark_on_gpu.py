@@ -63,10 +63,8 @@ def made_up(machine='Some GPU', shapes=('2000x80', '500x1'), dtypes=('float32', 
 # Inputs
 
 
-def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool, monkeypatch):
-    benchmark = tool('benchmark')
-    monkeypatch.setattr(benchmark, 'TURN', 1e9)  # 200 runs at most
-    first, *others = inputs = cases(tool, 3)
+def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool):
+    inputs = cases(tool, 3)
     places = {case.pred.data_ptr(): place for place, case in enumerate(inputs)}
     seen, held = [], []
 
@@ -76,11 +74,11 @@ def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool, mo
         held.append(sum(case.pred.grad is not None for case in inputs))
         return pred.sum()
 
-    found = benchmark.measure(first, {'loss': loss}, 3, 'cpu', others)
+    found = tool('_turns').measure(inputs, {'loss': loss}, 3, 'cpu', turn=1e9)  # 200 runs at most
     after_clone = [b for a, b in itertools.pairwise(seen) if b != (a + 1) % 3]
     assert set(seen) == {0, 1, 2} and len(after_clone) <= 3  # the clone's turns come between those of the loss
     assert held[3:] == [2] * len(held[3:])
-    assert found['loss']['runs'] == len(seen) - 1  # the first one tells how long one takes
+    assert len(found['loss'].times) == len(seen) - 1  # the first one tells how long one takes
     assert all(case.pred.grad is None for case in inputs)
 
 
@@ -231,7 +229,7 @@ def test_nothing_is_timed_after_a_test_that_fails(tool, monkeypatch, tmp_path, c
     args = benchmark.parse(['--shapes', '50x3', '--dtypes', 'float32', '--rounds', '1', '--out', str(out)])
     args.contenders, args.skip = [NATIVE], ['training']
     monkeypatch.setattr(benchmark, 'parse', lambda arguments: args)
-    run = tool('_gpu_tests').tests_pass
+    run = tool('gpu_tests').tests_pass
     seconds = 2 if ends == 'takes long' else 60
     monkeypatch.setattr(benchmark, 'tests_pass', lambda limit: run(seconds, (str(file),)))
     assert benchmark.main() == (1 if ends == 'fails' else 0)
@@ -467,11 +465,12 @@ def test_a_whole_run(training, tool, monkeypatch, tmp_path, capsys):
     args.contenders, args.skip, args.minutes, args.out, args.picture = [NATIVE], ['tests'], 5.0, out, tmp_path / 'a.png'
     clock = [0.0]
 
-    def sets(rows, classes, dtype, device):
+    def sets(make, device):
         clock[0] += 70
-        if rows == 9999:
+        found = [make(seed) for seed in range(2)]
+        if len(found[0].pred) == 9999:
             raise torch.cuda.OutOfMemoryError('CUDA out of memory')
-        return [tool('_cases').Case.make(rows, classes, dtype, device, seed) for seed in range(2)]
+        return found
 
     monkeypatch.setattr(tool('_budget'), 'monotonic', lambda: clock[0])
     monkeypatch.setattr(benchmark, 'parse', lambda arguments: args)

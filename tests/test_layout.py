@@ -30,11 +30,15 @@ def problem_of(size, dtype=torch.float32, anchors=9, classes=80) -> Problem:
     )
 
 
-def layouts(problem: Problem) -> list:
-    """Of the sum and of its gradient."""
+def layouts_of(problem: Problem, *out: torch.Tensor):
     from focal_plugin.kernels.triton.layout import layout_of
 
-    return [layout_of(problem), layout_of(problem, torch.empty_like(problem.pred))]
+    return layout_of(problem, *out)
+
+
+def layouts(problem: Problem) -> list:
+    """Of the sum and of its gradient."""
+    return [layouts_of(problem), layouts_of(problem, torch.empty_like(problem.pred))]
 
 
 @maps
@@ -57,25 +61,48 @@ def test_a_program_has_rows_of_one_plane_and_each_row_one_program(size):
         assert len(places) == len(expected) and set(places) == expected
 
 
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+def test_few_places_of_programs_lie_beyond_a_plane(dtype):
+    """Of all levels of an image; the smallest have many, lest each size has a kernel of its own."""
+    rows = sum(math.prod(size) for size in SIZES.values())
+    for levels in zip(*(layouts(problem_of(size, dtype)) for size in SIZES.values()), strict=True):
+        assert sum(math.ceil(each.sizes[1] / each.block_rows) * each.block_rows for each in levels) <= 1.05 * rows
+        assert len({(each.align, each.block_rows, each.block_classes) for each in levels}) == len(
+            {each.align for each in levels}
+        )
+
+
 @maps
-def test_few_places_of_programs_lie_beyond_a_plane(size):
-    plane = math.prod(size)
-    for layout in layouts(problem_of(size)):
-        given = math.ceil(plane / layout.block_rows) * layout.block_rows
-        assert given <= max(1.15 * plane, plane + 15)  # no program has fewer than 16 rows
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+def test_strips_of_a_class_are_long_where_they_begin_anywhere(size, dtype):
+    """They touch a sector of 32 bytes more than they fill: at most 15 % of it, but for a plane's last strip."""
+    for layout in layouts(problem_of(size, dtype)):
+        strip, sector = layout.block_rows * dtype.itemsize, 32
+        assert (sector - layout.align * dtype.itemsize) / strip <= 0.15
 
 
 @maps
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 def test_the_compiler_is_told_what_divides_a_plane(size, dtype):
-    """As far as a thread can read at once: 16 bytes."""
-    plane = math.prod(size)
+    """16 bytes, which a thread reads at once, or half of that: each is a kernel more."""
+    plane, most = math.prod(size), 16 // dtype.itemsize
     for layout in layouts(problem_of(size, dtype)):
-        most = 16 // dtype.itemsize
-        assert layout.align == max(n for n in (1, 2, 4, 8) if n <= most and plane % n == 0)
+        assert layout.inner == 'plane'
+        assert layout.align == max(n for n in (1, most // 2, most) if plane % n == 0)
         assert layout.counts[2] * layout.align == plane
         x_s0, x_s1, x_s2, x_sc, *_ = layout.arguments
         assert (x_s0 * layout.align, x_s1 * layout.align, x_s2, x_sc * layout.align) == layout.strides['pred']
+
+
+@pytest.mark.parametrize(('apart', 'align'), ((30 * 80, 4), (30 * 80 + 2, 2), (30 * 80 + 1, 1)))
+def test_the_compiler_is_told_what_divides_the_distance_of_rows_that_do_not_join(apart, align):
+    """Rows of some images, sliced from longer ones: the classes of a row are neighbours, and no size of a plane matters."""
+    pred = torch.empty(7 * apart, device='meta').as_strided((7, 25, 80), (apart, 80, 1))
+    labels = torch.empty(7, 25, dtype=torch.int64, device='meta')
+    like = torch.empty(7 * apart, device='meta').as_strided((7, 25, 80), (apart, 80, 1))
+    layout = layouts_of(problem_of((7, 11))._replace(pred=pred, target=labels), like)
+    assert (layout.inner, layout.align, layout.counts[2]) == ('row', align, 25)
+    assert layout.arguments[1] * align == apart
 
 
 def test_nothing_is_said_where_the_classes_lie_next_to_each_other():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import focal_plugin
 from focal_plugin import functional
@@ -36,6 +37,31 @@ def test_opcheck(any_backend, device, output, dense):
     upstream = torch.rand({'sum': (1,), 'row': (N,), 'element': (N, C)}[output], device=device)
     for gathers in (False, True):
         torch.library.opcheck(library.loss_backward, (upstream, *problem, gathers))
+
+
+LAYOUTS = {
+    'four dimensions of rows that join': ((2, 3, 4, 5, 7), (0, 1, 2, 3, 4)),
+    'four that do not': ((2, 3, 4, 5, 7), (1, 3, 0, 2, 4)),
+    'four that do not, classes apart': ((2, 3, 4, 5, 7), (4, 2, 0, 3, 1)),
+    'five that do not': ((2, 2, 3, 2, 3, 5), (3, 1, 4, 0, 2, 5)),
+}
+
+
+@pytest.mark.parametrize('shape, order', LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(
+    'name, output',
+    (('focal', 'sum'), ('focal', 'row'), ('focal', 'element'), ('softmax_focal', 'sum'), ('softmax_focal', 'row')),
+)
+def test_results_lie_as_those_of_the_fakes(any_backend, device, name, output, shape, order):
+    """Inductor makes code for the fakes' strides."""
+    if any_backend == 'torch':
+        pytest.skip('plain PyTorch operations need no operator of their own')
+    pred = torch.randn(shape, device=device).permute(order)
+    target = torch.randint(0, pred.size(-1), pred.shape[:-1], device=device)
+    problem = (pred, target, *[None] * 5, name, [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend)
+    upstream = torch.rand({'sum': (), 'row': pred.shape[:-1], 'element': pred.shape}[output], device=device)
+    for operator, arguments in ((library.loss_forward, problem), (library.loss_backward, (upstream, *problem, False))):
+        torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
@@ -155,3 +181,82 @@ def test_vectors_compile_for_another_number_of_classes():
         torch.testing.assert_close(
             compiled(pred, target, alpha=alpha), functional.sigmoid_focal_loss(pred, target, alpha=alpha)
         )
+
+
+def traced_by_jit(function, *given):
+    return torch.jit.trace(function, given, check_trace=False)
+
+
+def traced_by_fx(function, *given):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(function)(*given)
+
+
+@pytest.mark.parametrize('differentiates', (False, True), ids=('no gradient', 'a gradient'))
+@pytest.mark.parametrize('traced', (traced_by_jit, traced_by_fx))
+@pytest.mark.parametrize('reduction', ('none', 'mean'))
+def test_a_trace_computes_the_loss_of_other_logits(any_backend, device, reduction, traced, differentiates):
+    pred, target, weight = inputs(device)
+    if traced is traced_by_fx and differentiates:
+        pytest.skip('of a function with its backward inside: see test_opcheck')
+
+    def loss(pred, target, weight):
+        return functional.sigmoid_focal_loss(pred, target, weight, reduction=reduction).sum()
+
+    program = traced(loss, pred.clone().requires_grad_(differentiates), target, weight)
+    given = (pred.flip(1), target.flip(0), weight.flip(0))
+    results = []
+    for function in (loss, program):
+        leaf = given[0].clone().requires_grad_(differentiates)
+        value = function(leaf, *given[1:])
+        results.append((value.detach(), torch.autograd.grad(value, leaf)[0] if differentiates else value.detach()))
+    torch.testing.assert_close(*results)
+
+
+class Wrapped(torch.Tensor):
+    """A tensor without memory of its own, as DTensor is."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
+        )
+
+    def __init__(self, inner):
+        self.held = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        unwrap = lambda t: t.held if isinstance(t, cls) else t  # noqa: E731
+        wrap = lambda t: cls(t) if isinstance(t, torch.Tensor) else t  # noqa: E731
+        args, kwargs = torch.utils._pytree.tree_map(unwrap, (args, kwargs or {}))
+        return torch.utils._pytree.tree_map(wrap, function(*args, **kwargs))
+
+
+@pytest.mark.parametrize('which', (0, 1, 2), ids=('pred', 'target', 'weight'))
+def test_a_tensor_without_memory_of_its_own(any_backend, device, which):
+    """The kernels see what it stands for, whichever operand it is."""
+    given = list(inputs(device))
+    expected = functional.sigmoid_focal_loss(*given, reduction='none')
+    given[which] = Wrapped(given[which])
+    value = functional.sigmoid_focal_loss(*given, reduction='none')
+    torch.testing.assert_close(getattr(value, 'held', value), expected)
+
+
+@pytest.mark.parametrize(
+    'name, given',
+    (
+        ('class_balanced_focal_loss', dict(samples_per_class=range(1, C + 1))),
+        ('sigmoid_focal_loss', dict(alpha=[0.1 * k for k in range(C)])),
+        ('softmax_focal_loss', {}),
+    ),
+)
+def test_fakes_have_no_values_and_leave_none(any_backend, device, name, given):
+    """What is kept for later calls is made of real tensors only."""
+    pred, target, weight = inputs(device)
+    target, loss = target.clamp(max=C - 1), getattr(functional, name)
+    with FakeTensorMode() as mode:
+        fake = loss(*map(mode.from_tensor, (pred, target, weight)), reduction='none', **given)
+    real = loss(pred, target, weight, reduction='none', **given)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)

@@ -1,7 +1,9 @@
 """What tools/benchmark.py times: the inputs, and the exact result that contenders are held to."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from _contenders import CONTENDERS, CannotRunError, formula
@@ -14,6 +16,7 @@ DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.
 TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.float16: (0.1, 1e-2), torch.bfloat16: (0.1, 1e-2)}
 CHUNK = {'cpu': 2**20, 'cuda': 2**22}  # logits that the exact result is computed of at a time
 CACHE = 2**28  # bytes that AMD's cards cache beside their memory, which torch does not count as L2
+Inputs = TypeVar('Inputs')
 MOST_SETS = 64  # what is smaller than a 64th of the cache spends its time on launches
 
 
@@ -65,6 +68,13 @@ class Case:
     def backward(self, value: Tensor) -> None:
         value.backward(torch.full_like(value, self.upstream))
 
+    @property
+    def gradients(self) -> list[Tensor | None]:
+        return [self.pred.grad]
+
+    def clear(self) -> None:
+        self.pred.grad = None
+
     def clone(self) -> None:
         """What a gradient takes at least; kept in its place, and as long."""
         self.pred.grad = self.pred.detach().clone()
@@ -80,14 +90,17 @@ class Case:
             yield rows, value.item(), pred.grad
 
 
-def sets(rows: int, classes: int, dtype: torch.dtype, device: str) -> list[Case]:
-    """Inputs to take in turn, so that a GPU finds none in its cache; on the CPU one."""
-    first = Case.make(rows, classes, dtype, device)
+def sets(make: Callable[[int], Inputs], device: str) -> list[Inputs]:
+    """Inputs to take in turn, so that a GPU finds none in its cache; on the CPU one.
+
+    Args:
+        make: a seed -> the inputs, whose `bytes` are those of the logits.
+    """
+    first = make(0)
     if device == 'cpu':
         return [first]
     cache = getattr(torch.cuda.get_device_properties(device), 'L2_cache_size', 0)  # since torch 2.5
-    seeds = range(1, sets_needed(first.bytes, cache, torch.cuda.mem_get_info()[0]))
-    return [first, *(Case.make(rows, classes, dtype, device, seed) for seed in seeds)]
+    return [first, *map(make, range(1, sets_needed(first.bytes, cache, torch.cuda.mem_get_info()[0])))]
 
 
 def sets_needed(size: int, cache: int, free: int) -> int:

@@ -1,4 +1,7 @@
-"""The losses that tools/benchmark.py and tools/accuracy.py compare. One entry in CONTENDERS adds one."""
+"""The losses that tools/benchmark.py and tools/accuracy.py compare. One entry in CONTENDERS adds one.
+
+Without mmdet there is no class FusedFocalLoss: the function that it calls takes its place, under its own name.
+"""
 
 import functools
 import importlib.util
@@ -9,18 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import _package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import focal_plugin
-from focal_plugin import backend
-from focal_plugin.losses import FusedFocalLoss
+from focal_plugin import backend, functional
 
+HAS_MMDET = importlib.util.find_spec('mmdet') is not None
 MMDET, FORMULA, COMPILED, MMCV = 'mmdet FocalLoss', "torchvision's formula", 'torch.compile of it', "mmcv's op"
-OURS = {name: f'FusedFocalLoss ({name})' for name in ('torch', 'native', 'triton')}
+OURS = {
+    name: f'{"FusedFocalLoss" if HAS_MMDET else "sigmoid_focal_loss"} ({name})'
+    for name in ('torch', 'native', 'triton')
+}
 CLONE = 'clone of the logits'
 GAMMA, ALPHA = 2.0, 0.25
+
+
+def is_ours(contender: str, backend: str = '') -> bool:
+    """Whether a row is of this package, of one backend or of any; whichever of class and function could be timed."""
+    return any(contender.endswith(f'({name})') for name in ([backend] if backend else OURS))
 
 
 class CannotRunError(Exception):
@@ -72,6 +84,8 @@ def _compiled(pred):
 
 
 def _mmdet(pred):
+    if not HAS_MMDET:
+        raise CannotRunError('mmdet is not installed')
     from mmdet.registry import MODELS
 
     if pred.is_cuda:
@@ -115,6 +129,8 @@ def provide_mmcv_op(dtype: torch.dtype, logits: int = 0) -> None:
 @functools.cache
 def _provided_mmcv_op() -> str | None:
     """Provides it; or why it can't be."""
+    if importlib.util.find_spec('mmcv') is None:
+        return 'mmcv is not installed'
     if importlib.util.find_spec('pytest') is None:
         return "mmcv's op is found and built by tests/mmcv_kernel.py, which needs pytest"
     kernel = mmcv_kernel()
@@ -140,6 +156,8 @@ def _built_op(kernel) -> SimpleNamespace:
     library = kernel._library(kernel._arch(torch.device('cuda')))
 
     def launch(derivative, pred, labels, weight, output, gamma, alpha):
+        if pred.is_cuda and torch.cuda.current_stream() != torch.cuda.default_stream():
+            raise RuntimeError("mmcv's op, built from its sources, runs on the default stream alone")
         pointers = [t.data_ptr() if t.numel() else None for t in (pred, labels, weight, output)]
         run = getattr(library, kernel.NAMES[pred.dtype])
         error = run(derivative, pred.numel(), *pointers, gamma, alpha, pred.size(1))
@@ -152,14 +170,21 @@ def _built_op(kernel) -> SimpleNamespace:
     )
 
 
-def fused(dtype: torch.dtype, device: str, name: str, reduction: str = 'mean') -> FusedFocalLoss:
-    """Ours, where the backend can run."""
+def fused(dtype: torch.dtype, device: str, name: str, reduction: str = 'mean') -> Callable:
+    """Ours, where the backend can run: the class, or without mmdet the function."""
     try:
         with focal_plugin.use_backend(name):
             backend.choose(torch.empty(0, 1, dtype=dtype, device=device))
     except ValueError as error:
         raise CannotRunError(str(error)) from error
-    return FusedFocalLoss(gamma=GAMMA, alpha=ALPHA, reduction=reduction)
+    arguments = dict(gamma=GAMMA, alpha=ALPHA, reduction=reduction)
+    if HAS_MMDET:
+        return focal_plugin.losses.FusedFocalLoss(**arguments)
+
+    def loss(pred, labels, weight=None, avg_factor=None):
+        return functional.sigmoid_focal_loss(pred, labels, weight, avg_factor=avg_factor, **arguments)
+
+    return loss
 
 
 def _fused(name: str) -> Contender:

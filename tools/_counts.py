@@ -10,7 +10,7 @@ from collections import Counter
 from _data_flow import Origin
 from _machine_code import Instruction, Listing, executed
 
-LOGITS, GRADIENTS, LABELS = 'x_ptr', 'out_ptr', 'target_ptr'  # parameters of the kernels
+LOGITS, GRADIENTS, LABELS = 'x_ptr', 'out_ptr', 'label_ptr'  # parameters of the kernels
 UNITS = ('FP32', 'integer', 'MUFU')
 
 

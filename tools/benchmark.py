@@ -8,28 +8,27 @@ included, in units of the logits' own bytes.
 
 On a GPU the tests of the loss run first (`pytest -m gpu` runs all). Runs follow one another without waiting, on inputs
 that together are four times the cache: a step takes the GPU's time, or Python's where it launches more slowly than the
-GPU works, as for small shapes; gpu_ms is what the GPU's kernels take of it, by CUDA's profiler. A training step
-(tools/benchmark_training.py), a table and a picture come last. What does not fit into --minutes is left out and named.
+GPU works, as for small shapes; gpu_ms is what the GPU's kernels take of it, by CUDA's profiler, and graph_ms what a run
+takes where a CUDA graph replays it: the GPU's work with the gaps between its kernels, and no Python. A training step
+(tools/benchmark_training.py), a table and a picture come last. What does not fit into --minutes, and what needs a package
+that is not installed, is left out and named.
 """
 
 import argparse
-import contextlib
-import itertools
+import importlib.util
 import math
 import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import benchmark_training
 import torch
 from _budget import Budget
 from _cases import DTYPES, Case, problems, sets, value_and_gradient
-from _contenders import CLONE, CONTENDERS, OURS, CannotRunError, first_line
-from _gpu_tests import tests_pass
-from _measure import Noise, busy, peak_bytes, release, timed, timed_runs
+from _contenders import CLONE, CONTENDERS, HAS_MMDET, CannotRunError, first_line, is_ours
+from _measure import Noise, release
 from _results import BENCHMARK, provenance, read, update
+from _turns import Measured, measure, say
+from gpu_tests import tests_pass
 
 import focal_plugin
 
@@ -43,9 +42,6 @@ USUAL_DTYPES = {'cpu': ['float32', 'bfloat16'], 'cuda': list(DTYPES)}
 MINUTES = {'cpu': None, 'cuda': 7.0}
 TESTS, TRAINING = 120.0, 80.0  # seconds: what the tests may take, what is kept for the training steps
 KEY = ('machine', 'device', 'shape', 'dtype', 'contender')
-MEMORY_FROM = {'cpu': 16e6, 'cuda': 0}  # bytes of logits: below, the pages that Python itself takes show in the figure
-PROFILED = 10  # runs of a GPU whose kernels are timed one by one
-TURN = 10  # milliseconds that a contender runs before the next one takes its turn
 NOISE = 0.05  # of the processors' time taken by others: above, the figures are not to be trusted
 
 
@@ -73,100 +69,50 @@ def prepare(cases: list[Case], names: list[str]) -> tuple[dict, int]:
     return {name: losses[name] for name in names}, wrong
 
 
-def measure(case: Case, losses: dict, rounds: int, device: str, others: Sequence[Case] = ()) -> dict[str, dict]:
-    """Times and memory of each contender; they take turns, so that a noisy moment hits all alike.
-
-    Args:
-        others: more inputs of the same kind: each run takes the next ones.
-    """
-
-    def forward_backward(loss):
-        result = []
-        return lambda case: (lambda: result.append(case.run(loss)), lambda: case.backward(result.pop()))
-
-    inputs = itertools.cycle([case, *others])
-    works = {name: forward_backward(loss) for name, loss in losses.items()}
-    works[CLONE] = lambda case: (case.clone,)
-
-    def turn(name: str, count: int) -> Iterator[tuple]:
-        """The steps of so many runs. A gradient stays until its inputs come up again, so the next one finds other memory."""
-        for case in itertools.islice(inputs, count):
-            case.pred.grad = None
-            yield works[name](case)
-
-    warm_up = 0 if device == 'cpu' else 1
-    times, runs, extra = {name: [] for name in works}, {}, {}
-    for number in range(-1, rounds):  # the first round only tells how many runs make a turn, and measures the memory
-        for name in works:
-            time.sleep(0.01)  # threads of the previous contender may still spin
-            with _backend(name):
-                if number >= 0:
-                    times[name] += timed_runs(device, turn(name, warm_up + runs[name]))
-                    continue
-                if case.bytes >= MEMORY_FROM[device]:
-                    (steps,) = turn(name, 1)
-                    extra[name] = peak_bytes(device, lambda steps=steps: timed(device, *steps))
-                (once,) = timed_runs(device, turn(name, warm_up + 1))
-                runs[name] = max(1, min(200, int(TURN / sum(once))))
-        say(f'  round {number + 1} of {rounds}')
-    gpu = {}
-    for name in works if device == 'cuda' else ():
-        with _backend(name):
-            gpu[name] = busy(turn(name, PROFILED))
-    for each in (case, *others):
-        each.pred.grad = None
-    return {name: row(case, name, times[name], extra.get(name), gpu.get(name)) for name in works}
-
-
-def _backend(name: str) -> contextlib.AbstractContextManager:
-    """Forces the one that a contender names."""
-    return focal_plugin.use_backend(CONTENDERS[name].backend if name in CONTENDERS else 'auto')
-
-
-def row(case: Case, name: str, times: list[list[float]], extra: int | None, gpu: float | None) -> dict:
-    both = statistics.median(map(sum, times))
+def row(case: Case, name: str, measured: Measured) -> dict:
     moved = 2 * case.bytes if name == CLONE else case.moved
-    parts = [''] * 2 if name == CLONE else [f'{statistics.median(column):.4g}' for column in zip(*times, strict=True)]
+    parts = zip(*measured.times, strict=True)
+    forward, backward = [''] * 2 if name == CLONE else [f'{statistics.median(column):.4g}' for column in parts]
     return {
         'contender': name,
-        'forward_ms': parts[0],
-        'backward_ms': parts[1],
-        'both_ms': f'{both:.4g}',
-        'gpu_ms': '' if gpu is None else f'{gpu:.4g}',
-        'gb_per_s': f'{moved / both / 1e6:.4g}',
-        'extra_memory': '' if extra is None else f'{extra / case.bytes:.3g}',
-        'runs': len(times),
+        'forward_ms': forward,
+        'backward_ms': backward,
+        'gb_per_s': f'{moved / measured.both / 1e6:.4g}',
+        **measured.columns,
     }
 
 
 def print_table(rows: list[dict]) -> None:
     """Milliseconds, and how many times as long as the fastest of ours each takes."""
-    ours = min((float(row['both_ms']) for row in rows if row['contender'] in OURS.values()), default=math.nan)
-    print(
-        f'  {"":26}{"forward":>9}{"backward":>10}{"both ms":>10}{"x ours":>8}{"GPU ms":>10}{"GB/s":>10}{"memory":>8}'
-        f'{"runs":>6}'
-    )
-    for row in rows:
-        print(
-            f'  {row["contender"]:26}{row["forward_ms"]:>9}{row["backward_ms"]:>10}{row["both_ms"]:>10}'
-            f'{float(row["both_ms"]) / ours:>8.2f}{row["gpu_ms"]:>10}{row["gb_per_s"]:>10}{row["extra_memory"]:>8}'
-            f'{row["runs"]:>6}'
-        )
-
-
-def say(text: str) -> None:
-    """Progress, which the next line on a terminal replaces."""
-    if sys.stderr.isatty():
-        print(f'\r\033[K{text}', end='\r', file=sys.stderr, flush=True)
+    ours = min((float(row['both_ms']) for row in rows if is_ours(row['contender'])), default=math.nan)
+    columns = {
+        '': 'contender',
+        'forward': 'forward_ms',
+        'backward': 'backward_ms',
+        'both ms': 'both_ms',
+        'x ours': 'times',
+        'GPU ms': 'gpu_ms',
+        'graph ms': 'graph_ms',
+        'GB/s': 'gb_per_s',
+        'memory': 'extra_memory',
+        'runs': 'runs',
+    }
+    for row in [
+        {column: title for title, column in columns.items()},
+        *(row | {'times': f'{float(row["both_ms"]) / ours:.2f}'} for row in rows),
+    ]:
+        contender, *figures = (row[column] for column in columns.values())
+        print(f'  {contender:26}' + ''.join(f'{figure:>10}' for figure in figures))
 
 
 def time_case(rows: int, classes: int, dtype: str, args: argparse.Namespace, source: dict[str, str]) -> int:
     """Times the contenders on one shape and dtype; gives how many of them fail."""
     print(f'\n({rows}, {classes}) {dtype} on {args.device}', flush=True)
-    cases = sets(rows, classes, DTYPES[dtype], args.device)
+    cases = sets(lambda seed: Case.make(rows, classes, DTYPES[dtype], args.device, seed), args.device)
     losses, wrong = prepare(cases, args.contenders)
     noise = Noise()
-    results = list(measure(cases[0], losses, args.rounds, args.device, cases[1:]).values())
+    measured = measure(cases, losses, args.rounds, args.device)
+    results = [row(cases[0], name, each) for name, each in measured.items()]
     say('')
     print_table(results)
     share = noise.share()
@@ -178,9 +124,17 @@ def time_case(rows: int, classes: int, dtype: str, args: argparse.Namespace, sou
     return wrong
 
 
+def training(device: str, out: Path, source: dict[str, str], budget: Budget) -> int:
+    if not HAS_MMDET:
+        print('\nleft out: the training step, because mmdet is not installed')
+        return 0
+    import benchmark_training
+
+    return benchmark_training.run(device, out, source, budget)
+
+
 def report(times: Path, steps: Path, machine: str, device: str, picture: Path) -> None:
     """A picture, and tables beside it, of what the CSVs hold of this machine."""
-    import plot_benchmark
     import readme_tables
 
     def own(path: Path) -> list[dict[str, str]]:
@@ -188,11 +142,17 @@ def report(times: Path, steps: Path, machine: str, device: str, picture: Path) -
         return [row for row in rows if (row['machine'], row['device']) == (machine, device)]
 
     if own(times):
-        plot_benchmark.save(plot_benchmark.draw(own(times)), picture)
         tables = picture.with_suffix('.md')
         parts = [readme_tables.benchmark(own(times)), readme_tables.training(own(steps))]
         tables.write_text('\n\n'.join(filter(None, parts)) + '\n')
-        print(f'{picture}\n{tables}')
+        print(tables)
+        if importlib.util.find_spec('matplotlib') is None:
+            print(f'left out: {picture}, because matplotlib is not installed')
+            return
+        import plot_benchmark
+
+        plot_benchmark.save(plot_benchmark.draw(own(times)), picture)
+        print(picture)
 
 
 def shape(text: str) -> tuple[int, int]:
@@ -264,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.out:
         steps = args.out.with_name('training.csv')
         if 'training' not in args.skip:
-            wrong += benchmark_training.run(args.device, steps, source, budget)
+            wrong += training(args.device, steps, source, budget)
         print(f'\nrows written to {args.out}')
         if args.picture:
             report(args.out, steps, source['machine'], args.device, args.picture)

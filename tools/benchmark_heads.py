@@ -8,22 +8,25 @@
 - Mask R-CNN's mask loss: 256 instances, (256, 80, 28, 28) logits of which the label's channel counts; the plain way picks
   it by indexing.
 
-Each contender is timed, forward and backward, only where its value and gradient agree with mmdet's loss in float64.
+Each contender is timed, forward and backward, only where its value and gradient agree with mmdet's loss in float64. On a
+GPU runs follow one another without waiting, each on the next copies of the logits, four times the cache together.
 """
 
 import argparse
 import functools
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import _needs_mmdet  # noqa: F401
 import torch
-from _contenders import CannotRunError, provide_mmcv_op
-from _measure import Noise, busy, peak_bytes, timed
+from _cases import sets
+from _contenders import CLONE, CannotRunError, provide_mmcv_op
+from _measure import Noise
 from _results import MAPS, ROOT, provenance, update
-from benchmark import NOISE, PROFILED, count
+from _turns import measure, say
+from benchmark import NOISE, count
 from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -35,7 +38,7 @@ from focal_plugin.losses import FusedFocalLoss, FusedMaskFocalLoss
 
 KEY = ('machine', 'device', 'work', 'contender')
 TOLERANCE = 1e-5  # relative, to the value and to the largest gradient
-TURN = 0.3  # seconds of a contender in one round
+TURN = 300  # milliseconds of a contender in one round
 CONFIGS = ROOT / 'configs/zero_copy'
 HEADS = {
     'RetinaNet': 'retinanet_r50_fpn_1x_coco',
@@ -183,36 +186,38 @@ def problem(step: Step, exact: Step, logits: list[Tensor]) -> str | None:
     return None if off <= TOLERANCE else f'its gradient is off by {off:.2g} of the largest'
 
 
-def measured(logits: list[Tensor], steps: dict[str, Step], rounds: int, device: str) -> Iterator[dict]:
-    """Medians of forward + backward and the peak memory; the contenders take turns."""
-    leaves = [each.requires_grad_() for each in logits]
-    size = sum(each.numel() * each.element_size() for each in leaves)
+@dataclass
+class MapCase:
+    """Logits of all levels, which a contender is called with."""
 
-    def run(step: Step) -> None:
-        torch.autograd.grad(step(leaves).sum(), leaves)
+    leaves: list[Tensor]
 
-    times, runs, extra = {name: [] for name in steps}, {}, {}
-    for turn in range(-1, rounds):  # the first round tells how many runs make a turn, and measures the memory
-        for name, step in steps.items():
-            time.sleep(0.01)  # threads of the previous contender may still spin
-            if turn < 0:
-                run(step)
-                extra[name] = peak_bytes(device, lambda step=step: run(step))
-                (once,) = timed(device, lambda step=step: run(step))
-                runs[name] = max(1, min(200, int(1e3 * TURN / once)))
-                continue
-            for _ in range(runs[name]):
-                times[name] += timed(device, lambda step=step: run(step))
-    for name in steps:
-        yield {
-            'contender': name,
-            'both_ms': f'{statistics.median(times[name]):.4g}',
-            'gpu_ms': f'{busy([lambda step=steps[name]: run(step)] for _ in range(PROFILED)):.4g}'
-            if device == 'cuda'
-            else '',
-            'extra_memory': '' if extra[name] is None else f'{extra[name] / size:.3g}',
-            'runs': len(times[name]),
-        }
+    @classmethod
+    def copied(cls, logits: list[Tensor], _seed: int = 0) -> 'MapCase':
+        """The same logits elsewhere in the memory."""
+        return cls([each.detach().clone().requires_grad_() for each in logits])
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.nbytes for each in self.leaves)
+
+    @property
+    def gradients(self) -> list[Tensor | None]:
+        return [each.grad for each in self.leaves]
+
+    def run(self, step: Step) -> Tensor:
+        return step(self.leaves).sum()
+
+    def backward(self, value: Tensor) -> None:
+        value.backward()
+
+    def clear(self) -> None:
+        for each in self.leaves:
+            each.grad = None
+
+    def clone(self) -> None:
+        for each in self.leaves:
+            each.grad = each.detach().clone()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -241,7 +246,10 @@ def main(arguments: list[str] | None = None) -> int:
                 del steps[name]
                 print(f'  NOT TIMED: {name}: {said}')
         noise = Noise()
-        rows = list(measured(logits, steps, args.rounds, args.device))
+        cases = sets(functools.partial(MapCase.copied, logits), args.device)
+        found = measure(cases, steps, args.rounds, args.device, turn=TURN, memory_from=0)
+        say('')
+        rows = [{'contender': name, **each.columns} for name, each in found.items() if name != CLONE]
         for row in rows:
             print(f'  {row["contender"]:30}{row["both_ms"]:>10} ms{row["extra_memory"]:>8} logits{row["runs"]:>6} runs')
         share = noise.share()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import _needs_mmdet  # noqa: F401
 import torch
 from _budget import Budget
 from _cases import DTYPES

@@ -10,10 +10,9 @@ from pathlib import Path
 
 def run(name: str) -> None:
     """Runs mmdet's tools/<name> as the main program, with this process's own arguments."""
-    spec = find_spec('mmdet')
-    if spec is None:
-        sys.exit('mmdet is not installed in this Python: run `bash tools/setup_env.sh`, then use .venv/bin/python')
-    package = Path(spec.origin).parent
+    import _needs_mmdet  # noqa: F401
+
+    package = Path(find_spec('mmdet').origin).parent
     # A wheel carries its scripts in mmdet/.mim/tools; a source checkout has them beside the package.
     candidates = [package / '.mim' / 'tools' / name, package.parent / 'tools' / name]
     script = next(filter(Path.is_file, candidates), None)

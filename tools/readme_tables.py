@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from _contenders import COMPILED, MMDET, OURS
+from _contenders import COMPILED, MMDET, OURS, is_ours
 from _results import ACCURACY, BENCHMARK, BYTES, KERNELS, MAPS, ROOT, TRAINING, TRITON_VERSIONS, VARIANTS, read
 
-from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
-from focal_plugin.swap import HEADS, TARGETS
 
 Row = dict[str, str]
 
@@ -34,13 +32,15 @@ def benchmark(rows: list[Row]) -> str:
     parts = []
     for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
         names = list(dict.fromkeys(row['contender'] for row in rows_here))
-        fused = OURS['native' if device == 'cpu' else 'triton']
+        backend = 'native' if device == 'cpu' else 'triton'
+        fused = next((name for name in names if is_ours(name, backend)), OURS[backend])
         compilers = ['torch'] if device == 'cpu' else ['torch', 'triton']
         versions = {', '.join(f'{name} {row[name]}' for name in [*compilers, 'commit']) for row in rows_here}
         parts += [
             f'Measured on {machine} ({"; ".join(sorted(versions))}). Forward + backward in milliseconds, medians:',
             speed(rows_here, names, fused),
-            *work(rows_here, names),
+            *work(rows_here, names, 'gpu_ms', "Of that the GPU's own work, in milliseconds:"),
+            *work(rows_here, names, 'graph_ms', 'Replayed by a CUDA graph, in milliseconds:'),
             'Peak memory of forward + backward beyond the logits, the gradient included, in units of the logits:',
             memory(rows_here, names),
         ]
@@ -59,15 +59,15 @@ def speed(rows: list[Row], names: list[str], fused: str) -> str:
     return markdown(header, lines)
 
 
-def work(rows: list[Row], names: list[str]) -> list[str]:
-    """What the GPU's kernels take of it, where that was measured."""
+def work(rows: list[Row], names: list[str], column: str, title: str) -> list[str]:
+    """What a run takes without Python, where that was measured."""
     found = []
     for (shape, dtype), case in groups(rows, 'shape', 'dtype').items():
-        times = {row['contender']: row.get('gpu_ms') or '-' for row in case}
+        times = {row['contender']: row.get(column) or '-' for row in case}
         found.append([label(shape), dtype, *(times.get(name, '-') for name in names)])
     if all(time == '-' for line in found for time in line[2:]):
         return []
-    return ["Of that the GPU's own work, in milliseconds:", markdown(['logits', 'dtype', *names], found)]
+    return [title, markdown(['logits', 'dtype', *names], found)]
 
 
 def ratio(by_name: dict[str, Row], peer: str, fused: str) -> str:
@@ -254,6 +254,8 @@ def maps(rows: list[Row]) -> str:
 
 
 def losses() -> str:
+    from focal_plugin.losses import CLASSES
+
     header = ['class', 'function', 'loss', 'paper', 'configs']
     lines = []
     for name, spec in SPECS.items():
@@ -272,6 +274,8 @@ def replaced(text: str, name: str, table: str) -> str:
 
 
 def heads() -> str:
+    from focal_plugin.swap import HEADS, TARGETS
+
     lines = []
     for name, head in HEADS.items():
         handed = 'probabilities' if head.probabilities else 'logits'

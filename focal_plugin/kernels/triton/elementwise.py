@@ -15,13 +15,19 @@ from focal_plugin.kernels.triton import flat, launches, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import Layout, layout_of
-from focal_plugin.kernels.triton.operands import checked, divided, row_offset, rows_of
+from focal_plugin.kernels.triton.operands import OUTER_STRIDES, checked, divided, row_offset, rows_of, unscaled
 from focal_plugin.kernels.triton.points import negative_point, point, point_function
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        'label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'n1', 'n2', 'ignore_index', *OUTER_STRIDES, 'x_sc', 'o_sc',
+        'channels', 'span', 'o_split',
+    ]
+)  # fmt: skip
 def elementwise_kernel(
-    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, channel_ptr, statistics_ptr, out_ptr,
+    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, channel_ptr,
+    statistics_ptr, out_ptr,
     C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
@@ -29,15 +35,15 @@ def elementwise_kernel(
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
-    STATISTICS: tl.constexpr, DIMS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-    MASK_C: tl.constexpr, NARROW: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
+    STATISTICS: tl.constexpr, DIMS: tl.constexpr, INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, NARROW: tl.constexpr, HAS_CHANNEL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Values of a block, or gradients of an OUTPUT: one value an 'element', the sum of each 'row', or the 'sum' of all,
     of which each program writes its part.
 
     WEIGHT is 'none', 'row' or 'element'. STATISTICS: sums of the absolute gradients of positives and of negatives before
     the upstream gradient, class by class: (2, C) a program. The program's tile is BLOCK_R rows by all classes, BLOCK_C at a
-    time; NARROW, if not 0: by so many, which is C; SPLIT: by `span` classes, and there is a second dimension of programs.
+    time; NARROW, if not 0: by so many, which is C; SPLIT: by `span` blocks, and a second dimension of programs has the rest.
     HAS_CHANNEL: each row's logits and gradients begin at a channel of its own.
     """
     HARD: tl.constexpr = LABELS and not HAS_SCORE
@@ -58,9 +64,7 @@ def elementwise_kernel(
             factor = factor * tl.load(upstream_ptr).to(tl.float32)
 
     # 2. rows of this program
-    if ALIGN > 1:  # counted in what divides them all, so that the compiler knows it does
-        n2, x_s0, x_s1, x_sc = n2 * ALIGN, x_s0 * ALIGN, x_s1 * ALIGN, x_sc * ALIGN
-        o_s0, o_s1, o_sc = o_s0 * ALIGN, o_s1 * ALIGN, o_sc * ALIGN
+    n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc = unscaled(n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc, INNER, ALIGN)
     plane, row = rows_of(pid, n2, BLOCK_R, DIMS)
     row_mask = row < n2
     readable = row_mask
@@ -74,7 +78,7 @@ def elementwise_kernel(
     row_factor = factor
     if LABELS:
         offset = row_offset(plane, row, n1, t_s0, t_s1, t_s2, DIMS)
-        read = tl.load(target_ptr + offset, mask=readable, other=C)
+        read = tl.load(label_ptr + offset, mask=readable, other=C)
         label = read.to(tl.int32)
         any_positive = tl.max(tl.max((read != C).to(tl.int32), 1), 0) > 0  # or a label that is wrong or ignored
         row_factor = tl.full([BLOCK_R, 1], 1.0, tl.float32) * factor
@@ -85,7 +89,7 @@ def elementwise_kernel(
             score = tl.load(score_ptr + offset, mask=readable, other=0.0).to(tl.float32)
     if WEIGHT == 'row':
         offset = row_offset(plane, row, n1, w_s0, w_s1, w_s2, DIMS)
-        read_weight = tl.load(weight_ptr + offset, mask=readable, other=0.0)
+        read_weight = tl.load(row_weight_ptr + offset, mask=readable, other=0.0)
         row_factor = row_factor * read_weight.to(tl.float32)
     x_row = row_offset(plane, row, n1, x_s0, x_s1, x_s2, DIMS)
     if HAS_CHANNEL:
@@ -128,17 +132,10 @@ def elementwise_kernel(
                 total = tl.where(is_first & has_positive, own, 0.0)
 
     # 4. classes, BLOCK_C at a time
-    if NARROW > 0:
-        first_class: tl.constexpr = 0
-        last_class: tl.constexpr = NARROW
-    elif SPLIT:
-        first_class = tl.program_id(1) * span
-        last_class = tl.minimum(first_class + span, C)
-    else:
-        first_class = 0
-        last_class = C
-    for c in (tl.static_range if NARROW > 0 else tl.range)(first_class, last_class, BLOCK_C):
-        col = c + tl.arange(0, BLOCK_C)[None, :]
+    first_class = tl.program_id(1) * span * BLOCK_C if SPLIT else 0
+    classes = NARROW if NARROW > 0 else span * BLOCK_C if SPLIT else C
+    for c in (tl.static_range if NARROW > 0 else tl.range)(0, classes, BLOCK_C):
+        col = first_class + c + tl.arange(0, BLOCK_C)[None, :]
         mask = row_mask & (col < C) if MASK_C else row_mask
         read_mask = readable & (col < C) if MASK_C else readable
         x = tl.load(x_ptr + (x_row + col.to(tl.int64) * x_sc), mask=read_mask, other=0.0)
@@ -170,8 +167,9 @@ def elementwise_kernel(
             result = row_factor * result if GRADIENT else prim.times(row_factor, result)
             if STATISTICS:
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
-                at = statistics_ptr + pid.to(tl.int64) * 2 * C + c + tl.arange(0, BLOCK_C)
-                in_classes = c + tl.arange(0, BLOCK_C) < C
+                place = first_class + c + tl.arange(0, BLOCK_C)
+                at = statistics_ptr + pid.to(tl.int64) * 2 * C + place
+                in_classes = place < C
                 is_positive = col == label if LABELS else is_positive
                 tl.store(at, tl.sum(tl.where(is_positive, size, 0.0), 0), mask=in_classes)
                 tl.store(at + C, tl.sum(tl.where(is_positive, 0.0, size), 0), mask=in_classes)
@@ -253,20 +251,23 @@ def launch_of(
     common |= {
         'STATISTICS': gathers,
         'DIMS': layout.dims,
+        'INNER': layout.inner,
         'ALIGN': layout.align,
         'BLOCK_R': layout.block_rows,
         'BLOCK_C': layout.block_classes,
-        'MASK_C': layout.classes % layout.block_classes != 0,
+        'MASK_C': layout.masks_classes,
         'NARROW': layout.classes if layout.narrow else 0,
         'HAS_CHANNEL': problem.channel is not None,
-        'SPLIT': layout.splits > 1,
+        'SPLIT': layout.may_split,
     }
     return Launch(lambda: elementwise_kernel, grid, common, layout.warps, layout.counts, numbers, layout)
 
 
 def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None) -> None:
     pred, target, score, weight, table, avg_factor, channel, *_ = problem
-    operands = (pred, target, score, weight, upstream, avg_factor, table)
+    labels, values = (target, None) if problem.has_labels else (None, target)
+    row_weight, weight = (weight, None) if like.layout.weight == 'row' else (None, weight)
+    operands = (pred, labels, score, row_weight, values, weight, upstream, avg_factor, table)
     like((*operands, out) if like.layout.flat else (*operands, channel, partial, out), problem.scale)
 
 
@@ -285,7 +286,8 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
     gathers = statistics is not None
     like = launches.like(problem, upstream, lambda: launch_of(problem, out, upstream, gathers), gathers)
     if like is None:
-        return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
+        # In pred's own strides, as the fake operators say.
+        return out.copy_(_stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics))
     if by_row and like.layout.splits > 1:
         parts = pred.new_empty((like.layout.splits, *out.shape), dtype=torch.float32)
         launch(problem, like, parts, None)

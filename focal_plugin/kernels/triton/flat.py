@@ -68,9 +68,9 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
     return tl.load(ptr + at, mask=lane < left, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index'])
 def flat_kernel(
-    x_ptr, target_ptr, score_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
+    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
     rows, scale, ignore_index, p0, p1, p2, p3, p4, p5,
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
@@ -116,7 +116,7 @@ def flat_kernel(
     x = prim.widened(x)
     if LABELS:
         of_tile = tl.arange(0, LABEL_ROWS)
-        labels = tl.load(target_ptr + (first_row + of_tile) * t_s, mask=of_tile <= last, other=C)
+        labels = tl.load(label_ptr + (first_row + of_tile) * t_s, mask=of_tile <= last, other=C)
         is_other = labels != C  # a class, wrong or ignored
         if HAS_IGNORE:
             is_other = is_other | (labels == ignore_index)
@@ -124,7 +124,7 @@ def flat_kernel(
         if HAS_IGNORE:
             kept = tl.full([GROUPS, WIDTH], 1, tl.int1)
         if any_positive:
-            read = of_row(target_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
+            read = of_row(label_ptr + first_row * t_s, t_s, row, last, C, first_col, C, WIDTH)
             label, validity, is_kept = checked(read, C, ignore_index, HAS_IGNORE)
             if HAS_IGNORE:
                 kept = kept & is_kept
@@ -158,7 +158,7 @@ def flat_kernel(
     # 4. weights and upstream gradients; the sum, or one result a place
     weight = 1.0
     if WEIGHT == 'row':
-        weight = of_row(weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
+        weight = of_row(row_weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
     elif WEIGHT == 'element':
         if W_IN_ORDER:
             weight = in_order(weight_ptr + start, lane, left, BLOCK)

@@ -14,13 +14,15 @@ DENSE, SUMMED, SUMMED_FLAT = (1024, 4), (512, 2), (2048, 4)
 STORED, STORED_MAP, STORED_FLAT, STORED_FEW = (512, 4), (512, 2), (1024, 4), (512, 4)
 GATHERED = 2048, 4  # statistics: each program writes two numbers a class
 GROUP = 16  # bytes that a thread reads or writes at a time, at best
+CLASSES = 64  # of a tile at most, unless the rows are few
+PIXELS = 16  # of a mask, whatever its size: masks have many
+STRIP = 512  # bytes of a class's logits in a tile, where they begin anywhere
 WARPS = 4
 LANES = 64 if torch.version.hip else 32  # of a warp
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
 OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
 ALIGNED = ('pred', 'out')
-WASTE = 1.08  # places of a plane's programs over its rows, at most, where smaller programs help
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Layout:
         rows, classes: the logits as a matrix.
         dims: dimensions of the rows; sizes: of the two innermost, the last of which is a plane.
         strides: (rows..., classes) of each of OPERANDS.
-        align: what divides a plane's size, and the distances of planes and classes, where a plane's logits are neighbours.
+        inner: whose logits are neighbours: a 'row' of classes has them, or a 'plane' of rows, or none ('').
+        align: what divides the distances of planes, and in planes of neighbours their size and the distances of classes.
         weight: 'none', 'row' (the same for all classes of a row) or 'element'.
         flat: walk contiguous logits in their order instead of in tiles.
         narrow: a thread walks the few classes of its rows.
         block_rows, block_classes: the tile, where flat groups of neighbours; warps: that share it.
-        splits, span: programs that share the classes of their rows, and how many each takes.
+        splits, span: programs that share the classes of their rows, and how many blocks of them each takes.
     """
 
     rows: int
@@ -44,6 +47,7 @@ class Layout:
     dims: int
     sizes: tuple[int, int]
     strides: dict[str, tuple[int, ...]]
+    inner: str
     align: int
     weight: str
     flat: bool
@@ -58,20 +62,35 @@ class Layout:
     def counts(self) -> tuple[int, int, int]:
         """Classes, and the sizes of the two innermost dimensions of rows."""
         n1, n2 = self.sizes
-        return self.classes, n1, n2 // self.align
+        return self.classes, n1, n2 // self._align_of_planes
 
     @property
     def arguments(self) -> list[int]:
         """The strides in the order of elementwise_kernel; a score has none along the classes."""
         found = []
         for name, (*outer, row, step) in self.strides.items():
-            align = self.align if name in ALIGNED else 1
-            found += [stride // align for stride in outer] + [row] + ([] if name == 'score' else [step // align])
+            align, step_align = (self.align, self._align_of_planes) if name in ALIGNED else (1, 1)
+            found += [stride // align for stride in outer] + [row] + ([] if name == 'score' else [step // step_align])
         return found
+
+    @property
+    def _align_of_planes(self) -> int:
+        """What a plane's size and the distances of classes are counted in."""
+        return self.align if self.inner == 'plane' else 1
 
     def in_order(self, name: str) -> bool:
         """Whether an operand is contiguous, as flat logits are."""
         return _in_order(self.rows, self.classes, self.strides[name])
+
+    @property
+    def masks_classes(self) -> bool:
+        """Whether a block may have places beyond the last class; said of every long one, so that sizes share a kernel."""
+        return self.classes % self.block_classes != 0 or self.block_classes > CLASSES
+
+    @property
+    def may_split(self) -> bool:
+        """Whether programs may share rows, which is said of all planes, so that their sizes share a kernel."""
+        return self.splits > 1 or self.inner == 'plane'
 
     @property
     def programs(self) -> int:
@@ -109,12 +128,22 @@ def _power_of_two(n: int, most: int) -> int:
     return min(n & -n, most)
 
 
-def _tile(classes: int, classes_inner: bool, block: int) -> tuple[int, int]:
-    """(rows, classes) of a tile."""
-    width = _power_of_two(classes, 64 if classes_inner else 8)
-    if width < 8:
-        width = min(1 << (classes - 1).bit_length(), 64 if classes_inner else 8)
+def _tile(classes: int, block: int, most: int) -> tuple[int, int]:
+    """(rows, classes) of a tile with at most so many classes, a number that divides theirs unless it is too small."""
+    width = _power_of_two(classes, most)
+    if width < min(8, most):
+        width = min(1 << (classes - 1).bit_length(), most)
     return block // width, width
+
+
+def _most_classes(classes_inner: bool, block: int, align: int, itemsize: int) -> int:
+    """Of a tile: few where the rows lie next to each other, so that it has many of those.
+
+    A strip of rows touches a sector more than it fills, unless it begins where one does.
+    """
+    if classes_inner:
+        return CLASSES
+    return 8 if align * itemsize == GROUP else max(1, min(8, block * itemsize // STRIP))
 
 
 def _program(
@@ -132,36 +161,42 @@ def _program(
     return STORED_FLAT if classes >= 8 else STORED_FEW
 
 
-def fitting(block_rows: int, plane: int, least: int) -> int:
-    """Rows of a program, fewer where many of them would lie beyond the plane's last."""
-    while block_rows > least and -(-plane // block_rows) * block_rows > WASTE * plane:
-        block_rows //= 2
-    return block_rows
+def _inner(strides: dict[str, tuple[int, ...]]) -> str:
+    """The inner of a layout; gradients lie in rows where logits do, or there are none."""
+    (*_, row, step), (*_, gradient_step) = strides['pred'], strides['out']
+    if step == 1 and gradient_step in (0, 1):
+        return 'row'
+    return 'plane' if row == 1 else ''
 
 
-def _align(strides: dict[str, tuple[int, ...]], plane: int, itemsize: int) -> int:
-    """The align of a layout, at most what a thread reads at a time."""
-    if strides['pred'][-2] != 1:
-        return 1
-    apart = [stride for name in ALIGNED for stride in (*strides[name][:-2], strides[name][-1])]
-    return _power_of_two(math.gcd(plane, *apart), GROUP // itemsize)
+def _align(strides: dict[str, tuple[int, ...]], inner: str, plane: int, itemsize: int) -> int:
+    """The align of a layout: what a thread reads at a time at best, or half of that, or 1; for each there is a kernel."""
+    distances = [stride for name in ALIGNED for stride in strides[name][:-2]]
+    if inner == 'plane':
+        distances += [plane, *(strides[name][-1] for name in ALIGNED)]
+    most = GROUP // itemsize
+    divides = _power_of_two(math.gcd(*distances), most) if inner else 1
+    return divides if divides >= most // 2 else 1
 
 
 def _shared(
-    rows: int, plane: int, classes: int, block: int, warps: int, block_rows: int, block_classes: int
+    rows: int, plane: int, classes: int, block: int, warps: int, block_rows: int, block_classes: int, inner: str
 ) -> tuple[int, int, int, int]:
-    """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them."""
-    least = 2 * warps * LANES  # prim.reciprocal_by_two takes a thread's logits in pairs
-    if plane < block_rows and block_classes < classes:
+    """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them.
+
+    Of few rows a program has one, however many there are: every other size would be a kernel to compile.
+    """
+    if inner != 'plane' and plane < block_rows and block_classes < classes:
         longest = 1 << (classes - 1).bit_length()
-        block_rows = max(1 << (plane - 1).bit_length(), least // longest)
+        least = 2 * warps * LANES  # prim.reciprocal_by_two takes a thread's logits in pairs
+        block_rows = max(1, least // longest)
         block_classes = min(block // block_rows, longest)
-    else:
-        block_rows = fitting(block_rows, plane, max(16, least // block_classes))
     blocks = -(-classes // block_classes)
     splits = min(blocks, -(-PROGRAMS // (rows // plane * -(-plane // block_rows))))
-    span = -(-blocks // splits) * block_classes
-    return block_rows, block_classes, -(-classes // span), span
+    if classes % block_classes == 0:  # nothing is masked, also in the last one's share
+        splits = next(n for n in range(splits, blocks + 1) if blocks % n == 0)
+    span = -(-blocks // splits)
+    return block_rows, block_classes, -(-blocks // span), span
 
 
 def layout_of(
@@ -212,6 +247,8 @@ def layout_of(
     narrow = in_order and labels and 1 < size < 8 and not by_place
     flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or by_place)
     *_, row_stride, class_stride = strides['pred']
+    inner, plane = _inner(strides), padded[-1][0]
+    align = _align(strides, inner, plane, pred.element_size())
     block, warps = _program(labels, stores, flat, statistics, size, class_stride <= row_stride)
     block = block if labels else max(block, at_once(pred))
     if narrow:
@@ -220,21 +257,25 @@ def layout_of(
         group = GROUP // pred.element_size()
         block_classes = group if size >= group else 1
         block_rows = block // block_classes
+    elif problem.channel is not None:
+        block_rows, block_classes = block // PIXELS, PIXELS
     else:
-        block_rows, block_classes = _tile(size, class_stride <= row_stride, block)
-    splits, span = 1, size
+        most = _most_classes(class_stride <= row_stride, block, align, pred.element_size())
+        block_rows, block_classes = _tile(size, block, most)
+    splits, span = 1, -(-size // block_classes)
     if not (flat or narrow) and rows > 0:
         block_rows, block_classes, splits, span = _shared(
-            rows, padded[-1][0], size, block, warps, block_rows, block_classes
+            rows, plane, size, block, warps, block_rows, block_classes, inner
         )
     weight = 'none' if problem.weight is None else 'row' if strides['weight'][-1] == 0 or size == 1 else 'element'
     return Layout(
         rows=rows,
         classes=size,
         dims=max(1, len(row_dims)),
-        sizes=(padded[-2][0], padded[-1][0]),
+        sizes=(padded[-2][0], plane),
         strides=strides,
-        align=_align(strides, padded[-1][0], pred.element_size()),
+        inner=inner,
+        align=align,
         weight=weight,
         flat=flat,
         narrow=narrow,

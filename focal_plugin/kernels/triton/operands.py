@@ -7,11 +7,29 @@ from focal_plugin.kernels.eager import EPS
 
 _EPS = tl.constexpr(EPS)
 
+# Strides that change with the sizes of images. A kernel is compiled for what 16 divides: not for these, which would be
+# hundreds, but for the ALIGN of the layout.
+OUTER_STRIDES = tuple(f'{operand}_s{k}' for operand in 'xtswuo' for k in (0, 1))
+
 
 @triton.jit
 def divided(factor, avg_ptr, HAS_AVG: tl.constexpr):
     """Over avg_factor, if there is one."""
     return factor / (tl.load(avg_ptr).to(tl.float32) + _EPS) if HAS_AVG else factor
+
+
+@triton.jit
+def unscaled(n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc, INNER: tl.constexpr, ALIGN: tl.constexpr):
+    """A plane's size, and strides of logits and gradients, from what the host passes: how often ALIGN goes into them.
+
+    Multiplied here, the compiler knows what divides them, and compiles no kernel more for the sizes that 16 divides.
+    """
+    if INNER == 'row':
+        return n2, x_s0 * ALIGN, x_s1 * ALIGN, 1, o_s0 * ALIGN, o_s1 * ALIGN, 1
+    elif INNER == 'plane':
+        return n2 * ALIGN, x_s0 * ALIGN, x_s1 * ALIGN, x_sc * ALIGN, o_s0 * ALIGN, o_s1 * ALIGN, o_sc * ALIGN
+    else:
+        return n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc
 
 
 @triton.jit

@@ -21,8 +21,8 @@ from focal_plugin.kernels.triton import features, launches, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.launches import Launch
-from focal_plugin.kernels.triton.layout import Layout, at_once, fitting, layout_of
-from focal_plugin.kernels.triton.operands import divided, label_of, row_offset, rows_of
+from focal_plugin.kernels.triton.layout import Layout, at_once, layout_of
+from focal_plugin.kernels.triton.operands import OUTER_STRIDES, divided, label_of, row_offset, rows_of, unscaled
 from focal_plugin.kernels.triton.points import point, point_function
 
 LONGEST = 16384  # classes that registers hold
@@ -99,34 +99,36 @@ def _spread(
     tl.store(out_ptr + (row_at + col.to(tl.int64) * stride), result.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        'label_ptr', 'row_weight_ptr', 'avg_ptr', 'n1', 'n2', 'ignore_index', *OUTER_STRIDES, 'x_sc', 'o_sc'
+    ]
+)  # fmt: skip
 def rowwise_kernel(
-    x_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
+    x_ptr, label_ptr, row_weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
     C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
     HAS_AVG: tl.constexpr, TABLE: tl.constexpr, HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr,
-    OUTPUT: tl.constexpr, DIMS: tl.constexpr, ALIGN: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HELD: tl.constexpr,
+    OUTPUT: tl.constexpr, DIMS: tl.constexpr, INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCKS: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
     """Values, or gradients, of an OUTPUT: one value a 'row', or the 'sum' of all, of which each program writes its part."""
     pid = tl.program_id(0)
 
     # 1. rows of this program, and the factor of each
-    if ALIGN > 1:  # counted in what divides them all, so that the compiler knows it does
-        n2, x_s0, x_s1, x_sc = n2 * ALIGN, x_s0 * ALIGN, x_s1 * ALIGN, x_sc * ALIGN
-        o_s0, o_s1, o_sc = o_s0 * ALIGN, o_s1 * ALIGN, o_sc * ALIGN
+    n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc = unscaled(n2, x_s0, x_s1, x_sc, o_s0, o_s1, o_sc, INNER, ALIGN)
     plane, row = rows_of(pid, n2, BLOCK_R, DIMS)
     lane = tl.arange(0, BLOCK_C)[None, :]
     row_mask = row < n2
     t_row = row_offset(plane, row, n1, t_s0, t_s1, t_s2, DIMS)
-    label, validity, kept = label_of(target_ptr, t_row, row_mask, C - 1, ignore_index, HAS_IGNORE)
+    label, validity, kept = label_of(label_ptr, t_row, row_mask, C - 1, ignore_index, HAS_IGNORE)
     is_inside = row_mask & (label >= 0) & (label < C)
     factor = validity * scale
     if HAS_WEIGHT:
         w_row = row_offset(plane, row, n1, w_s0, w_s1, w_s2, DIMS)
-        factor *= tl.load(weight_ptr + w_row, mask=row_mask, other=0.0).to(tl.float32)
+        factor *= tl.load(row_weight_ptr + w_row, mask=row_mask, other=0.0).to(tl.float32)
     if GRADIENT:
         if OUTPUT == 'row':
             u_row = row_offset(plane, row, n1, u_s0, u_s1, u_s2, DIMS)
@@ -195,10 +197,7 @@ def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None
         return None
     *_, row_stride, class_stride = layout.strides['pred']
     rows, width = _tile(layout.classes, class_stride <= row_stride or layout.rows == 1, at_once(problem.pred))
-    least = max(1, THREADS // width)
-    return dataclasses.replace(
-        layout, flat=False, block_rows=fitting(rows, layout.sizes[1], least), block_classes=width
-    )
+    return dataclasses.replace(layout, flat=False, block_rows=rows, block_classes=width)
 
 
 def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
@@ -217,6 +216,7 @@ def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
         'GRADIENT': gradient,
         'OUTPUT': problem.output,
         'DIMS': layout.dims,
+        'INNER': layout.inner,
         'ALIGN': layout.align,
         'BLOCKS': blocks if held else 0,
         'BLOCK_R': layout.block_rows,
@@ -271,6 +271,6 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
         return out
     like = launches.like(problem, upstream, lambda: _launch_of(problem, out, upstream))
     if like is None:
-        return backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous())
+        return out.copy_(backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous()))
     _launch(problem, like, out, upstream)
     return out

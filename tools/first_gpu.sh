@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# All that there is to run on a new GPU, in three parts of less than 9 minutes each; leaves one folder to read.
+#
+#   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]      (default: all parts, into work_dirs/first_gpu)
+#
+#   1  the tests on the GPU (tools/gpu_tests.py)
+#   2  FusedFocalLoss and its peers (tools/benchmark.py)
+#   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmark_*.py)
+#
+# Takes the Python of the active environment, else that of .venv, and installs nothing. Exit status: 0 all went well, 1 a
+# part failed or was not done in time (the other parts are run), 2 there is no GPU, or the arguments are wrong.
+set -uo pipefail
+
+usage() { echo "usage: bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]; what is '$1'?" >&2; exit 2; }
+out='' parts=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out)
+      [ $# -ge 2 ] || { echo '--out needs a folder' >&2; exit 2; }
+      out=$(realpath -m -- "$2")
+      shift 2 ;;
+    1 | 2 | 3) parts+=("$1"); shift ;;
+    *) usage "$1" ;;
+  esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(1 2 3)
+cd "$(dirname "$0")/.."
+out=${out:-work_dirs/first_gpu}
+
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+  python=${VIRTUAL_ENV:-$CONDA_PREFIX}/bin/python
+elif [ -x .venv/bin/python ]; then
+  python=.venv/bin/python
+else
+  python=$(command -v python || command -v python3) || { echo 'there is no Python on the PATH' >&2; exit 2; }
+fi
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"; }
+
+has torch || { echo "torch is not installed in $python" >&2; exit 2; }
+"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+  { echo "torch sees no GPU here ($python)" >&2; exit 2; }
+
+mkdir -p "$out" || exit 2
+summary=$out/summary.txt
+say() { echo "$*" | tee -a "$summary"; }
+{
+  date
+  "$python" - <<'PY'
+import importlib.metadata, os, platform, torch
+
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return 'absent'
+
+card = torch.cuda.get_device_properties(0)
+print(f'{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} multiprocessors, {os.cpu_count()} cores')
+print(f'Python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}')
+print(', '.join(f'{name} {version(name)}' for name in ('triton', 'numpy', 'pytest', 'pytest-xdist', 'mmdet', 'mmcv', 'mmengine')))
+PY
+  echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+  nvidia-smi 2>&1 || echo 'there is no nvidia-smi'
+} >"$out/machine.txt"
+
+failed=0
+# Runs a tool within what is left of its part, and writes its log, its verdict and what it left out.
+run() {
+  local name=$1 log=$out/$1.log begun=$SECONDS status
+  shift
+  say "$name: $*"
+  timeout --foreground -s INT -k 20 $((end > SECONDS ? end - SECONDS : 1)) "$python" "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  grep -hE '^ *left out|NOT TIMED|no CUDA graph|NOISY|not installed|^(FAILED|ERROR) |[0-9]+ (passed|failed)' "$log" |
+    sed 's/^ */  /' >>"$summary"
+  case $status in
+    0) say "  well, in $((SECONDS - begun)) s: $log" ;;
+    124 | 137) say "  NOT DONE in its time; compiled kernels are kept, so it gets further when started again: $log"; failed=1 ;;
+    *) say "  FAILED with status $status, in $((SECONDS - begun)) s: $log"; failed=1 ;;
+  esac
+}
+
+for part in "${parts[@]}"; do
+  end=$((SECONDS + 500))
+  say "== part $part ($(date '+%F %T'))"
+  case $part in
+    1) run tests tools/gpu_tests.py ;;
+    2) run benchmark tools/benchmark.py --device cuda --skip tests training --minutes 7.5 --out "$out/benchmark.csv" ;;
+    3)
+      if has mmdet; then
+        run variants tools/benchmark_variants.py --device cuda --out "$out/variants.csv"
+        run heads tools/benchmark_heads.py --device cuda --out "$out/maps.csv"
+        run training tools/benchmark_training.py --device cuda --out "$out/training.csv"
+      else
+        say 'left out: the variants, the heads and the training step, because mmdet is not installed'
+      fi ;;
+  esac
+done
+say "all is in $out"
+exit $failed
