@@ -58,6 +58,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Interpreted, what tests/gpu asks of the compiled kernels is left to the long run."""
+    for item in items:
+        if backend.INTERPRETING and item.get_closest_marker('triton') and item.get_closest_marker('compiled'):
+            item.add_marker(pytest.mark.slow)
+
+
 # Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.
 STAND_IN = os.environ.get('FOCAL_STAND_IN') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
 

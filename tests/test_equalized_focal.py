@@ -62,6 +62,7 @@ def step(loss, iteration, upstream=1.0, **kwargs):
     return torch.stack(losses).detach(), [pred.grad / upstream for pred, _, _ in inputs]
 
 
+@pytest.mark.compiled
 def test_iterations_follow_the_definition(any_backend, device):
     loss, exact = FusedEqualizedFocalLoss(C).to(device), Definition()
     for iteration in range(4):
@@ -190,6 +191,7 @@ def test_a_nan_does_not_stay():
     assert loss.gradients.isfinite().all() and loss.ratio.isfinite().all()
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('layout', ('an NCHW map', 'a dense target', 'ignored rows', 'more classes than a tile'))
 def test_gathered_in_every_layout(any_backend, device, layout):
     """Against the gradients themselves, which other tests hold to the oracle."""

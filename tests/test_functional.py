@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import focal_plugin
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import backend, functional
 
 import oracle
 
@@ -54,6 +54,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
 def test_shapes_and_reductions(device, shape, reduction):
@@ -107,6 +108,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
 def test_weights(device, shape, dense):
@@ -143,6 +145,7 @@ AVG_FACTORS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('avg_factor', AVG_FACTORS.values(), ids=AVG_FACTORS)
 def test_avg_factor(device, avg_factor):
     loss, _ = check(device, logits(N, C), labels(N), avg_factor=avg_factor)
@@ -186,6 +189,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('parameters', PARAMETERS.values(), ids=PARAMETERS)
 @pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
 def test_parameters_a_class(device, parameters, dense):
@@ -207,6 +211,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('make', LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize('reduction', ('none', 'mean'))
 def test_layouts(device, make, reduction):
@@ -218,6 +223,7 @@ def test_layouts(device, make, reduction):
     check(device, pred, torch.rand(pred.shape, generator=generator()), weight, reduction=reduction)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 @pytest.mark.parametrize('make', itertools.islice(LAYOUTS.values(), 3), ids=itertools.islice(LAYOUTS, 3))
 def test_layouts_of_halves(device, dtype, make):
@@ -289,6 +295,7 @@ def test_gradients_of_target_weight_and_avg_factor():
         functional.sigmoid_focal_loss(pred.float(), target.float())
 
 
+@pytest.mark.compiled
 def test_the_same_input_gives_the_same_bits(device):
     pred, target = logits(4000, 16).to(device), labels(4000, classes=16).to(device)
     first, second = (functional.sigmoid_focal_loss(pred, target) for _ in range(2))
@@ -323,24 +330,6 @@ def test_ignored_background(device, classes):
     )
     (grad,) = torch.autograd.grad(loss, pred)
     assert loss == 0 and (grad == 0).all()
-
-
-@pytest.mark.triton
-@pytest.mark.skipif(not backend.INTERPRETING, reason='puts another function in the place of one of the kernels')
-@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
-def test_neighbours_share_a_reciprocal_in_plain_sums_only(monkeypatch, classes):
-    """They may be of two rows: the NaN of one may not reach the other where that has a value of its own or the first is
-    ignored."""
-    import inexact_primitives
-
-    from focal_plugin.kernels.triton import primitives
-
-    monkeypatch.setattr(primitives, 'reciprocal_by_two', inexact_primitives.poisoned)
-    pred, target = logits(N, classes), torch.full((N,), classes)
-    with use_backend('triton'):
-        assert functional.sigmoid_focal_loss(pred, target).isnan()
-        assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
-        assert functional.quality_focal_loss(pred, (target, torch.ones(N)), reduction='none').isfinite().all()
 
 
 BAD = {

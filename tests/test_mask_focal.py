@@ -54,6 +54,7 @@ def expected(pred, target, labels, weight, upstream, **options):
     return exact.value.sum(1) * factor, np.abs(exact.value).sum(1) * factor, *grads
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('layout', (torch.contiguous_format, torch.channels_last), ids=('NCHW', 'channels last'))
 def test_an_instance_is_the_mean_of_its_own_channel(any_backend, device, shape, layout):

@@ -6,6 +6,7 @@ import oracle_softmax
 import pytest
 import torch
 import torch.nn.functional as F
+from test_accuracy import COMPILED_HALVES, DTYPES
 
 import focal_plugin
 from focal_plugin import functional
@@ -13,8 +14,6 @@ from focal_plugin.losses import FusedSoftmaxFocalLoss
 from focal_plugin.ops import library
 
 import oracle
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def generator(seed=0):
@@ -46,7 +45,7 @@ def served(any_backend, dtype):
         pytest.skip('float64 is served by the torch backend')
 
 
-@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('dtype', COMPILED_HALVES, ids=str)
 @pytest.mark.parametrize('gamma', (0, 0.5, 1, 1.5, 2, 5))
 def test_every_margin(any_backend, device, dtype, gamma):
     """One logit far from, near to and far above the others, as the label and not."""
@@ -75,6 +74,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
 def test_shapes_and_reductions(device, shape, reduction):
@@ -89,6 +89,7 @@ def test_one_class_is_refused(device):
         functional.softmax_focal_loss(pred.to(device), labels.to(device), weight.to(device))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize('dtype', DTYPES[:3], ids=str)
 def test_an_nchw_map_is_read_where_it_lies(device, dtype):
     pred, labels, weight = inputs(2, 6, 7, 9, dtype=dtype)
@@ -318,6 +319,7 @@ def test_gradients_of_weight_and_alpha():
     )
 
 
+@pytest.mark.compiled
 def test_the_same_input_gives_the_same_bits(device):
     pred, labels, _ = (t.to(device) for t in inputs(3000, 16))
     threads = torch.get_num_threads()

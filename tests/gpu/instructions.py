@@ -6,24 +6,19 @@ float32 and rounded, which is exact for one operation, and packed pairs are arra
 
 import functools
 import operator
+import re
 
 import numpy as np
+from gpu.memory import UNSIGNED
 
 ERRORS = {'ex2': 0.0, 'lg2': 0.0, 'rcp': 0.0, 'div': 0.0}
 """Relative errors put into the approximate instructions; near 1, in (0.5, 2), that of lg2 is absolute."""
 
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal number
-PLAIN = {
-    'pred': np.bool_, 'b8': np.uint8, 'b16': np.uint16, 'b32': np.uint32, 'b64': np.uint64, 'u8': np.uint8, 'u16': np.uint16,
-    'u32': np.uint32, 'u64': np.uint64, 's8': np.int8, 's16': np.int16, 's32': np.int32, 's64': np.int64, 'f32': np.float32,
-    'f64': np.float64,
-}  # fmt: skip
-HALVES = ('f16', 'bf16')
-PAIRS = {'f32x2': 'f32', 'f16x2': 'f16', 'bf16x2': 'bf16'}
-FLOATS = ('f32', 'f64', *HALVES, *PAIRS)
-WIDTHS = {name: np.dtype(each).itemsize for name, each in PLAIN.items()}
-WIDTHS |= {'f16': 2, 'bf16': 2, 'f16x2': 4, 'bf16x2': 4, 'f32x2': 8}
-UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+PLAIN = {'pred': np.dtype(bool), 'f32': np.dtype(np.float32)}
+PLAIN |= {f'{kind}{8 * n}': np.dtype(f'{"i" if kind == "s" else "u"}{n}') for kind in 'bus' for n in UNSIGNED}
+PAIRS = {'f16x2': 'f16', 'bf16x2': 'bf16'}
+WIDTHS = {name: each.itemsize for name, each in PLAIN.items()} | {'f16': 2, 'bf16': 2, 'f16x2': 4, 'bf16x2': 4}
 
 
 class UnknownInstruction(Exception):
@@ -36,8 +31,7 @@ def taken(bits: np.ndarray, kind: str) -> np.ndarray:
         return bits
     bits = bits.astype(UNSIGNED[WIDTHS[kind]], copy=False)
     if kind in PAIRS:
-        one = PAIRS[kind]
-        return taken(np.ascontiguousarray(bits).view(UNSIGNED[WIDTHS[one]]), one).reshape(-1, 2)
+        return taken(np.ascontiguousarray(bits).view(np.uint16), PAIRS[kind]).reshape(-1, 2)
     if kind == 'f16':
         return bits.view(np.float16).astype(np.float32)
     if kind == 'bf16':
@@ -50,8 +44,7 @@ def given(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == 'pred':
         return values
     if kind in PAIRS:
-        halves = np.ascontiguousarray(given(values, PAIRS[kind]))
-        return halves.view(UNSIGNED[WIDTHS[kind]]).reshape(-1)
+        return np.ascontiguousarray(given(values, PAIRS[kind])).view(np.uint32).reshape(-1)
     if kind == 'f16':
         return values.astype(np.float16).view(np.uint16)
     if kind == 'bf16':
@@ -84,16 +77,16 @@ def fma(a, b, c):
     return total.astype(np.float32)
 
 
-def _extreme(least: bool, propagates: bool, a, b):
+def _flushing(a, b, c):
+    return flushed(fma(flushed(a), flushed(b), flushed(c)))
+
+
+def _extreme(function, a, b):
     """The least or greatest; unlike numpy's, -0 is less than 0."""
-    function = (np.minimum if least else np.maximum) if propagates else (np.fmin if least else np.fmax)
     result = function(a, b)
-    if result.dtype != np.float32:
-        return result
-    zeros = (a == 0) & (b == 0)
-    if zeros.any():
-        negative = (np.signbit(a) | np.signbit(b)) if least else (np.signbit(a) & np.signbit(b))
-        result = np.where(zeros, np.where(negative, np.float32(-0.0), np.float32(0)), result)
+    if result.dtype == np.float32:
+        negative = np.signbit(function(np.copysign(np.float32(1), a), np.copysign(np.float32(1), b)))
+        result = np.where((a == 0) & (b == 0), np.where(negative, np.float32(-0.0), np.float32(0)), result)
     return result
 
 
@@ -106,46 +99,38 @@ def _xorsign(function, a, b):
 def _approximate(name: str, x):
     """In float64, rounded, off by the error that is put in; subnormal numbers are 0 before and after."""
     wide = flushed(x).astype(np.float64)
-    if name == 'lg2':
-        exact = np.log2(wide)
-        error = ERRORS['lg2'] * np.where((wide > 0.5) & (wide < 2), 1.0, np.where(np.isfinite(exact), exact, 0))
-        return flushed((exact + error).astype(np.float32))
-    exact = np.exp2(wide) if name == 'ex2' else 1 / wide
-    return flushed((exact * (1 + ERRORS[name])).astype(np.float32))
+    exact = {'ex2': np.exp2, 'lg2': np.log2, 'rcp': np.reciprocal}[name](wide)
+    near_1 = (name == 'lg2') & (wide > 0.5) & (wide < 2)
+    return flushed(
+        (exact + ERRORS[name] * np.where(near_1, 1.0, np.where(np.isfinite(exact), exact, 0))).astype(np.float32)
+    )
 
 
-def _divided(a, b):
-    if a.dtype != np.float32:  # towards 0, and all bits set where b is 0
-        wide, divisor = a.astype(np.int64), np.where(b == 0, 1, b).astype(np.int64)
-        quotient = np.abs(wide) // np.abs(divisor) * np.sign(wide) * np.sign(divisor)
-        return np.where(b == 0, -1, quotient).astype(a.dtype)
+def _quotient(a, b):
     return ((a.astype(np.float64) / b) * (1 + ERRORS['div'])).astype(np.float32)
 
 
+def _whole_quotient(a, b):
+    """Towards 0; all bits set where b is 0."""
+    wide, divisor = a.astype(np.int64), np.where(b == 0, 1, b).astype(np.int64)
+    quotient = np.abs(wide) // np.abs(divisor) * np.sign(wide) * np.sign(divisor)
+    return np.where(b == 0, -1, quotient).astype(a.dtype)
+
+
 def _wide(a, b):
-    wider = {'i4': np.int64, 'u4': np.uint64, 'i2': np.int32, 'u2': np.uint32}[a.dtype.str[1:]]
+    wider = np.dtype(f'{a.dtype.kind}{2 * a.dtype.itemsize}')
     return a.astype(wider) * b.astype(wider)
 
 
 def _high(a, b):
-    """The upper half of the product."""
-    if a.dtype.itemsize < 8:
-        return (_wide(a, b) >> (8 * a.dtype.itemsize)).astype(a.dtype)
-    x, y, low, half = a.view(np.uint64), b.view(np.uint64), np.uint64(0xFFFFFFFF), np.uint64(32)
-    middle = (x >> half) * (y & low) + ((x & low) * (y & low) >> half)
-    other = (x & low) * (y >> half) + (middle & low)
-    high = (x >> half) * (y >> half) + (middle >> half) + (other >> half)
-    if a.dtype == np.int64:
-        high = high - np.where(a < 0, y, np.uint64(0)) - np.where(b < 0, x, np.uint64(0))
-    return high.view(a.dtype)
+    """The upper half of the product, in Python's integers."""
+    return (a.astype(object) * b.astype(object) >> 8 * a.dtype.itemsize).astype(a.dtype)
 
 
-def _shifted(left: bool, a, by):
+def _shifted(function, a, by):
     """By the operand's width or more, everything is shifted out."""
-    width = 8 * a.dtype.itemsize
-    some = np.minimum(by, width - 1).astype(a.dtype)
-    result = a << some if left else a >> some
-    return np.where(by < width, result, a >> np.array(width - 1, a.dtype) if a.dtype.kind == 'i' else a.dtype.type(0))
+    most = 8 * a.dtype.itemsize - 1
+    return function(function(a, np.minimum(by, most).astype(a.dtype)), (by > most).astype(a.dtype))
 
 
 def _field(a, position, length):
@@ -159,100 +144,73 @@ def _field(a, position, length):
 
 def _permuted(a, b, selector):
     """Bytes of (b, a), the lowest of which is a's first, or copies of their sign."""
-    both, result = a.astype(np.uint64) | b.astype(np.uint64) << np.uint64(32), np.uint64(0)
-    for i in range(4):
-        nibble = selector.astype(np.uint64) >> np.uint64(4 * i) & np.uint64(15)
-        byte = both >> ((nibble & np.uint64(7)) * np.uint64(8)) & np.uint64(255)
-        byte = np.where(nibble > 7, (byte >> np.uint64(7)) * np.uint64(255), byte)
-        result = result | byte << np.uint64(8 * i)
-    return result.astype(np.uint32)
+    a, b, selector = np.broadcast_arrays(a, b, selector)
+    nibbles = selector[:, None] >> np.arange(0, 16, 4, dtype=np.uint32) & 15
+    chosen = np.take_along_axis(np.stack([a, b], -1).view(np.uint8), nibbles & 7, 1)
+    return np.where(nibbles > 7, (chosen >> 7) * 255, chosen).astype(np.uint8).view(np.uint32)[:, 0]
 
 
-COMPARISONS = {'eq': operator.eq, 'ne': operator.ne, 'lt': operator.lt, 'le': operator.le, 'gt': operator.gt,
-               'ge': operator.ge, 'lo': operator.lt, 'ls': operator.le, 'hi': operator.gt, 'hs': operator.ge}  # fmt: skip
-
-
-def comparison(name: str, kind: str):
-    """Of floats, one with NaN is false; with a u behind its name it is true."""
-    if kind not in FLOATS:
-        return COMPARISONS[name]
+def _compared(name: str):
+    """Floats: with NaN it is false; with a u behind its name it is true."""
     unordered = lambda a, b: np.isnan(a) | np.isnan(b)  # noqa: E731
     if name in ('nan', 'num'):
         return unordered if name == 'nan' else lambda a, b: ~unordered(a, b)
-    compare = COMPARISONS[name.removesuffix('u')]
+    compare = getattr(operator, name.removesuffix('u'))
     if name.endswith('u'):
         return lambda a, b: compare(a, b) | unordered(a, b)
     return lambda a, b: compare(a, b) & ~unordered(a, b)
 
 
-LOGIC = {'and': operator.and_, 'or': operator.or_, 'xor': operator.xor, 'not': operator.invert}
-WIDER = {'s16': 's32', 'u16': 'u32', 's32': 's64', 'u32': 'u64'}
-
-
-def _converted(target: str, source: str, modifiers: set[str]):
-    if target in ('f16x2', 'bf16x2') and source == 'f32' and modifiers == {'rn'}:  # the first operand is the upper half
-        return (lambda high, low: np.stack(np.broadcast_arrays(low, high), -1)), target, (source, source)
-    to_float, of_float = target in FLOATS, source in FLOATS
-    narrows = to_float and (not of_float or WIDTHS[target] < WIDTHS[source])
-    if (of_float and not to_float) or modifiers != ({'rn'} if narrows else set()):
-        raise UnknownInstruction
-    if to_float:
-        return (lambda a: a.astype(np.float32)), target, (source,)
-    return (lambda a: a.astype(PLAIN[target])), target, (source,)
+EXTREMES = {'min': np.fmin, 'max': np.fmax, 'min.NaN': np.minimum, 'max.NaN': np.maximum}
+WIDER = {'16': '32', '32': '64'}
+OPCODES = {  # (function, result's type, operands' types) of the parts of an opcode
+    r'(add|sub)\.(f32|[su]\d+)': lambda name, kind: (getattr(operator, name), *[kind] * 3),
+    r'(?:mul|mul\.lo)\.(f32|[su]\d+)': lambda kind: (operator.mul, *[kind] * 3),
+    r'mul\.hi\.([su]\d+)': lambda kind: (_high, *[kind] * 3),
+    r'mul\.wide\.([su])(\d+)': lambda sign, n: (_wide, sign + WIDER[n], *[sign + n] * 2),
+    r'mad\.lo\.([su]\d+)': lambda kind: ((lambda a, b, c: a * b + c), *[kind] * 4),
+    r'mad\.wide\.([su])(\d+)': lambda sign, n: (
+        (lambda a, b, c: _wide(a, b) + c), sign + WIDER[n], *[sign + n] * 2, sign + WIDER[n]
+    ),
+    r'fma\.rn\.f32': lambda: (fma, *['f32'] * 4),
+    r'fma\.rn\.ftz\.f32': lambda: (_flushing, *['f32'] * 4),
+    r'(neg|abs)\.(f32|s\d+)': lambda name, kind: (getattr(operator, name), kind, kind),
+    r'(min|max)\.([su]\d+)': lambda name, kind: (EXTREMES[name], *[kind] * 3),
+    r'((?:min|max)(?:\.NaN)?)\.f32': lambda name: (functools.partial(_extreme, EXTREMES[name]), *['f32'] * 3),
+    r'(min|max)\.NaN\.xorsign\.abs\.f32': lambda name: (
+        functools.partial(_xorsign, EXTREMES[name + '.NaN']), *['f32'] * 3
+    ),
+    r'(ex2|lg2|rcp)\.approx\.ftz\.f32': lambda name: (functools.partial(_approximate, name), 'f32', 'f32'),
+    r'div\.full\.f32': lambda: (_quotient, *['f32'] * 3),
+    r'div\.([su]32)': lambda kind: (_whole_quotient, *[kind] * 3),
+    r'(and|or|xor)\.(pred|b\d+)': lambda name, kind: (getattr(operator, f'__{name}__'), *[kind] * 3),
+    r'not\.(pred|b\d+)': lambda kind: (operator.invert, kind, kind),
+    r'shl\.(b\d+)': lambda kind: (functools.partial(_shifted, operator.lshift), kind, kind, 'u32'),
+    r'shr\.([su]\d+)': lambda kind: (functools.partial(_shifted, operator.rshift), kind, kind, 'u32'),
+    r'bfe\.([su]32)': lambda kind: (_field, kind, kind, 'u32', 'u32'),
+    r'prmt\.(b32)': lambda kind: (_permuted, *[kind] * 4),
+    r'selp\.[bf](\d+)': lambda n: ((lambda a, b, p: np.where(p, a, b)), *[f'b{n}'] * 3, 'pred'),
+    r'setp\.(eq|ne|lt|le|gt|ge)\.([bsu]\d+)': lambda name, kind: (getattr(operator, name), 'pred', kind, kind),
+    r'setp\.(num|nan|(?:eq|ne|lt|le|gt|ge)u?)\.(f32|b?f16|b?f16x2)': lambda name, kind: (
+        _compared(name), 'pred', kind, kind
+    ),
+    r'cvt\.([su]\d+)\.([su]\d+)': lambda to, of: ((lambda a: a.astype(PLAIN[to])), to, of),
+    r'cvt\.rn\.(f32)\.([su]\d+)': lambda to, of: ((lambda a: a.astype(np.float32)), to, of),
+    r'cvt\.(f32)\.(b?f16)': lambda to, of: ((lambda a: a), to, of),
+    r'cvt\.rn\.(b?f16)\.(f32)': lambda to, of: ((lambda a: a), to, of),
+    # the first operand is the upper half
+    r'cvt\.rn\.(b?f16x2)\.(f32)': lambda to, of: (
+        (lambda high, low: np.stack(np.broadcast_arrays(low, high), -1)), to, of, of
+    ),
+}  # fmt: skip
 
 
 @functools.cache
 def meaning(opcode: str):
     """(function, the result's type, the operands' types) of an opcode; raises UnknownInstruction."""
-    name, *modifiers = opcode.split('.')
-    kinds = [each for each in modifiers if each in WIDTHS]
-    kind, flags = kinds[-1] if kinds else '', {each for each in modifiers if each not in WIDTHS}
-    floating = kind in FLOATS
-    if name == 'cvt' and len(kinds) == 2:
-        return _converted(*kinds, flags)
-    if name == 'setp' and len(flags) == 1:
-        return comparison(next(iter(flags)), kind), 'pred', (kind, kind)
-    flushes = floating and 'ftz' in flags and name not in ('ex2', 'lg2', 'rcp')
-    flags -= {'ftz'} if floating else set()
-    mixed = len(kinds) == 2 and kinds[0] == 'f32' and kind in HALVES and name in ('add', 'sub')
-    if len(kinds) != 1 and not mixed:
-        raise UnknownInstruction
-    result, operands = kinds[0], (kind, kinds[0])
-    if name in ('add', 'sub') and flags <= ({'rn'} if floating else set()):
-        function = operator.add if name == 'add' else operator.sub
-    elif name == 'mul' and floating and flags <= {'rn'}:
-        function = operator.mul
-    elif name in ('mul', 'mad') and not floating and len(flags) == 1 and flags < {'lo', 'hi', 'wide'}:
-        product = {'lo': operator.mul, 'hi': _high, 'wide': _wide}[flags.pop()]
-        result = WIDER[kind] if product is _wide else kind
-        function = product if name == 'mul' else lambda a, b, c: product(a, b) + c
-        operands = operands if name == 'mul' else (kind, kind, result)
-    elif name == 'fma' and floating and flags == {'rn'}:
-        function, operands = fma, (kind,) * 3
-    elif name in ('neg', 'abs') and not flags and (floating or kind[0] == 's'):
-        function, operands = operator.neg if name == 'neg' else np.abs, (kind,)
-    elif name in ('min', 'max') and flags in (set(), {'NaN'}, {'NaN', 'xorsign', 'abs'}):
-        extreme = functools.partial(_extreme, name == 'min', 'NaN' in flags)
-        function = functools.partial(_xorsign, extreme) if 'abs' in flags else extreme
-    elif name in ('ex2', 'lg2', 'rcp') and flags == {'approx'} and 'ftz' in modifiers and kind == 'f32':
-        function, operands = functools.partial(_approximate, name), (kind,)
-    elif name == 'div' and flags == ({'full'} if floating else set()) and kind in ('f32', 's32', 'u32'):
-        function = _divided
-    elif name in LOGIC and not flags and (kind == 'pred' or kind[0] == 'b'):
-        function, operands = LOGIC[name], (kind,) * (1 if name == 'not' else 2)
-    elif name in ('shl', 'shr') and not flags:
-        function, operands = functools.partial(_shifted, name == 'shl'), (kind, 'u32')
-    elif name == 'bfe' and not flags and kind in ('u32', 's32'):
-        function, operands = _field, (kind, 'u32', 'u32')
-    elif name == 'prmt' and not flags and kind == 'b32':
-        function, operands = _permuted, (kind,) * 3
-    elif name == 'selp' and not flags:
-        kind = 'b' + str(8 * WIDTHS[kind])  # bits are chosen, not computed with
-        function, result, operands = (lambda a, b, p: np.where(p, a, b)), kind, (kind, kind, 'pred')
-    else:
-        raise UnknownInstruction
-    return (_flushing(function) if flushes else function), result, operands
-
-
-def _flushing(function):
-    return lambda *values: flushed(function(*map(flushed, values)))
+    for pattern, parts in OPCODES.items():
+        match = re.fullmatch(pattern, opcode)
+        if match is not None:
+            function, result, *operands = parts(*match.groups())
+            return function, result, operands
+    raise UnknownInstruction

@@ -6,18 +6,17 @@ is refused: see memory.py; a barrier that not all threads of a block are at; a s
 
 import functools
 import re
-import struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu.instructions import UNSIGNED, WIDTHS, UnknownInstruction, given, meaning, taken
-from gpu.memory import Fault, Global, Shared
+from gpu import transfers
+from gpu.instructions import WIDTHS, UnknownInstruction, given, meaning, taken
+from gpu.memory import UNSIGNED, Fault, Global, Shared
 
 LANES = 2**14  # blocks at once have about as many threads
 STATEMENT = re.compile(r'\s*(?:([{}])|([$\w]+):|([^\s{};][^;]*);)')
 OPERAND = re.compile(r'\{[^}]*\}|\[[^\]]*\]|[^\s,]+')
 GUARDED = re.compile(r'(?:@(!?)(%?\w+)\s+)?([\w.:]+)\s*(.*)', re.DOTALL)
-SPECIAL = re.compile(r'%(n?tid|n?ctaid)\.([xyz])$|%laneid$')
 
 
 class Register(NamedTuple):
@@ -41,7 +40,7 @@ class Module:
     """The one kernel of a PTX text.
 
     Attributes:
-        parameters: offset and type by name.
+        types: of the parameters by their names.
         widths: of the registers.
         code, labels: the instructions, and the index of the first behind each label.
         reached, withheld: the indices of those that ran, and that a predicate kept from some of the lanes that were there.
@@ -51,13 +50,9 @@ class Module:
         text = re.sub(r'//[^\n]*|^\s*\.(loc|file|pragma)\b[^\n]*', '', text, flags=re.MULTILINE)
         self.name, parameters = re.search(r'\.entry\s+(\w+)\s*\((.*?)\)', text, re.DOTALL).groups()
         self.threads = int(re.search(r'\.reqntid\s+(\d+)', text)[1])
-        self.parameters, self.types, offset = {}, [], 0
-        for kind, name in re.findall(r'\.param\s+\.(\w+)[^,]*?(\w+)\s*(?:,|$)', parameters.strip()):
-            offset = -(-offset // WIDTHS[kind]) * WIDTHS[kind]
-            self.parameters[name] = (offset, kind)
-            self.types.append(kind)
-            offset += WIDTHS[kind]
-        self.symbols = set(re.findall(r'\.shared\b[^;]*?(\w+)\[\d*\];', text))
+        self.types = {
+            name: kind for kind, name in re.findall(r'\.param\s+\.(\w+)[^,]*?(\w+)\s*(?:,|$)', parameters.strip())
+        }
         self.widths: list[str] = []
         self.reached, self.withheld = set(), set()
         self.code: list[Instruction] = []
@@ -114,27 +109,23 @@ module = functools.lru_cache(maxsize=None)(Module)
 class State:
     """Some blocks of a launch: registers (one entry where all lanes agree), memories, and which lanes are where."""
 
-    def __init__(self, kernel: Module, memory: Global, arguments: bytes, grid, first: int, blocks: int, shared: int):
-        self.kernel, self.memory, self.arguments, self.grid = kernel, memory, arguments, grid
+    def __init__(self, kernel: Module, memory: Global, arguments: dict, grid, first: int, blocks: int, shared: int):
+        self.kernel, self.memory, self.arguments = kernel, memory, arguments
         self.threads, self.lanes = kernel.threads, blocks * kernel.threads
         self.registers: list[np.ndarray | None] = [None] * len(kernel.widths)
         self.thread = np.tile(np.arange(self.threads), blocks)
         self.block = np.repeat(np.arange(blocks), self.threads)
         self.number, self.warp = self.block + first, self.thread // 32
+        x, y, z = grid
+        special = {
+            'tid.x': self.thread, 'ntid.x': self.threads, 'nctaid.x': x, 'nctaid.y': y, 'nctaid.z': z,
+            'ctaid.x': self.number % x, 'ctaid.y': self.number // x % y, 'ctaid.z': self.number // (x * y),
+        }  # fmt: skip
+        self.special = {f'%{name}': np.atleast_1d(value).astype(np.uint32) for name, value in special.items()}
+        self.special['global_smem'] = np.array([Shared.BASE], np.uint32)  # where shared memory begins
         self.shared = Shared(blocks, shared)
         self.unfinished = np.ones(self.lanes, bool)
         self.waiting = {0: self.unfinished.copy()}
-
-    def special(self, word: str) -> np.ndarray:
-        if word == '%laneid':
-            return (self.thread % 32).astype(np.uint32)
-        name, axis = word[1:].split('.')
-        x, y, _ = self.grid
-        numbers = {
-            'tid': {'x': self.thread}, 'ntid': {'x': self.threads}, 'nctaid': dict(zip('xyz', self.grid, strict=True)),
-            'ctaid': {'x': self.number % x, 'y': self.number // x % y, 'z': self.number // (x * y)},
-        }  # fmt: skip
-        return np.atleast_1d(numbers[name].get(axis, name[0] == 'n')).astype(np.uint32)
 
     def read(self, operand, kind: str) -> np.ndarray:
         if isinstance(operand, Register):
@@ -142,9 +133,12 @@ class State:
             if bits is None:
                 raise Fault('a register is read that nothing was written to')
             return taken(bits, kind)
-        if isinstance(operand, str) and SPECIAL.match(operand):
-            return taken(self.special(operand), kind)
-        return taken(_constant(self.kernel, operand, kind), kind)
+        if operand in self.special:
+            return taken(self.special[operand], kind)
+        try:
+            return taken(_constant(operand, kind), kind)
+        except (ValueError, AttributeError, TypeError):
+            raise Fault(f'unknown operand {operand}') from None
 
     def write(self, operand, bits: np.ndarray, mask: np.ndarray | None) -> None:
         if operand == '_':
@@ -208,55 +202,36 @@ def launch(text: str, grid: tuple[int, int, int], arguments: list, regions: list
         regions: the memory that it may reach.
         shared: how many bytes a block shares.
     """
-    kernel, packed = module(text), b''
-    for kind, value in zip(kernel.types, arguments, strict=True):
-        packed += b'\0' * (-len(packed) % WIDTHS[kind])
-        packed += (
-            struct.pack('<f', value)
-            if kind == 'f32'
-            else (int(value) % 2 ** (8 * WIDTHS[kind])).to_bytes(WIDTHS[kind], 'little')
-        )
+    kernel = module(text)
+    values = {name: _bits(value, kind) for (name, kind), value in zip(kernel.types.items(), arguments, strict=True)}
     blocks, at_once = grid[0] * grid[1] * grid[2], max(LANES // kernel.threads, 1)
     memory = Global(regions)
     with np.errstate(all='ignore'):
         for first in range(0, blocks, at_once):
-            State(kernel, memory, packed, grid, first, min(at_once, blocks - first), shared).run()
+            State(kernel, memory, values, grid, first, min(at_once, blocks - first), shared).run()
 
 
-@functools.lru_cache(maxsize=2**16)
-def _number(word: str, kind: str) -> np.ndarray:
-    if word.startswith('0f'):
-        bits = int(word[2:], 16)
-    else:
-        bits = int(word.rstrip('U'), 0)
-    return (
-        np.array([bool(bits)]) if kind == 'pred' else np.array([bits % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])
-    )
+def _bits(value: float, kind: str) -> np.ndarray:
+    """A number as a register's."""
+    if kind == 'f32':
+        return np.array([value], np.float32).view(np.uint32)
+    return np.array([int(value) % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])
 
 
-def _constant(kernel: Module, operand, kind: str) -> np.ndarray:
-    if operand in kernel.symbols:
-        return np.array([Shared.BASE], UNSIGNED[WIDTHS[kind]])
-    try:
-        return _number(operand, kind)
-    except (ValueError, AttributeError, TypeError):
-        raise Fault(f'unknown operand {operand}') from None
+@functools.cache
+def _constant(word: str, kind: str) -> np.ndarray:
+    bits = int(word[2:], 16) if word.startswith('0f') else int(word.removesuffix('U'), 0)
+    return np.array([bool(bits)]) if kind == 'pred' else _bits(bits, f'b{8 * WIDTHS[kind]}')
 
 
 def _step(kernel: Module, instruction: Instruction):
     """The function of the state and a mask (None for all lanes) that an instruction stands for."""
-    from gpu import transfers
-
-    name, _, rest = instruction.opcode.partition('.')
-    special = transfers.OPERATIONS.get(name)
+    name, *modifiers = instruction.opcode.split('.')
     try:
-        if special is not None:
-            return special(kernel, instruction, rest.split('.') if rest else [])
+        if name in transfers.OPERATIONS:
+            return transfers.OPERATIONS[name](kernel, instruction, modifiers)
         function, result, kinds = meaning(instruction.opcode)
         target, *sources = instruction.operands
-        if len(kinds) == 2 and len(sources) == 3 and name in ('min', 'max'):
-            kinds, two = (*kinds, kinds[0]), function
-            function = lambda a, b, c: two(two(a, b), c)  # noqa: E731
         operands = list(zip(sources, kinds, strict=True))
     except (UnknownInstruction, KeyError, ValueError):
         raise Fault(f'{kernel.name}: unknown instruction: {instruction.text}') from None

@@ -44,12 +44,22 @@ class Region:
         whole = UNSIGNED[size](0x0101010101010101 & (1 << 8 * size) - 1)
         return inside & (allowed[np.where(inside, index, 0).astype(np.int64)] == whole) if len(allowed) else inside
 
+    def contains(self, address: int) -> bool:
+        return 0 <= address - self.base < len(self.data)
+
     def index(self, addresses: np.ndarray, size: int) -> np.ndarray:
         return ((addresses - np.uint64(self.base)) // np.uint64(size)).astype(np.int64)
 
 
 class Global:
-    """The tensors of a launch. Each address is looked for in all of them, as they may overlap."""
+    """The tensors of a launch. Each address is looked for in all of them, as they may overlap.
+
+    Attributes:
+        watch: called, if not None, with what an instruction reads or writes at a time: the memory, 'ld' or 'st', and each
+            access's address, block and warp.
+    """
+
+    watch = None
 
     def __init__(self, regions: list[Region]):
         self.regions = regions
@@ -69,8 +79,8 @@ class Global:
 
     def _where(self, address: int) -> str:
         for region in self.regions:
-            offset = address - region.base
-            if 0 <= offset < len(region.data):
+            if region.contains(address):
+                offset = address - region.base
                 state = 'not written' if region.fresh else 'an input'
                 reached = (region.writable | region.readable)[offset]
                 return f'{region.name} + {offset}, {state if reached else "between or beyond its elements"}'
@@ -106,8 +116,7 @@ class Shared:
     def __init__(self, blocks: int, size: int):
         self.size = -(-size // 16) * 16
         self.data = np.zeros(blocks * self.size, np.uint8)
-        self.written = np.zeros(blocks * self.size, bool)
-        # 64 times the number of the block's barriers, plus the warp.
+        # 64 times the number of the block's barriers, plus the warp; -1 for none.
         self.writer, self.reader = (np.full(blocks * self.size, -1, np.int32) for _ in range(2))
         self.epoch = np.zeros(blocks, np.int32)
 
@@ -124,7 +133,7 @@ class Shared:
 
     def load(self, addresses, size: int, blocks, warps) -> np.ndarray:
         places = self._bytes(addresses, size, blocks)
-        if not self.written[places].all():
+        if (self.writer[places] < 0).any():
             raise Fault('read of shared memory that no thread wrote')
         epoch = self.epoch[blocks][:, None] * 64
         me = np.broadcast_to(epoch + warps[:, None], places.shape)
@@ -148,7 +157,6 @@ class Shared:
         self.data[places] = given
         if not np.array_equal(self.data[places], given):
             raise Fault('threads write different values to one place of shared memory')
-        self.written[places] = True
         self.writer[places] = me
 
     @staticmethod

@@ -111,8 +111,22 @@ WITHOUT = (
 )
 
 
+BY_DEFAULT = {
+    'a dropped barrier': ('a thread a row',),
+    'a load or store without its mask': ('tiles', 'flat'),
+    'a load or store of the next element': ('tiles of halves',),
+    'a shuffle over half the distance': ('a softmax',),
+}
+
+
 @pytest.mark.parametrize(
-    'case, mutant', [each for each in itertools.product(CASES, MUTANTS) if each not in WITHOUT], ids=str
+    'case, mutant',
+    [
+        pytest.param(case, mutant, marks=() if case in BY_DEFAULT[mutant] else pytest.mark.slow)
+        for case, mutant in itertools.product(CASES, MUTANTS)
+        if (case, mutant) not in WITHOUT
+    ],
+    ids=str,
 )
 def test_each_is_caught(driver, case, mutant):
     case, (pattern, change, matters) = CASES[case], MUTANTS[mutant]

@@ -1,47 +1,37 @@
 """Instructions that move values: between registers, memory and the threads of a warp; and branches and barriers."""
 
 import numpy as np
-from gpu.instructions import UNSIGNED, WIDTHS, UnknownInstruction
+from gpu.instructions import PLAIN, WIDTHS, UnknownInstruction, given, taken
 from gpu.memory import Fault
+
+
+def _listed(operand) -> list:
+    return operand if isinstance(operand, list) else [operand]
 
 
 def _moved(kernel, instruction, modifiers):
     """Also of a register from and into its parts."""
-    target, source = instruction.operands
-    (kind,) = modifiers
-    if kind not in WIDTHS:
-        raise UnknownInstruction
-    if isinstance(source, list):
-        part = f'b{8 * WIDTHS[kind] // len(source)}'
+    (kind,), (targets, sources) = modifiers, map(_listed, instruction.operands)
+    of, to = (kind if kind == 'pred' else f'b{8 * WIDTHS[kind] // len(parts)}' for parts in (sources, targets))
 
-        def step(state, mask):
-            parts = np.stack(np.broadcast_arrays(*[state.read(each, part) for each in source]), -1)
-            state.write(target, np.ascontiguousarray(parts).view(UNSIGNED[WIDTHS[kind]])[:, 0], mask)
-    elif isinstance(target, list):
-        part = UNSIGNED[WIDTHS[kind] // len(target)]
-
-        def step(state, mask):
-            parts = np.ascontiguousarray(state.read(source, kind)).view(part).reshape(-1, len(target))
-            for i, each in enumerate(target):
-                state.write(each, parts[:, i], mask)
-    else:
-        bits = kind if kind == 'pred' else f'b{8 * WIDTHS[kind]}'
-
-        def step(state, mask):
-            state.write(target, state.read(source, bits), mask)
+    def step(state, mask):
+        values = np.stack(np.broadcast_arrays(*[state.read(each, of) for each in sources]), -1)
+        values = np.ascontiguousarray(values).view(PLAIN[to])
+        for i, each in enumerate(targets):
+            state.write(each, values[:, i], mask)
 
     return step
 
 
 def _parameter(kernel, instruction, kind):
+    """Widened to the register, by its sign where it has one."""
     target, address = instruction.operands
-    offset, _ = kernel.parameters[address.base]
-    signed, size = kind[0] == 's', WIDTHS[kind]
+    if kernel.types[address.base] not in WIDTHS or address.offset:
+        raise UnknownInstruction
+    width = f'{kind[0]}{kernel.widths[target.slot][1:]}'
 
     def step(state, mask):
-        value = int.from_bytes(state.arguments[offset + address.offset :][:size], 'little', signed=signed)
-        width = kernel.widths[target.slot]
-        state.write(target, np.array([value % 2 ** (8 * WIDTHS[width])], UNSIGNED[WIDTHS[width]]), mask)
+        state.write(target, given(taken(state.arguments[address.base], kind), width), mask)
 
     return step
 
@@ -55,7 +45,7 @@ def _accessed(kernel, instruction, modifiers):
     if space not in ('global', 'shared') or count not in ([], ['v2'], ['v4']):
         raise UnknownInstruction
     address, registers = instruction.operands[::-1] if loads else instruction.operands
-    registers = registers if isinstance(registers, list) else [registers]
+    registers = _listed(registers)
     size, kind = WIDTHS[kind], f'b{8 * WIDTHS[kind]}'
     if len(registers) != (int(count[0][1]) if count else 1):
         raise UnknownInstruction
@@ -65,6 +55,9 @@ def _accessed(kernel, instruction, modifiers):
         addresses = addresses_of(state, address, space)[lanes]
         if (addresses % np.uint64(size * len(registers))).any():
             raise Fault(f'an address that is no multiple of {size * len(registers)}')
+        if space == 'global' and state.memory.watch is not None:
+            name = 'ld' if loads else 'st'
+            state.memory.watch(state.memory, name, addresses, state.number[lanes], state.warp[lanes])
         for i, register in enumerate(registers):
             at = addresses + np.uint64(i * size)
             where = (state.block[lanes], state.warp[lanes]) if space == 'shared' else ()
@@ -97,13 +90,8 @@ def _matrices(kernel, instruction, modifiers):
     A thread holds two neighbours of a row, or, transposed, of a column.
     """
     loads, transposed = instruction.opcode.startswith('ld'), 'trans' in modifiers
-    if [each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans')] != [
-        'sync',
-        'aligned',
-        'm8n8',
-        'shared',
-        'b16',
-    ]:
+    shape = '.'.join(each for each in modifiers if each not in ('x1', 'x2', 'x4', 'trans'))
+    if shape != 'sync.aligned.m8n8.shared.b16':
         raise UnknownInstruction
     address, registers = instruction.operands[::-1] if loads else instruction.operands
 
@@ -116,9 +104,8 @@ def _matrices(kernel, instruction, modifiers):
         for i, register in enumerate(registers):
             halves = np.zeros((state.lanes, 2), np.uint16)
             if not loads:
-                halves[:] = (
-                    np.ascontiguousarray(state.spread(state.read(register, 'b32'))).view(np.uint16).reshape(-1, 2)
-                )
+                bits = state.read(register, 'b32')
+                halves[:] = np.stack([bits & 0xFFFF, bits >> 16], -1)
             for k in range(2):
                 row, column = lane // 4, lane % 4 * 2 + k
                 row, column = (column, row) if transposed else (row, column)
@@ -144,43 +131,30 @@ def _whole_warps(state, mask, what: str) -> None:
 
 def _shuffled(kernel, instruction, modifiers):
     sync, mode, kind = modifiers
-    target, source, by, clamp, members = instruction.operands
-    if (sync, kind) != ('sync', 'b32') or mode not in ('bfly', 'idx', 'up', 'down') or isinstance(target, list):
+    target, source, by, *rest = instruction.operands
+    if (sync, kind, rest) != ('sync', 'b32', ['31', '-1']) or mode not in ('bfly', 'idx'):
         raise UnknownInstruction
 
     def step(state, mask):
-        if (state.read(members, 'b32') != 0xFFFFFFFF).any():
-            raise Fault('a shuffle among some threads of a warp')
         _whole_warps(state, mask, 'a shuffle')
-        lane = state.thread % 32
-        distance, limits = (state.read(each, 'b32').astype(np.int64) for each in (by, clamp))
-        segment = limits >> 8 & 31
-        low, high = lane & segment, (lane & segment) | (limits & 31 & ~segment)
-        other = {'bfly': lane ^ distance, 'idx': low | (distance & ~segment), 'up': lane - distance,
-                 'down': lane + distance}[mode]  # fmt: skip
-        inside = other >= high if mode == 'up' else other <= high
-        place = np.arange(state.lanes) - lane + np.where(inside, other, lane)
-        state.write(target, state.spread(state.read(source, 'b32'))[place], mask)
+        by_lane, lane = state.read(by, 'b32').astype(np.int64) & 31, state.thread % 32
+        other = lane ^ by_lane if mode == 'bfly' else by_lane
+        state.write(target, state.spread(state.read(source, 'b32'))[np.arange(state.lanes) - lane + other], mask)
 
     return step
 
 
-REDUCTIONS = {'max': np.max, 'min': np.min, 'add': np.sum, 'and': np.bitwise_and.reduce, 'or': np.bitwise_or.reduce}
-
-
 def _reduced(kernel, instruction, modifiers):
-    sync, name, kind = modifiers
     target, source, members = instruction.operands
-    if sync != 'sync' or kind not in ('s32', 'u32', 'b32'):
+    if modifiers != ['sync', 'max', 's32']:
         raise UnknownInstruction
-    function = REDUCTIONS[name]
 
     def step(state, mask):
         if (state.read(members, 'b32') != 0xFFFFFFFF).any():
             raise Fault('a reduction of some threads of a warp')
         _whole_warps(state, mask, 'a reduction')
-        values = state.spread(state.read(source, kind)).reshape(-1, 32)
-        state.write(target, np.repeat(function(values, axis=1), 32).astype(values.dtype).view(np.uint32), mask)
+        values = state.spread(state.read(source, 's32')).reshape(-1, 32)
+        state.write(target, np.repeat(values.max(1), 32).view(np.uint32), mask)
 
     return step
 

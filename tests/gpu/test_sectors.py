@@ -1,0 +1,94 @@
+"""Maps of any height and width move hardly more 32-byte sectors than their bytes need; `pytest -s` prints the table."""
+
+import importlib.util
+import itertools
+
+import pytest
+import torch
+from gpu.memory import Global
+from gpu.sectors import SECTOR, Sectors
+from test_machine import PUT, run
+
+from focal_plugin import backend, functional, use_backend
+
+SIZES = (
+    (100, 168),
+    (50, 84),
+    (25, 42),
+    (13, 21),
+    (13, 20),
+)  # of RetinaNet's P3 to P6 on an image of 800 x 1344, 800 x 1280
+MOST = 1.15  # of the sectors that as many bytes need at least
+OVER = {
+    ((25, 42), torch.bfloat16): '1.23: strips of 64 logits, 128 bytes, from anywhere',
+    ((13, 21), torch.bfloat16): '1.49: strips of 32 logits, 64 bytes, from anywhere',
+    ((13, 21), torch.float32): '1.23: strips of 32 logits, 128 bytes, from anywhere',
+    ((13, 20), torch.bfloat16): '1.78: strips of 16 logits, 32 bytes, from anywhere',
+    ((13, 20), torch.float32): '1.26: strips of 16 logits, 64 bytes, from anywhere',
+}
+
+
+def marks(size, dtype):
+    """bfloat16 needs the most; fp32 is left to the long run."""
+    if dtype == torch.float32:
+        yield pytest.mark.slow
+    if (size, dtype) in OVER:
+        yield pytest.mark.xfail(reason=OVER[size, dtype], strict=True)
+
+
+MAPS = [
+    pytest.param(*case, marks=[*marks(*case)]) for case in itertools.product(SIZES, (torch.bfloat16, torch.float32))
+]
+
+BODIES = {
+    'neighbours': ('ld.global.b64 %rd4, [%rd2];', 16, 16),
+    'every second of them': ('ld.global.b32 %r3, [%rd2];' + PUT, 16, 16),
+    'from between two multiples of a sector': ('setp.lt.s32 %p1, %r0, 63; @%p1 ld.global.b64 %rd4, [%rd2+8];', 17, 16),
+    'one place': ('ld.global.b32 %r3, [%rd0];', 2, 1),
+    'twice': ('ld.global.b32 %r3, [%rd2]; ld.global.b32 %r3, [%rd2+4];', 32, 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('body', 'requests', 'programs'), BODIES.values(), ids=BODIES)
+def test_sectors_are_counted(monkeypatch, body, requests, programs):
+    """8 bytes a thread of two warps."""
+    count = Sectors()
+    monkeypatch.setattr(Global, 'watch', count)
+    run(body, threads=64)
+    assert (count.requests['inputs', 'ld'], count.programs('inputs', 'ld')) == (requests, programs)
+
+
+def sectors(monkeypatch, pred, argument: str, name: str, step) -> tuple[float, float]:
+    """Those that warps touch by an instruction, and programs by all of theirs, over what the bytes of pred need."""
+    count, least = Sectors(), pred.numel() * pred.element_size() / SECTOR
+    monkeypatch.setattr(Global, 'watch', count)
+    step()
+    return count.requests[argument, name] / least, count.programs(argument, name) / least
+
+
+@pytest.mark.skipif(
+    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
+    reason='needs the compiler of Triton, and no GPU',
+)
+@pytest.mark.parametrize(('size', 'dtype'), MAPS, ids=str)
+def test_maps_move_few_sectors_more_than_their_bytes_need(monkeypatch, size, dtype):
+    """Of background alone: what a positive reads, it reads from anywhere.
+
+    Of a program's loads the L1 cache keeps a sector that another of its instructions touched; stores are written through.
+    """
+    from gpu.driver import install
+
+    install(monkeypatch, 90)
+    logits = torch.randn(2, 16, *size).to(dtype).requires_grad_()
+    pred, target = logits.permute(0, 2, 3, 1), torch.full((2, *size), 16)
+    losses = []
+    with use_backend('triton'):
+        steps = {
+            'logits, forward': ('x_ptr', 'ld', lambda: losses.append(functional.sigmoid_focal_loss(pred, target))),
+            'logits, backward': ('x_ptr', 'ld', lambda: losses[0].backward(retain_graph=True)),
+            'gradients': ('out_ptr', 'st', lambda: losses[0].backward()),
+        }
+        found = {what: sectors(monkeypatch, logits, *step) for what, step in steps.items()}
+    for what, (requests, programs) in found.items():
+        print(f'{size[0]} x {size[1]}, {dtype}, {what}: {requests:.2f} by requests, {programs:.2f} by programs')
+    assert max(requests if what == 'gradients' else programs for what, (requests, programs) in found.items()) <= MOST
