@@ -133,7 +133,10 @@ def elementwise_kernel(
 
     # 4. classes, BLOCK_C at a time
     first_class = tl.program_id(1) * span * BLOCK_C if SPLIT else 0
-    classes = NARROW if NARROW > 0 else span * BLOCK_C if SPLIT else C
+    if NARROW > 0:
+        classes: tl.constexpr = NARROW
+    else:
+        classes = span * BLOCK_C if SPLIT else C
     for c in (tl.static_range if NARROW > 0 else tl.range)(0, classes, BLOCK_C):
         col = first_class + c + tl.arange(0, BLOCK_C)[None, :]
         mask = row_mask & (col < C) if MASK_C else row_mask
