@@ -15,6 +15,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
 from focal_plugin.ops import autograd
 from focal_plugin.parameters import check_parameter, flag, number, unknown
+from focal_plugin.tensors import vector_on_device_of
 
 
 def apply(
@@ -55,6 +56,7 @@ def apply(
     weight = arguments.canonical_weight(read, weight)
     avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
     arguments.check_statistics(pred, statistics)
+    parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
     numbers, table = packed(spec, parameters, pred)
     others = (target, score, weight, table, avg_factor)
     more = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in others)
@@ -107,9 +109,9 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
     if not any(isinstance(value, Tensor) for value in arguments_of_spec.values()):
         return list(spec.pack(**arguments_of_spec)), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
-    # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
+    # In the dtype of the arithmetic before anything is computed from them.
     in_place = {
-        name: value.to(pred.device, dtype, non_blocking=value.is_cpu) if isinstance(value, Tensor) else value
+        name: value.to(pred.device, dtype) if isinstance(value, Tensor) else value
         for name, value in arguments_of_spec.items()
     }
     parameters = spec.pack(**in_place)

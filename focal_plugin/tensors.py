@@ -1,8 +1,12 @@
 """Tensors that callers pass: whose memory is what it says, or refused by name."""
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+
+from focal_plugin.tracing import is_watched
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -64,3 +68,21 @@ def on_device_of(pred: Tensor, name: str, value, dtypes: tuple[torch.dtype, ...]
     if tensor.device != pred.device:
         raise ValueError(f'{name} is on {tensor.device}, pred on {pred.device}: write {name}.to(pred.device)')
     return tensor
+
+
+def vector_on_device_of(pred: Tensor, value):
+    """A vector over the classes on pred's device, copied there once for the same numbers: a GPU waits for such a copy.
+
+    Whatever is no vector on a CPU, or has a gradient, is given back.
+    """
+    if not isinstance(value, Tensor) or not value.is_cpu or pred.is_cpu or value.requires_grad or is_watched():
+        return value
+    return _copied(
+        tuple(value.flatten().tolist()), value.shape, torch.promote_types(pred.dtype, torch.float32), pred.device
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _copied(numbers: tuple[float, ...], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # later calls may record gradients
+        return torch.tensor(numbers, dtype=torch.float64, device='cpu').reshape(shape).to(device, dtype)

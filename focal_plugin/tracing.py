@@ -23,3 +23,8 @@ def is_batch(gradient: Tensor) -> bool:
 def may_look(tensor: Tensor) -> bool:
     """Whether values may be looked at: on a GPU that would synchronise, and under a tracer there are none."""
     return tensor.is_cpu and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def is_watched() -> bool:
+    """Whether a tensor made now may be another than it seems: a symbol, a fake, one that a transform wraps."""
+    return torch.compiler.is_compiling() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0

@@ -201,7 +201,7 @@ def take_for_a_gpu(monkeypatch) -> str:
 
 
 def compute_without_kernels(monkeypatch) -> str:
-    """Runs the host side of the Triton backend on the device; the values are the torch backend's, where kernels write none."""
+    """Runs the host side of the Triton backend on the device: launches write nothing, and the torch backend the values."""
     from gpu.driver import kernels
 
     from focal_plugin.kernels.triton import elementwise, launches, rowwise, self_test
@@ -234,7 +234,7 @@ def _filled(function, values):
             running.pop()
         if running:
             return out
-        with _disable_current_modes(), torch._C._ForceDispatchKeyGuard(*NOTHING_WATCHES):
+        with waits(), _disable_current_modes(), torch._C._ForceDispatchKeyGuard(*NOTHING_WATCHES):
             _fill(out, problem, values, gradient, statistics)
         return out
 
@@ -243,8 +243,10 @@ def _filled(function, values):
 
 def _fill(out: Tensor, problem, values, gradient: tuple, statistics: Tensor | None) -> None:
     own = eager.of_own_channel(problem)
+    if not gradient and out.dtype == torch.float32:  # in which it has no infinities of the least slopes
+        own = own._replace(pred=own.pred.double())
     result = values(own, *gradient, *(() if statistics is None else (statistics,)))
-    if own is problem or not gradient:
+    if problem.channel is None or not gradient:
         out.copy_(result)
     else:
         rows, channels = torch.arange(len(out), device=out.device), problem.channel.clamp(0, out.size(1) - 1)
