@@ -1,12 +1,10 @@
 """Tensors that callers pass: whose memory is what it says, or refused by name."""
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from focal_plugin.tracing import is_watched
+from focal_plugin.tracing import kept_unless_watched, may_look
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -75,14 +73,14 @@ def vector_on_device_of(pred: Tensor, value):
 
     Whatever is no vector on a CPU, or has a gradient, is given back.
     """
-    if not isinstance(value, Tensor) or not value.is_cpu or pred.is_cpu or value.requires_grad or is_watched():
+    if not isinstance(value, Tensor) or not value.is_cpu or pred.is_cpu or value.requires_grad or not may_look(value):
         return value
     return _copied(
         tuple(value.flatten().tolist()), value.shape, torch.promote_types(pred.dtype, torch.float32), pred.device
     )
 
 
-@functools.lru_cache(maxsize=64)
+@kept_unless_watched
 def _copied(numbers: tuple[float, ...], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # later calls may record gradients
         return torch.tensor(numbers, dtype=torch.float64, device='cpu').reshape(shape).to(device, dtype)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import focal_plugin
 from focal_plugin import functional
@@ -155,3 +156,82 @@ def test_vectors_compile_for_another_number_of_classes():
         torch.testing.assert_close(
             compiled(pred, target, alpha=alpha), functional.sigmoid_focal_loss(pred, target, alpha=alpha)
         )
+
+
+def traced_by_jit(function, *given):
+    return torch.jit.trace(function, given, check_trace=False)
+
+
+def traced_by_fx(function, *given):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(function)(*given)
+
+
+@pytest.mark.parametrize('differentiates', (False, True), ids=('no gradient', 'a gradient'))
+@pytest.mark.parametrize('traced', (traced_by_jit, traced_by_fx))
+@pytest.mark.parametrize('reduction', ('none', 'mean'))
+def test_a_trace_computes_the_loss_of_other_logits(any_backend, device, reduction, traced, differentiates):
+    pred, target, weight = inputs(device)
+    if traced is traced_by_fx and differentiates:
+        pytest.skip('of a function with its backward inside: see test_opcheck')
+
+    def loss(pred, target, weight):
+        return functional.sigmoid_focal_loss(pred, target, weight, reduction=reduction).sum()
+
+    program = traced(loss, pred.clone().requires_grad_(differentiates), target, weight)
+    given = (pred.flip(1), target.flip(0), weight.flip(0))
+    results = []
+    for function in (loss, program):
+        leaf = given[0].clone().requires_grad_(differentiates)
+        value = function(leaf, *given[1:])
+        results.append((value.detach(), torch.autograd.grad(value, leaf)[0] if differentiates else value.detach()))
+    torch.testing.assert_close(*results)
+
+
+class Wrapped(torch.Tensor):
+    """A tensor without memory of its own, as DTensor is."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
+        )
+
+    def __init__(self, inner):
+        self.held = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        unwrap = lambda t: t.held if isinstance(t, cls) else t  # noqa: E731
+        wrap = lambda t: cls(t) if isinstance(t, torch.Tensor) else t  # noqa: E731
+        args, kwargs = torch.utils._pytree.tree_map(unwrap, (args, kwargs or {}))
+        return torch.utils._pytree.tree_map(wrap, function(*args, **kwargs))
+
+
+@pytest.mark.parametrize('which', (0, 1, 2), ids=('pred', 'target', 'weight'))
+def test_a_tensor_without_memory_of_its_own(any_backend, device, which):
+    """The kernels see what it stands for, whichever operand it is."""
+    given = list(inputs(device))
+    expected = functional.sigmoid_focal_loss(*given, reduction='none')
+    given[which] = Wrapped(given[which])
+    value = functional.sigmoid_focal_loss(*given, reduction='none')
+    torch.testing.assert_close(getattr(value, 'held', value), expected)
+
+
+@pytest.mark.parametrize(
+    'name, given',
+    (
+        ('class_balanced_focal_loss', dict(samples_per_class=range(1, C + 1))),
+        ('sigmoid_focal_loss', dict(alpha=[0.1 * k for k in range(C)])),
+        ('softmax_focal_loss', {}),
+    ),
+)
+def test_fakes_have_no_values_and_leave_none(any_backend, device, name, given):
+    """What is kept for later calls is made of real tensors only."""
+    pred, target, weight = inputs(device)
+    target, loss = target.clamp(max=C - 1), getattr(functional, name)
+    with FakeTensorMode() as mode:
+        fake = loss(*map(mode.from_tensor, (pred, target, weight)), reduction='none', **given)
+    real = loss(pred, target, weight, reduction='none', **given)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)

@@ -1,6 +1,5 @@
 """Class-balanced focal loss. Cui et al., Class-Balanced Loss Based on Effective Number of Samples, arXiv 1901.05555."""
 
-import functools
 from dataclasses import replace
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from focal_plugin import row_weights
 from focal_plugin.math import focal
 from focal_plugin.math.spec import GAMMA, REQUIRED, Parameter, Spec
+from focal_plugin.tracing import kept_unless_watched
 
 
 def pack(samples_per_class, class_beta, gamma):
@@ -28,14 +28,14 @@ def prepare(pred, target, score, weight, ignore_index, samples_per_class, class_
     return target, score, row_weights.times(pred, target, factors, weight)
 
 
-@functools.lru_cache(maxsize=32)
+@kept_unless_watched
 def _factors(
     samples_per_class: tuple[float, ...], class_beta: float, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
     """(1 - beta) / (1 - beta^n) of each class, scaled to the sum C, and 1 for the background."""
-    samples = torch.tensor(samples_per_class, dtype=torch.float64)
+    samples, beta = (torch.tensor(x, dtype=torch.float64, device='cpu') for x in (samples_per_class, class_beta))
     # -expm1(n log beta) is 1 - beta^n without its cancellation; beta 0 leaves 1.
-    effective = -torch.expm1(samples * torch.tensor(class_beta, dtype=torch.float64).log())
+    effective = -torch.expm1(samples * beta.log())
     factor = 1 / effective
     return torch.cat([factor * (len(samples) / factor.sum()), factor.new_ones(1)]).to(device, dtype)
 

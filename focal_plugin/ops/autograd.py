@@ -24,7 +24,7 @@ class _Loss(torch.autograd.Function):
     def forward(ctx, pred, target, score, weight, table, avg_factor, channel, config, statistics):
         tensors = (pred, target, score, weight, table, avg_factor, channel)
         grad = None  # under an upstream gradient of 1
-        if statistics is None and library.in_one_pass(pred, channel, *config):
+        if statistics is None and library.in_one_pass(*tensors, *config):
             value, grad = library.forward_and_backward(*tensors, *config)
         else:
             value = library.forward(*tensors, *config)

@@ -7,6 +7,7 @@ traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the ope
 import contextlib
 import functools
 import importlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -86,8 +87,8 @@ def _backward_of_tensors(*arguments) -> tuple[Tensor, Tensor]:
     return grad, grad.new_empty(0, dtype=torch.float64) if statistics is None else statistics
 
 
-def _directly(pred: Tensor, backend: str) -> bool:
-    """Whether a call may pass the dispatcher by: nothing is watching or tracing (7 us a call on a CPU).
+def _directly(tensors: Iterable[Tensor | None], backend: str) -> bool:
+    """Whether a call may pass the dispatcher by (7 us a call on a CPU): nothing watches, and no tensor stands for another.
 
     The torch backend is no operator: it differentiates a chunk at a time, which nothing below autograd may do.
     """
@@ -95,24 +96,24 @@ def _directly(pred: Tensor, backend: str) -> bool:
         return True
     if torch.compiler.is_compiling():
         return False
-    return type(pred) is Tensor and torch._C._len_torch_dispatch_stack() == 0
+    return torch._C._len_torch_dispatch_stack() == 0 and all(t is None or type(t) is Tensor for t in tensors)
 
 
-def forward(pred: Tensor, *arguments) -> Tensor:
+def forward(*arguments) -> Tensor:
     """The forward of a problem, given as the operator's arguments."""
-    run = _forward if _directly(pred, arguments[-1]) else loss_forward
-    return run(pred, *arguments)
+    run = _forward if _directly(arguments[:7], arguments[-1]) else loss_forward
+    return run(*arguments)
 
 
-def in_one_pass(pred: Tensor, channel: Tensor | None, *config) -> bool:
+def in_one_pass(*arguments) -> bool:
     """Whether forward_and_backward takes the problem.
 
     Of half-precision logits no gradient may be kept: it underflows without the loss scale, which comes with the backward.
     """
-    *_, output, backend = config
-    spec = SPECS[config[0]]
+    tensors, spec, output, backend = arguments[:7], SPECS[arguments[7]], *arguments[-2:]
+    pred, channel = tensors[0], tensors[6]
     alone = backend == 'native' and output == 'sum' and channel is None and pred.dtype == torch.float32
-    return alone and spec.skeleton == 'elementwise' and pred.numel() > 0 and _directly(pred, backend)
+    return alone and spec.skeleton == 'elementwise' and pred.numel() > 0 and _directly(tensors, backend)
 
 
 def composed(problem: Problem) -> Tensor:
@@ -131,10 +132,10 @@ def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
     return _run(arguments[-1], 'forward_and_backward', problem)
 
 
-def backward(upstream: Tensor, pred: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
-    """The gradient by pred under an upstream gradient, and the statistics if the last argument asks for them."""
-    run = _backward if _directly(pred, arguments[-2]) else loss_backward
-    return run(upstream, pred, *arguments)
+def backward(*arguments) -> tuple[Tensor, Tensor | None]:
+    """The gradient by pred under an upstream gradient, given as the operator's arguments; and the statistics, if wanted."""
+    run = _backward if _directly(arguments[:8], arguments[-2]) else loss_backward
+    return run(*arguments)
 
 
 def _fake_forward(

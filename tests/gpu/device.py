@@ -100,6 +100,8 @@ def _run(op, *args, **kwargs):
         return op.redispatch(ON_CPU, *args, **kwargs)
     if name == '_copy_from':
         return _copy_from(*args, **kwargs)
+    if name == '_efficientzerotensor':  # has no memory that could be the device's
+        op = torch.ops.aten.zeros.default
     _refuse_a_mix(op, pytree.tree_leaves((args, kwargs)))
     if name in WAITS or _looks_at_a_mask(name, args):
         _note(name)
@@ -123,7 +125,9 @@ def _run(op, *args, **kwargs):
 
     on_cpu, named = pytree.tree_map(to_host, (args, kwargs))
     named.pop('pin_memory', None)
-    result = pytree.tree_map(to_device, op(*on_cpu, **named))
+    with torch._C._ForceDispatchKeyGuard(*NOTHING_WATCHES):
+        result = op(*on_cpu, **named)
+    result = pytree.tree_map(to_device, result)
     for name, given in kwargs.items():
         if _is_on_device(given) and named[name].shape != given.shape:  # an out that was empty
             made = on_device(named[name])
@@ -139,6 +143,7 @@ class Module:
     _is_in_bad_fork = staticmethod(lambda: False)
     device = staticmethod(lambda device: contextlib.nullcontext())
     manual_seed_all = synchronize = set_rng_state = staticmethod(lambda *args: None)
+    get_amp_supported_dtype = staticmethod(lambda: [torch.float16, torch.bfloat16])
     get_rng_state = staticmethod(lambda *args: torch.empty(0, dtype=torch.uint8))
 
 

@@ -4,10 +4,9 @@ import importlib.util
 
 import pytest
 import torch
-from test_variants import labels, parameters_of, predictions, target_of
+from test_variants import labels, predictions
 
 from focal_plugin import backend, functional, use_backend
-from focal_plugin.math import SPECS
 
 pytestmark = pytest.mark.skipif(
     backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
