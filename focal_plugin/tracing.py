@@ -12,7 +12,7 @@ _TRACERS = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.P
 
 
 def is_transformed() -> bool:
-    """Whether vmap, grad and their kin, forward-mode differentiation or torch.jit.trace see through the tensors of this call.
+    """Whether vmap, grad and their kin, forward-mode differentiation or torch.jit.trace see through this call's tensors.
 
     Kernels would take the memory behind such a tensor for its values, and no trace would hold them: plain operations serve.
     """

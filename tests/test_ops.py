@@ -39,6 +39,31 @@ def test_opcheck(any_backend, device, output, dense):
         torch.library.opcheck(library.loss_backward, (upstream, *problem, gathers))
 
 
+LAYOUTS = {
+    'four dimensions of rows that join': ((2, 3, 4, 5, 7), (0, 1, 2, 3, 4)),
+    'four that do not': ((2, 3, 4, 5, 7), (1, 3, 0, 2, 4)),
+    'four that do not, classes apart': ((2, 3, 4, 5, 7), (4, 2, 0, 3, 1)),
+    'five that do not': ((2, 2, 3, 2, 3, 5), (3, 1, 4, 0, 2, 5)),
+}
+
+
+@pytest.mark.parametrize('shape, order', LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(
+    'name, output',
+    (('focal', 'sum'), ('focal', 'row'), ('focal', 'element'), ('softmax_focal', 'sum'), ('softmax_focal', 'row')),
+)
+def test_results_lie_as_those_of_the_fakes(any_backend, device, name, output, shape, order):
+    """Inductor makes code for the fakes' strides."""
+    if any_backend == 'torch':
+        pytest.skip('plain PyTorch operations need no operator of their own')
+    pred = torch.randn(shape, device=device).permute(order)
+    target = torch.randint(0, pred.size(-1), pred.shape[:-1], device=device)
+    problem = (pred, target, *[None] * 5, name, [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend)
+    upstream = torch.rand({'sum': (), 'row': pred.shape[:-1], 'element': pred.shape}[output], device=device)
+    for operator, arguments in ((library.loss_forward, problem), (library.loss_backward, (upstream, *problem, False))):
+        torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
+
+
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 @pytest.mark.parametrize('avg_factor', (None, 3.0, torch.tensor([3.0])), ids=('none', 'number', 'tensor'))
 def test_compiles_into_one_graph(any_backend, device, avg_factor):

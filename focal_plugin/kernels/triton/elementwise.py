@@ -285,7 +285,8 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
     gathers = statistics is not None
     like = launches.like(problem, upstream, lambda: launch_of(problem, out, upstream, gathers), gathers)
     if like is None:
-        return _stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics)
+        # In pred's own strides, as the fake operators say.
+        return out.copy_(_stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics))
     if by_row and like.layout.splits > 1:
         parts = pred.new_empty((like.layout.splits, *out.shape), dtype=torch.float32)
         launch(problem, like, parts, None)

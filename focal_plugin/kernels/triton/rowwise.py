@@ -271,6 +271,6 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
         return out
     like = launches.like(problem, upstream, lambda: _launch_of(problem, out, upstream))
     if like is None:
-        return backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous())
+        return out.copy_(backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous()))
     _launch(problem, like, out, upstream)
     return out
