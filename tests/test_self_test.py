@@ -1,5 +1,8 @@
 """A Triton that computes nothing, or something else, is refused with a message; each device is asked once."""
 
+import re
+import shutil
+import sysconfig
 from types import SimpleNamespace
 
 import pytest
@@ -113,12 +116,84 @@ def test_the_torch_backend_serves_as_the_message_says(instead_of_launching):
     assert value.isfinite()
 
 
-def test_memory_that_ran_out_is_no_verdict(self_test, instead_of_launching):
-    def run_out(launch, *args):
-        raise torch.OutOfMemoryError
+def compile_module():
+    """What Triton does at its first launch on a GPU: compiles a C extension."""
+    try:
+        from triton.runtime.build import compile_module_from_src
+    except ImportError:  # Triton 3.3 and before
+        from triton.backends.nvidia.driver import compile_module_from_src
+    source = '#include <Python.h>\nstatic struct PyModuleDef it = {PyModuleDef_HEAD_INIT, "it", NULL, -1, NULL};\n'
+    compile_module_from_src(source + 'PyMODINIT_FUNC PyInit_it(void) {return PyModule_Create(&it);}', 'it')
 
+
+@pytest.fixture
+def building_a_launcher(instead_of_launching, monkeypatch, tmp_path):
+    """The self-test builds what a GPU's launch would, with nothing found in a cache."""
+    from triton.runtime import build
+
+    if hasattr(build, '_find_compiler'):
+        monkeypatch.setattr(build, '_find_compiler', build._find_compiler.__wrapped__)
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path / 'cache'))
+
+    def launch(launch, *arguments):
+        compile_module()
+        launch(*arguments)
+
+    instead_of_launching(launch)
+
+
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.delenv('CC', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path))
+
+
+def no_headers(monkeypatch, tmp_path):
+    paths = sysconfig.get_paths
+    monkeypatch.setattr(sysconfig, 'get_paths', lambda **named: paths(**named) | {'include': str(tmp_path)})
+
+
+def read_only_folder(monkeypatch, tmp_path):
+    (tmp_path / 'a file').write_text('')
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path / 'a file' / 'cache'))
+
+
+def failing_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv('CC', shutil.which('false'))
+
+
+MACHINES = {
+    'no compiler': (no_compiler, r'built by a C compiler: install gcc, or name one in CC'),
+    'a compiler that is not there': (
+        lambda patch, _: patch.setenv('CC', '/nonexistent'),
+        r'which CC=/nonexistent is not: install gcc, or name one in CC',
+    ),
+    'no Python.h': (no_headers, r'Python.h is in none of .*: install the headers of this Python \(python3-dev'),
+    'a compiler that fails': (failing_compiler, 'message is printed above: mend that, or name another in CC'),
+    'no folder to keep it in': (read_only_folder, 'Name a folder in TRITON_CACHE_DIR'),
+}
+
+
+@pytest.mark.skipif(shutil.which('gcc') is None, reason='needs a C compiler, to miss it')
+@pytest.mark.parametrize('spoil, message', MACHINES.values(), ids=MACHINES)
+def test_what_a_machine_lacks_is_not_blamed_on_triton(building_a_launcher, monkeypatch, tmp_path, spoil, message):
+    spoil(monkeypatch, tmp_path)
+    said = str(refusal())
+    assert re.search(message, said) and 'another version' not in said, said
+    assert "or choose the torch backend: focal_plugin.use_backend('torch')" in said
+
+
+@pytest.mark.skipif(shutil.which('gcc') is None, reason='needs a C compiler')
+def test_a_machine_that_lacks_nothing(building_a_launcher):
+    assert loss().isfinite()
+
+
+def test_memory_that_ran_out_is_no_verdict(self_test, instead_of_launching, monkeypatch):
+    def run_out(launch, *args):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.delattr(torch, 'OutOfMemoryError', raising=False)  # as in torch 2.4
     instead_of_launching(run_out)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         loss()
     instead_of_launching(lambda launch, *args: launch(*args))
     assert loss().isfinite()

@@ -1,7 +1,12 @@
 """Whether this Triton computes what the kernels say: asked once for each device, before its first results are used.
 
-There are versions whose results are wrong without an error: 3.1's interpreter leaves outputs unwritten.
+There are versions whose results are wrong without an error: 3.1's interpreter leaves outputs unwritten. And there are
+machines on which Triton can't start a kernel: its launcher is a C extension, built at the first launch.
 """
+
+import os
+import subprocess
+from pathlib import Path
 
 import torch
 import triton
@@ -23,7 +28,7 @@ def require(pred: Tensor) -> None:
     """Tests the device of these logits, unless that is done, or nothing is computed there now.
 
     Raises:
-        RuntimeError: Triton's results there are wrong. Every later call raises it again.
+        RuntimeError: Triton's results there are wrong, or there are none. Every later call raises it again.
     """
     device = pred.device
     if device not in _verdicts:
@@ -41,26 +46,45 @@ def _may_not_wait() -> bool:
 
 
 def _verdict(device: torch.device) -> RuntimeError | None:
-    cause = None
+    cause = remedy = None
     try:
         with torch.inference_mode(False):  # the expected gradient is autograd's
             fault = next(filter(None, (_fault(device, classes) for classes in CLASSES)), None)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
         raise
     except Exception as error:
         cause = error
         while error.__cause__ is not None:
             error = error.__cause__
-        fault = f'{type(error).__name__}: {error}'
+        fault, remedy = f'{type(error).__name__}: {error}', _remedy(error)
     if fault is None:
         return None
     verdict = RuntimeError(
-        f'Triton {triton.__version__} fails the self-test on {device}, a focal loss of known values: {fault}. Install '
-        "another version of Triton, or choose the torch backend: focal_plugin.use_backend('torch'), or "
-        'FOCAL_PLUGIN_BACKEND=torch in the environment'
+        f'Triton {triton.__version__} fails the self-test on {device}, a focal loss of known values: {fault}. '
+        f"{remedy or 'Install another version of Triton'}, or choose the torch backend: focal_plugin.use_backend('torch'), "
+        f'or FOCAL_PLUGIN_BACKEND=torch in the environment'
     )
     verdict.__cause__ = cause
     return verdict
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What to do where a machine lacks what Triton builds its launcher with, or where it keeps it; None: it is another fault."""
+    if isinstance(error, subprocess.CalledProcessError):
+        folders = [argument[2:] for argument in error.cmd if str(argument).startswith('-I')]
+        if any(Path(folder, 'Python.h').exists() for folder in folders):
+            return 'Its launcher is built by a C compiler, whose message is printed above: mend that, or name another in CC'
+        return (
+            f'Its launcher is a C extension, and Python.h is in none of {", ".join(folders)}: install the headers of this '
+            f'Python (python3-dev, or python3-devel)'
+        )
+    compiler = os.environ.get('CC')
+    if 'C compiler' in str(error) or (isinstance(error, OSError) and error.filename == compiler is not None):
+        named = f', which CC={compiler} is not' if compiler else ''
+        return f'Its launcher is built by a C compiler{named}: install gcc, or name one in CC'
+    if isinstance(error, OSError):
+        return 'Name a folder in TRITON_CACHE_DIR in which Triton may keep what it builds (~/.triton is its own)'
+    return None
 
 
 def _fault(device: torch.device, classes: int) -> str | None:
