@@ -157,9 +157,8 @@ def test_kernels_on_a_gpu(classes, monkeypatch):
         step(*tensors)
         torch.cuda.synchronize()
     names = [event.name for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    ours = [
-        name for name in names if re.match('(elementwise|flat|rowwise|sum)_kernel', name)
-    ]  # 3.1 and 3.2 add a suffix
+    # Triton 3.1 and 3.2 add a suffix.
+    ours = [name for name in names if re.match('(elementwise|flat|rowwise|sum)_kernel', name)]
     assert len(ours) == 3 and len(names) <= 4, names  # autograd fills the upstream 1
 
 

@@ -105,8 +105,8 @@ def binders() -> list:
     return [collections.defaultdict(kernel.create_binder) for kernel in kernels()]
 
 
-def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool) -> None:
-    """Has our package's own functions launch through a driver, CPU tensors taken for a GPU's."""
+def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool, of_cpu: bool = True) -> None:
+    """Has our package's own functions launch through a driver, CPU tensors taken for a GPU's unless there is a device."""
     import triton
 
     from focal_plugin.kernels import checks
@@ -117,12 +117,15 @@ def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool)
         monkeypatch.setattr(kernel, 'device_caches', cache)
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(features, 'RELAUNCHES', relaunches)
+    if not of_cpu:
+        monkeypatch.setattr(self_test, '_verdicts', {})
+        return
     monkeypatch.setattr(backend, 'INTERPRETING', True)  # which CPU tensors are let through for
     monkeypatch.setattr(self_test, 'require', lambda pred: None)
     monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
 
 
-def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
+def install(monkeypatch, capability: int, relaunches: bool = False, of_cpu: bool = True) -> Driver:
     """Has our package's own functions run in the machine."""
     import triton
 
@@ -135,7 +138,7 @@ def install(monkeypatch, capability: int, relaunches: bool = False) -> Driver:
     if capability not in _caches:  # compiled once for all tests
         _caches[capability] = binders()
     monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
-    take_for_a_gpu(monkeypatch, driver, _caches[capability], relaunches)
+    take_for_a_gpu(monkeypatch, driver, _caches[capability], relaunches, of_cpu)
     call = launches.Launch.__call__
 
     def announced(self, tensors, *changing):

@@ -69,7 +69,7 @@ def _verdict(device: torch.device) -> RuntimeError | None:
 
 
 def _remedy(error: BaseException) -> str | None:
-    """What to do where a machine lacks what Triton builds its launcher with, or where it keeps it; None: it is another fault."""
+    """What to do where a machine lacks what Triton builds its launcher with, or a folder for it; None: another fault."""
     if isinstance(error, subprocess.CalledProcessError):
         folders = [argument[2:] for argument in error.cmd if str(argument).startswith('-I')]
         if any(Path(folder, 'Python.h').exists() for folder in folders):

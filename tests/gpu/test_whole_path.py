@@ -1,0 +1,83 @@
+"""A step on a device that is not there, whose kernels run in the machine: host and kernels as on a GPU, nothing left out."""
+
+import importlib.util
+
+import pytest
+import test_functional
+import test_softmax_focal
+import torch
+from test_variants import labels, predictions
+
+from focal_plugin import backend, functional, use_backend
+
+pytestmark = pytest.mark.skipif(
+    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
+    reason='needs the compiler of Triton, and no GPU',
+)
+ROWS = 40
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    from gpu import device
+    from gpu.driver import install
+
+    device.take_for_a_gpu(monkeypatch)
+    with use_backend('auto'):  # which takes Triton by itself
+        yield install(monkeypatch, 90, of_cpu=False)
+
+
+@pytest.fixture
+def device(driver) -> str:
+    from gpu import device
+
+    return device.NAME
+
+
+def test_the_first_loss_of_a_device_tests_it(driver, device):
+    pred = predictions(ROWS, 8).to(device).requires_grad_()
+    functional.sigmoid_focal_loss(pred, labels(ROWS, classes=8).to(device)).backward()
+    assert len(driver.launches) == 2 * 3 + 3 and pred.grad.device == pred.device
+    pred.grad = None
+    functional.sigmoid_focal_loss(pred, labels(ROWS, classes=8).to(device)).backward()
+    assert len(driver.launches) == 2 * 3 + 3 + 3
+
+
+def test_a_device_that_computes_something_else_is_refused(driver, device):
+    driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
+    with pytest.raises(RuntimeError, match=f'fails the self-test on {device}:0.* is off by'):
+        functional.sigmoid_focal_loss(predictions(ROWS, 8).to(device), labels(ROWS, classes=8).to(device))
+
+
+@pytest.mark.parametrize('classes', (3, 80))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
+def test_focal(device, dtype, classes):
+    pred, target = predictions(ROWS, classes).to(dtype), labels(ROWS, classes=classes)
+    test_functional.check(device, pred, target, torch.rand(ROWS), avg_factor=torch.tensor([3.0]).to(device))
+    test_functional.check(device, pred, torch.rand(ROWS, classes), reduction='none')
+
+
+def test_softmax(device):
+    test_softmax_focal.check(device, *test_softmax_focal.inputs(ROWS, 21), reduction='sum')
+
+
+def test_statistics(device):
+    import test_equalized_focal
+
+    test_equalized_focal.test_iterations_follow_the_definition(None, device)
+
+
+def test_masks_by_channel(device):
+    test_mask_focal = pytest.importorskip('test_mask_focal', exc_type=ImportError)  # mmdet's registry
+    test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, device, (5, 7, 8, 9), torch.channels_last)
+
+
+def test_a_step_waits_for_nothing(device):
+    from gpu.device import waits
+
+    alpha, avg_factor = torch.rand(8), torch.tensor(3.0).to(device)
+    pred, target = predictions(ROWS, 8).to(device).requires_grad_(), labels(ROWS, classes=8).to(device)
+    for _ in range(2):
+        with waits() as noted:
+            functional.sigmoid_focal_loss(pred, target, alpha=alpha, avg_factor=avg_factor).backward()
+    assert noted == []
