@@ -85,13 +85,22 @@ def device_of(name: str) -> str:
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 
+@pytest.fixture
+def stand_in(monkeypatch) -> str:
+    """A device in the place of a GPU, on which the Triton backend is forced: its launches are made, but not run."""
+    if backend.INTERPRETING or torch.cuda.is_available() or not backend.HAS_TRITON:
+        pytest.skip('needs Triton, and no GPU')
+    from gpu.device import compute_without_kernels
+
+    with focal_plugin.use_backend('triton'):
+        yield compute_without_kernels(monkeypatch)
+
+
 @pytest.fixture(params=_backends())
 def any_backend(request):
     """Each backend that this process can run, forced."""
     if STAND_IN and request.param == 'triton':
-        from gpu.device import compute_without_kernels
-
-        compute_without_kernels(request.getfixturevalue('monkeypatch'))
+        request.getfixturevalue('stand_in')
     with focal_plugin.use_backend(request.param):
         yield request.param
 

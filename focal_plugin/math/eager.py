@@ -84,7 +84,8 @@ def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
         return power(base, base.log, exponent)
     zero = base < tiny
     inside = torch.where(zero, 1.0, base)
-    power_of_zero = (torch.as_tensor(exponent, dtype=base.dtype, device=base.device) == 0).to(base.dtype)
+    # A number made a tensor would be copied to a GPU, which would wait.
+    power_of_zero = (exponent == 0).to(base.dtype) if isinstance(exponent, Tensor) else float(exponent == 0)
     return torch.where(zero, power_of_zero, power(inside, inside.log, exponent))
 
 

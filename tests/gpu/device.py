@@ -55,7 +55,13 @@ def _other(kind: int, tensor: Tensor) -> Tensor:
     return _strided(_as(kind, whole), tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-on_host, on_device = functools.partial(_other, CPU), functools.partial(_other, DEVICE)
+def on_host(tensor: Tensor) -> Tensor:
+    host = _other(CPU, tensor)
+    host = host.conj() if tensor.is_conj() else host
+    return torch._neg_view(host) if tensor.is_neg() else host
+
+
+on_device = functools.partial(_other, DEVICE)
 
 
 def _is_on_device(value) -> bool:
@@ -118,7 +124,7 @@ def _run(op, *args, **kwargs):
         if not isinstance(value, Tensor):
             return value
         base = ours.get(value.untyped_storage().data_ptr()) if value.numel() else None
-        if base is None:
+        if base is None or base.dtype != value.dtype:
             return on_device(value)
         place = value.shape, value.stride(), value.storage_offset()
         return base if place == (base.shape, base.stride(), base.storage_offset()) else _strided(base, *place)
@@ -157,7 +163,10 @@ def register() -> str:
         setup(NAME, Module())
         library = torch.library.Library('_', 'IMPL')
         library.fallback(_run, 'PrivateUse1')
-        _registered.append(library)
+        aten = torch.library.Library('aten', 'IMPL')
+        for lazy in ('Negative', 'Conjugate'):  # which would be resolved by a copy, and so for ever
+            aten.impl('_copy_from', torch.library.fallthrough_kernel, lazy)
+        _registered.extend((library, aten))
     return NAME
 
 
@@ -217,12 +226,23 @@ def compute_without_kernels(monkeypatch) -> str:
         monkeypatch.setattr(module, kernel.fn.__name__, Unlaunched(kernel))
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(self_test, '_verdicts', {torch.device(NAME, 0): None})
+    # A storage is allocated beside the operators.
+    to = torch.UntypedStorage.to
+    monkeypatch.setattr(
+        torch.UntypedStorage,
+        'to',
+        lambda storage, device: _moved(storage) if device == name else to(storage, device=device),
+    )
     # Inductor makes no code for it.
     monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='aot_eager'))
     for module, values in ((elementwise, eager), (rowwise, rowwise_eager)):
         monkeypatch.setattr(module, 'forward', _filled(module.forward, values.forward))
         monkeypatch.setattr(module, 'backward', _filled(module.backward, values.backward))
     return name
+
+
+def _moved(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    return torch.empty(0, dtype=torch.uint8).set_(storage).to(NAME).untyped_storage()
 
 
 def _filled(function, values):

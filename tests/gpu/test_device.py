@@ -1,26 +1,12 @@
 """The host side of the GPU path, on a device that is not there: what waits for it, and what mixes it with the CPU."""
 
-import importlib.util
-
 import pytest
 import torch
 from test_variants import labels, predictions
 
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import functional
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs Triton, and no GPU',
-)
 ROWS, CLASSES = 30, 7
-
-
-@pytest.fixture
-def device(monkeypatch) -> str:
-    from gpu import device
-
-    with use_backend('triton'):
-        yield device.compute_without_kernels(monkeypatch)
 
 
 @pytest.fixture
@@ -60,24 +46,24 @@ FREE = {
 
 
 @pytest.mark.parametrize('wait', NOTED.values(), ids=NOTED)
-def test_every_wait_is_noted(device, waits, wait):
-    tensor = ON_CPU.to(device)
+def test_every_wait_is_noted(stand_in, waits, wait):
+    tensor = ON_CPU.to(stand_in)
     with waits() as noted:
         wait(tensor)
     assert noted and 'test_device.py' in noted[0]
 
 
 @pytest.mark.parametrize('operation', FREE.values(), ids=FREE)
-def test_what_does_not_wait_gives_what_a_cpu_does(device, waits, operation):
-    tensor = ON_CPU.to(device)
+def test_what_does_not_wait_gives_what_a_cpu_does(stand_in, waits, operation):
+    tensor = ON_CPU.to(stand_in)
     with waits() as noted:
         result = operation(tensor)
-    assert noted == [] and result.device.type == device and type(result) is torch.Tensor
+    assert noted == [] and result.device.type == stand_in and type(result) is torch.Tensor
     assert torch.equal(result.detach().cpu(), operation(ON_CPU.clone()).detach())
 
 
-def test_views_share_memory(device):
-    whole = ON_CPU.to(device)
+def test_views_share_memory(stand_in):
+    whole = ON_CPU.to(stand_in)
     part = whole[1:, 1:]
     assert part.data_ptr() == whole.data_ptr() + 5 * 4 and part.stride() == (4, 1) and part.storage_offset() == 5
     part.zero_()
@@ -94,21 +80,21 @@ MIXES = {
 
 
 @pytest.mark.parametrize('mix', MIXES.values(), ids=MIXES)
-def test_operators_take_no_two_devices(device, mix):
+def test_operators_take_no_two_devices(stand_in, mix):
     with pytest.raises(RuntimeError, match='same device'):
-        mix(ON_CPU.to(device), ON_CPU)
+        mix(ON_CPU.to(stand_in), ON_CPU)
 
 
-def test_a_launch_takes_no_pointer_of_the_cpu(device):
+def test_a_launch_takes_no_pointer_of_the_cpu(stand_in):
     from focal_plugin.kernels.triton import sums
 
     with pytest.raises(ValueError, match='cpu tensor'):
-        sums.add(torch.zeros(4), None, torch.zeros((), device=device))
+        sums.add(torch.zeros(4), None, torch.zeros((), device=stand_in))
 
 
 @pytest.mark.parametrize('name', ('target', 'weight'))
-def test_losses_refuse_what_is_on_the_cpu(device, name):
+def test_losses_refuse_what_is_on_the_cpu(stand_in, name):
     given = dict(target=labels(ROWS, classes=CLASSES), weight=torch.ones(ROWS))
-    given = {key: value if key == name else value.to(device) for key, value in given.items()}
-    with pytest.raises(ValueError, match=rf'{name} is on cpu, pred on {device}:0: write {name}.to\(pred.device\)'):
-        functional.sigmoid_focal_loss(predictions(ROWS, CLASSES).to(device), **given)
+    given = {key: value if key == name else value.to(stand_in) for key, value in given.items()}
+    with pytest.raises(ValueError, match=rf'{name} is on cpu, pred on {stand_in}:0: write {name}.to\(pred.device\)'):
+        functional.sigmoid_focal_loss(predictions(ROWS, CLASSES).to(stand_in), **given)
