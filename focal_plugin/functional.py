@@ -109,9 +109,9 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
     if not any(isinstance(value, Tensor) for value in arguments_of_spec.values()):
         return list(spec.pack(**arguments_of_spec)), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
-    # In the dtype of the arithmetic before anything is computed from them.
+    # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
     in_place = {
-        name: value.to(pred.device, dtype) if isinstance(value, Tensor) else value
+        name: value.to(pred.device, dtype, non_blocking=value.is_cpu) if isinstance(value, Tensor) else value
         for name, value in arguments_of_spec.items()
     }
     parameters = spec.pack(**in_place)

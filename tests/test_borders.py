@@ -6,7 +6,6 @@ import torch
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.losses import FusedFocalLoss, FusedQualityFocalLoss
 
 LABELS = torch.tensor([0])
 PRED = torch.tensor([[1.0, -2.0]])
@@ -180,6 +179,8 @@ def test_a_label_where_there_are_no_classes(any_backend):
 
 
 def test_the_message_for_a_wrong_label_names_what_callers_have():
+    from focal_plugin.losses import FusedFocalLoss
+
     for call in (lambda: loss(target=torch.tensor([-1])), lambda: FusedFocalLoss()(PRED, torch.tensor([-1]))):
         with pytest.raises(
             ValueError, match=r'ignore_index=-1, an argument of functional\.sigmoid_focal_loss\(\) and of'
@@ -236,5 +237,7 @@ def test_scores_of_rows_that_do_not_count_may_be_anything(any_backend, device):
 
 
 def test_the_quality_loss_of_maps_sums_dimension_1_as_mmdet(device):
+    from focal_plugin.losses import FusedQualityFocalLoss
+
     loss = FusedQualityFocalLoss()(torch.zeros(1, 1, 2, device=device), torch.ones(1, 1, 2, device=device))
     assert float(loss) == pytest.approx(0.25 * 0.6931471805599453)

@@ -9,7 +9,6 @@ from torch.autograd import forward_ad
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.losses import CLASSES, FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 
 INF = math.inf
@@ -76,6 +75,8 @@ def test_the_gradient_of_a_half_precision_weight_is_summed_before_it_is_rounded(
 @pytest.mark.parametrize('name', [name for name in ALL if name != 'softmax_focal'])
 def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name, dtype):
     """Where a class expands it over the rows, whose equal gradients would be rounded alike."""
+    from focal_plugin.losses import CLASSES
+
     x = torch.linspace(-2, 2, 8).expand(3001, 8)
     target = torch.zeros(3001, dtype=torch.int64)
     given = dict(samples_per_class=[10.0] * 8) if name in REQUIRED else {}
@@ -106,6 +107,8 @@ def test_the_gradient_of_an_expanded_weight_is_one_an_element(name):
 
 
 def test_the_gradient_of_an_expanded_weight_beside_a_weight_of_classes():
+    from focal_plugin.losses import FusedFocalLoss
+
     x, loss = (
         torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),
         FusedFocalLoss(class_weight=[1.0, 2, 3, 4, 5]),
@@ -163,6 +166,8 @@ def test_composed_gradients_of_half_probabilities_saturate(dtype):
 
 @pytest.mark.parametrize('more', ('weight', 'create_graph'))
 def test_statistics_are_gathered_whatever_else_is_differentiated(more):
+    from focal_plugin.losses import FusedEqualizedFocalLoss
+
     loss, plain = (FusedEqualizedFocalLoss(num_classes=3) for _ in range(2))
     pred, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])
     leaf, weight = pred.clone().requires_grad_(), torch.rand(5)

@@ -7,7 +7,6 @@ import torch
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.losses import FusedFocalLoss
 
 
 def allocations(step) -> list[int]:
@@ -33,6 +32,8 @@ LAYOUTS = {
 @pytest.mark.parametrize('make', LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 def test_native_allocates_the_gradient_and_nothing_else(make, dtype):
+    from focal_plugin.losses import FusedFocalLoss
+
     pred = make().to(dtype).requires_grad_()
     target = torch.randint(0, pred.size(-1) + 1, pred.shape[:-1])
     weight, loss = torch.rand(pred.shape[:-1]), FusedFocalLoss()

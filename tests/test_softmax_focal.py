@@ -10,7 +10,6 @@ from test_accuracy import COMPILED_HALVES, DTYPES
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.losses import FusedSoftmaxFocalLoss
 from focal_plugin.ops import library
 
 import oracle
@@ -251,6 +250,8 @@ def test_opcheck(any_backend, device, output):
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 def test_compiles_into_one_graph(any_backend, device):
+    from focal_plugin.losses import FusedSoftmaxFocalLoss
+
     pred, labels, weight = (t.to(device) for t in inputs(7, 5))
     module = FusedSoftmaxFocalLoss(alpha=[0.1, 0.2, 0.3, 0.4, 0.5]).to(device)
     results = []
@@ -371,6 +372,8 @@ def test_a_bad_label_shows_as_nan_where_looking_would_synchronise(any_backend, d
 
 
 def test_the_class_is_for_heads_with_a_softmax():
+    from focal_plugin.losses import FusedSoftmaxFocalLoss
+
     assert FusedSoftmaxFocalLoss.use_sigmoid is False and FusedSoftmaxFocalLoss().use_sigmoid is False
     with pytest.raises(ValueError, match='softmax loss: write use_sigmoid=False, got True'):
         FusedSoftmaxFocalLoss(use_sigmoid=True)
