@@ -21,6 +21,7 @@ WARPS = 4
 LANES = 64 if torch.version.hip else 32  # of a warp
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
+TRIPS = 8  # blocks of classes that a program takes one after the other though the chip has room for more programs
 OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
 ALIGNED = ('pred', 'out')
 
@@ -192,7 +193,8 @@ def _shared(
         block_rows = max(1, least // longest)
         block_classes = min(block // block_rows, longest)
     blocks = -(-classes // block_classes)
-    splits = min(blocks, -(-PROGRAMS // (rows // plane * -(-plane // block_rows))))
+    wanted = 1 if inner != 'plane' and blocks <= TRIPS else -(-PROGRAMS // (rows // plane * -(-plane // block_rows)))
+    splits = min(blocks, wanted)
     if classes % block_classes == 0:  # nothing is masked, also in the last one's share
         splits = next(n for n in range(splits, blocks + 1) if blocks % n == 0)
     span = -(-blocks // splits)
