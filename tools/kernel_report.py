@@ -3,11 +3,11 @@
     python tools/kernel_report.py --arch sm_80 sm_90 gfx942
 
 One row per kernel, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every variant,
-and of masks in the channels of their classes, for the targets that heads hand them most, compiled with the arguments that
-the package itself launches them with. Everything here is predicted: nothing is run. Slots are what a thread executes
-(loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile with a positive takes a longer way
-than one without. FP32, integer and MUFU (special-function) instructions issue at rates of their own; memory, copies and
-control only take slots.
+of masks in the channels of their classes, and of a head's maps of four sizes, for the targets that heads hand them most,
+compiled with the arguments that the package itself launches them with. Everything here is predicted: nothing is run. Slots
+are what a thread executes (loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile with a
+positive takes a longer way than one without. FP32, integer and MUFU (special-function) instructions issue at rates of their
+own; memory, copies and control only take slots.
 Then, for each card of an architecture, what bounds the kernel, its share of the speed at which its memory could move what
 the kernel reads and writes (logits, gradients, dense targets of the logits' dtype, labels, scores and weights), and the
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. _gpus.py has the cards.
@@ -20,6 +20,7 @@ The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N 
 
 import argparse
 import fcntl
+import math
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ import torch
 from _compiled import compiled
 from _counts import UNITS, count
 from _gpus import GPUS
-from _launches import DTYPES, MASKS, PIXELS, ROWS, form_of, launches
+from _launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, form_of, launches
 from _results import update
 
 from focal_plugin.math import SPECS
@@ -72,7 +73,7 @@ def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> l
 
 
 def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any]]:
-    """The rows of the kernels of a variant or of MASKS."""
+    """The rows of the kernels of a variant, of MASKS or of some of MAPS."""
     from triton.backends.compiler import GPUTarget
 
     target = GPUTarget(*ARCHS[arch])
@@ -88,12 +89,14 @@ def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
         is_flat = 'GROUPS' in constants
         rows_of_tile, width = (constants[n] for n in (('GROUPS', 'WIDTH') if is_flat else ('BLOCK_R', 'BLOCK_C')))
         tile, used = rows_of_tile * width, 1 if is_flat else along / width
+        plane = math.prod(MAPS.get(name, ()))
+        filled = plane / (-(-plane // rows_of_tile) * rows_of_tile) if name in MAPS else 1  # of a plane's programs
         counted = count(
             kernel.listing,
             kernel.origins,
             bits,
             slots=tile * -int(-used // 1) // kernel.threads,
-            logits=tile * used / kernel.threads,
+            logits=tile * used * filled / kernel.threads,
             stores=kind == 'bwd',
             positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else rows_of_tile),
         )
@@ -140,7 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', nargs='+', choices=ARCHS, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES))
-    names = [*SPECS, MASKS]
+    names = [*SPECS, MASKS, *MAPS]
     parser.add_argument(
         '--spec', nargs='+', choices=names, default=names, metavar='NAME', help='variants (default: all)'
     )
