@@ -138,7 +138,7 @@ GLOBAL = """
 	global_load_b128 v[16:19], v[4:5], off
 	s_endpgm
 """
-NAMES = ('x_ptr', 'target_ptr', 'weight_ptr')
+NAMES = ('x_ptr', 'label_ptr', 'weight_ptr')
 # Listing, the offset of its first parameter, registers with their address; and the instructions on the way through the
 # logits, without what only a positive executes, and of that.
 FAMILIES = {
@@ -167,8 +167,8 @@ def test_accesses_are_told_by_the_pointer_that_their_address_comes_from(family):
     text, first, entry, *_ = FAMILIES[family]
     listing, found = read(text, first, entry)
     loads = [(*origin.pointers, ''.join(origin.indices)) for origin in of_loads(listing, found)]
-    label, weight = ('target_ptr', ''), ('weight_ptr', '')
-    assert loads == [label, ('x_ptr', 'target_ptr'), weight, ('x_ptr', ''), weight]
+    label, weight = ('label_ptr', ''), ('weight_ptr', '')
+    assert loads == [label, ('x_ptr', 'label_ptr'), weight, ('x_ptr', ''), weight]
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -180,7 +180,7 @@ def test_branches_are_told_by_what_the_threads_found_in_the_labels(family):
         for one, origin in zip(listing.instructions, found, strict=True)
         if one.target and not one.never_falls_through
     ]
-    assert branches == [{'target_ptr'}, set()]
+    assert branches == [{'label_ptr'}, set()]
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -282,7 +282,7 @@ LOOP = """
 
 
 def test_loops_are_counted_by_their_trips():
-    listing, found = read(LOOP, 0x160, names=('x_ptr', 'target_ptr', 'out_ptr'))
+    listing, found = read(LOOP, 0x160, names=('x_ptr', 'label_ptr', 'out_ptr'))
     counted = count(listing, found, logit_bits=32, slots=14, logits=14, stores=True)
     assert counted == pytest.approx(
         {
