@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -58,10 +59,26 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _scopes_are_kept():
+    """mmengine's default scope, which whatever builds a Runner or a detector leaves behind, stays what it was."""
+    before = dict(_scopes())
+    yield
+    _scopes().clear()
+    _scopes().update(before)
+
+
+def _scopes() -> dict:
+    registry = sys.modules.get('mmengine.registry')
+    return {} if registry is None else registry.DefaultScope._instance_dict
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Interpreted, what tests/gpu asks of the compiled kernels is left to the long run."""
+    """Interpreted, what tests/gpu asks of the compiled kernels is left to the long run; what needs a stand-in is marked."""
     for item in items:
+        if 'stand_in' in getattr(item, 'fixturenames', ()):
+            item.add_marker('stand_in')
         if backend.INTERPRETING and item.get_closest_marker('triton') and item.get_closest_marker('compiled'):
             item.add_marker(pytest.mark.slow)
 

@@ -17,7 +17,6 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import scheduler
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -33,15 +32,6 @@ def tool():
         import _checkpoints
 
         yield _checkpoints
-
-
-@pytest.fixture(autouse=True)
-def default_scope():
-    """A runner sets one for the process, in which the tests of other files would not find mmdet's classes."""
-    before = dict(DefaultScope._instance_dict)
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 class Calls:

@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs the tests, pytest's arguments passed on; --all adds what takes longer.
 #
-# Twice pytest, because Triton decides at import whether it interprets or compiles; a file at a time on each of up to 4 cores.
+# Three times pytest, because Triton decides at import whether it interprets or compiles, and autograd at the first backward
+# which devices there are; a file at a time on each of up to 4 cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash tools/setup_env.sh
 
-kernels='triton and not slow' rest='not slow'
+quick=' and not slow'
 if [ "${1:-}" = --all ]; then
-  kernels=triton rest=
+  quick=
   shift
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export OMP_WAIT_POLICY=passive  # threads that spin while they wait would take a core from the other files
 cores=$(nproc)
-run() { .venv/bin/python -m pytest -q -n $((cores < 4 ? cores : 4)) --dist loadfile "$@"; }
+# Status 5: the tests that were asked for are none of these.
+run() { .venv/bin/python -m pytest -q -n $((cores < 4 ? cores : 4)) --dist loadfile "$@" || [ $? -eq 5 ]; }
 echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 echo '== tests of the Triton kernels, interpreted'
-# Status 5: the tests that were asked for are none of the kernels'.
-TRITON_INTERPRET=1 run -m "$kernels" "$@" || [ $? -eq 5 ]
+TRITON_INTERPRET=1 run -m "triton$quick" "$@"
+echo '== tests on a stand-in for a GPU'
+run -m "stand_in$quick" "$@"
 echo '== tests'
-run -m "$rest" "$@"
+run -m "not stand_in$quick" "$@"
