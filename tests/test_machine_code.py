@@ -297,3 +297,18 @@ def test_loops_are_counted_by_their_trips():
     )
     with pytest.raises(ValueError, match='unknown control flow'):
         count(listing, found, logit_bits=32, slots=15, logits=15, stores=True)
+
+
+def test_a_register_that_the_compiler_gave_up_holds_no_address():
+    """AMD's assembly remarks it; on the way on which it is written again, nothing of what it held remains."""
+    used = 'global_load_b32 v9, v[6:7], off'
+    kept = GLOBAL.replace('v_exp_f32_e32 v9, v9', 'v_mov_b32 v6, s12\n\tv_mov_b32 v7, s13')
+    kept = kept.replace('s_cmp_lt_i32 s6, 1', 's_cmp_lt_i32 s6, 1\n\t' + used)
+    given_up = kept.replace('s_cmp_lt_i32', '; implicit-def: $vgpr6_vgpr7\n\ts_cmp_lt_i32')
+
+    def pointers(text):
+        listing, found = read(text, 0, ('s0', 's1'))
+        at = next(n for n, one in enumerate(listing.instructions) if one.operands == 'v9, v[6:7], off')
+        return set(found[at].pointers)
+
+    assert pointers(kept) and not pointers(given_up)

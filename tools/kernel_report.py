@@ -39,6 +39,7 @@ from focal_plugin.math import SPECS
 ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
 ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
+UNREAD = ('gfx1100',)  # of maps: a register that holds an address on one way only is taken for one on all
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
@@ -165,6 +166,7 @@ def main() -> int:
         for spec in args.spec
         for dtype in args.dtype
         for arch in args.arch
+        if not (spec in MAPS and arch in UNREAD)
         for row in report(spec, dtype, arch, classes)
     ]
     rows += [of_sum(arch) for arch in args.arch]
@@ -177,6 +179,8 @@ def main() -> int:
         ]
     title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
     print(f'{title}\n{table(rows)}')
+    if any(arch in UNREAD for arch in args.arch) and any(spec in MAPS for spec in args.spec):
+        print(f'left out: the kernels of maps for {", ".join(UNREAD)}, whose machine code is not followed to its end')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
