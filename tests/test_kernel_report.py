@@ -106,8 +106,9 @@ def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
 @pytest.mark.parametrize('arch', ARCHS)
 def test_every_kernel_for_every_target(tmp_path, arch):
     rows = checked(tmp_path, '--arch', arch, '--dtype', 'bf16', 'fp32', timeout=1800)
+    names = [name for name in KERNELS if arch != 'gfx1100' or 'maps' not in name]  # left out, and said so
     assert {(row['kernel'], row['dtype']) for row in rows} == {
-        (f'{name}_{kind}', dtype) for name in KERNELS for kind in ('fwd', 'bwd') for dtype in ('bf16', 'fp32')
+        (f'{name}_{kind}', dtype) for name in names for kind in ('fwd', 'bwd') for dtype in ('bf16', 'fp32')
     }
 
 

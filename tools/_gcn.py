@@ -22,13 +22,14 @@ _TWO_RESULTS = re.compile(r'v_\w+_co_|v_div_scale|v_mad_[ui]64')
 def steps(listing: Listing) -> list[Step]:
     """What the instructions do."""
     found = [_step(one.name, one.operands) for one in listing.instructions]
-    for at, registers in listing.undefined.items():
-        nothing = [Effect(register, ()) for register in registers]
-        found[at] = found[at]._replace(effects=(*nothing, *found[at].effects))
     masking = [at for at, step in enumerate(found) if any(effect.destination == 'exec' for effect in step.effects)]
     for at, rejoined in itertools.pairwise(masking):
         if not _restores(listing.instructions[at].name, listing.instructions[at].operands):
             found[at] = found[at]._replace(rejoined=rejoined)
+    masked = {n for at, step in enumerate(found) if step.rejoined is not None for n in range(at + 1, step.rejoined + 1)}
+    for at in listing.undefined.keys() - masked:  # of which the lanes that are masked keep what they had
+        nothing = [Effect(register, ()) for register in listing.undefined[at]]
+        found[at] = found[at]._replace(effects=(*nothing, *found[at].effects))
     return found
 
 
