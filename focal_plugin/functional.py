@@ -56,7 +56,8 @@ def apply(
     weight = arguments.canonical_weight(read, weight)
     avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
     arguments.check_statistics(pred, statistics)
-    parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
+    if not pred.is_cpu:
+        parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
     numbers, table = packed(spec, parameters, pred)
     others = (target, score, weight, table, avg_factor)
     more = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in others)

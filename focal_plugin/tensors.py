@@ -69,11 +69,11 @@ def on_device_of(pred: Tensor, name: str, value, dtypes: tuple[torch.dtype, ...]
 
 
 def vector_on_device_of(pred: Tensor, value):
-    """A vector over the classes on pred's device, copied there once for the same numbers: a GPU waits for such a copy.
+    """A vector over the classes on the device of pred, a GPU, which waits for such a copy: made once for the same numbers.
 
     Whatever is no vector on a CPU, or has a gradient, is given back.
     """
-    if not isinstance(value, Tensor) or not value.is_cpu or pred.is_cpu or value.requires_grad or not may_look(value):
+    if not isinstance(value, Tensor) or not value.is_cpu or value.requires_grad or not may_look(value):
         return value
     return _copied(
         tuple(value.flatten().tolist()), value.shape, torch.promote_types(pred.dtype, torch.float32), pred.device

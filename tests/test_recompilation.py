@@ -1,19 +1,15 @@
 """How many kernels a training compiles: images have hundreds of sizes, and a kernel takes seconds."""
 
-import importlib.util
 import random
 
 import pytest
 import torch
-from gpu.driver import StandIn, binders, kernels, take_for_a_gpu
+from gpu.driver import StandIn, binders, kernels, needs_compiler, take_for_a_gpu
 
 from focal_plugin import backend, losses
 from focal_plugin.rows import Rows, Scored
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+pytestmark = needs_compiler
 ITERATIONS, BATCH, CLASSES = 400, 2, 80
 # Widths and heights of photographs in COCO, with weights: the usual ones, and some that are rare.
 PHOTOGRAPHS = {

@@ -1,18 +1,14 @@
 """Launches that pass Triton's JIT by hand the kernel what the JIT would, seen through a stand-in for a GPU's driver."""
 
-import importlib.util
 import itertools
 
 import pytest
 import torch
-from gpu.driver import StandIn, binders, take_for_a_gpu
+from gpu.driver import StandIn, binders, needs_compiler, take_for_a_gpu
 
 from focal_plugin import backend, functional
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+pytestmark = needs_compiler
 
 
 class Driver(StandIn):

@@ -15,8 +15,16 @@ fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export OMP_WAIT_POLICY=passive  # threads that spin while they wait would take a core from the other files
 cores=$(nproc)
-# Status 5: the tests that were asked for are none of these.
-run() { .venv/bin/python -m pytest -q -n $((cores < 4 ? cores : 4)) --dist loadfile "$@" || [ $? -eq 5 ]; }
+ran=
+run() {
+  local status=0
+  .venv/bin/python -m pytest -q -n $((cores < 4 ? cores : 4)) --dist loadfile "$@" || status=$?
+  case $status in
+    0) ran=yes ;;
+    5) ;;  # the tests that were asked for are none of these
+    *) exit $status ;;
+  esac
+}
 echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
@@ -26,3 +34,4 @@ echo '== tests on a stand-in for a GPU'
 run -m "stand_in$quick" "$@"
 echo '== tests'
 run -m "not stand_in$quick" "$@"
+[ -n "$ran" ] || exit 5

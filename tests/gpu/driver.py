@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import importlib.util
 import itertools
 
 import pytest
@@ -11,6 +12,10 @@ from gpu.memory import Region
 
 from focal_plugin import backend
 
+needs_compiler = pytest.mark.skipif(
+    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
+    reason='needs the compiler of Triton, and no GPU',
+)
 OUTPUTS = ('out_ptr', 'statistics_ptr')
 
 

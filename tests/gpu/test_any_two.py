@@ -1,6 +1,5 @@
 """Any two of the ways in which the compiled kernels can be called meet in a case, held to the float64 oracle."""
 
-import importlib.util
 import itertools
 import random
 
@@ -8,9 +7,10 @@ import pytest
 import test_softmax_focal
 import test_variants
 import torch
+from gpu.driver import needs_compiler
 from test_variants import ELEMENTWISE, VECTORS, forms_of, labels, parameters_of, predictions, target_of
 
-from focal_plugin import backend, use_backend
+from focal_plugin import use_backend
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
 
@@ -103,10 +103,7 @@ def test_any_two_meet():
     assert set().union(*map(pairs, CASES)) == pairs_to_meet() and all(possible(**case) for case in CASES)
 
 
-@pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+@needs_compiler
 @pytest.mark.parametrize(
     'case', [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
     ids=lambda case: '-'.join(map(str, case.values())),

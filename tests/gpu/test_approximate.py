@@ -6,21 +6,17 @@ become 0. AMD's v_exp_f32, v_log_f32 and v_rcp_f32 are off by one unit in the la
 with either sign.
 """
 
-import importlib.util
-
 import pytest
 import test_softmax_focal
 import torch
 from gpu import instructions
+from gpu.driver import needs_compiler
 from test_accuracy import logits
 from test_variants import ELEMENTWISE, check, parameters_of
 
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import functional, use_backend
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+pytestmark = needs_compiler
 WIDTH = 8  # a row of one tile
 BOUNDS = {'ex2': 2.0**-22, 'lg2': 2.0**-22, 'rcp': 2.0**-23, 'div': 2.0**-22}
 SIGNS = {

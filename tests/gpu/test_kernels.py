@@ -1,6 +1,5 @@
 """Values and gradients of the compiled kernels, run in software through Triton's own JIT, against the float64 oracle."""
 
-import importlib.util
 import itertools
 
 import pytest
@@ -8,14 +7,12 @@ import test_functional
 import test_softmax_focal
 import test_variants
 import torch
+from gpu.driver import needs_compiler
 from test_variants import labels, predictions
 
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import functional, use_backend
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+pytestmark = needs_compiler
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 slow = lambda each: pytest.param(each, marks=pytest.mark.slow)  # noqa: E731
 SOME = (*DTYPES[:2], slow(torch.float16))  # bfloat16 stands for both halves

@@ -1,6 +1,5 @@
 """Faults put into the PTX of real kernels are caught: the machine stops, or the result is none of the oracle's."""
 
-import importlib.util
 import itertools
 import re
 
@@ -9,14 +8,12 @@ import test_functional
 import test_softmax_focal
 import torch
 from gpu import machine
+from gpu.driver import needs_compiler
 from gpu.memory import Fault
 
-from focal_plugin import backend, use_backend
+from focal_plugin import use_backend
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+pytestmark = needs_compiler
 ROWS = 125  # almost a tile of 128, the largest: no tile divides it, and each thread has a row whose result counts
 
 

@@ -1,15 +1,15 @@
 """Maps of any height and width move hardly more 32-byte sectors than their bytes need; `pytest -s` prints how many."""
 
-import importlib.util
 import itertools
 
 import pytest
 import torch
+from gpu.driver import needs_compiler
 from gpu.memory import Global
 from gpu.sectors import SECTOR, Sectors
 from test_machine import PUT, run
 
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import functional, use_backend
 
 SIZES = (
     (100, 168),
@@ -60,10 +60,7 @@ def sectors(monkeypatch, pred, argument: str, name: str, step) -> tuple[float, f
     return count.requests[argument, name] / least, count.programs(argument, name) / least
 
 
-compiles = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-    reason='needs the compiler of Triton, and no GPU',
-)
+compiles = needs_compiler
 
 
 def moved(monkeypatch, size, dtype) -> dict[str, tuple[float, float]]:

@@ -1,21 +1,17 @@
 """A step on a device that is not there, whose kernels run in the machine: host and kernels as on a GPU, nothing left out."""
 
-import importlib.util
-
 import pytest
 import test_functional
 import test_softmax_focal
 import torch
+from gpu.driver import needs_compiler
 from test_variants import labels, predictions
 
-from focal_plugin import backend, functional, use_backend
+from focal_plugin import functional, use_backend
 
 pytestmark = [
     pytest.mark.stand_in,
-    pytest.mark.skipif(
-        backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
-        reason='needs the compiler of Triton, and no GPU',
-    ),
+    needs_compiler,
 ]
 ROWS = 40
 

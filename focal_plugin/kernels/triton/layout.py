@@ -97,8 +97,12 @@ class Layout:
     def programs(self) -> int:
         if self.flat:
             return -(-self.rows * self.classes // (self.block_rows * self.block_classes))
-        plane = self.sizes[1]
-        return self.rows // max(plane, 1) * -(-plane // self.block_rows)
+        return _tiles(self.rows, self.sizes[1], self.block_rows)
+
+
+def _tiles(rows: int, plane: int, block_rows: int) -> int:
+    """How many there are of so many rows each, none of which has rows of two planes."""
+    return rows // max(plane, 1) * -(-plane // block_rows)
 
 
 def at_once(pred: Tensor) -> int:
@@ -193,7 +197,7 @@ def _shared(
         block_rows = max(1, least // longest)
         block_classes = min(block // block_rows, longest)
     blocks = -(-classes // block_classes)
-    wanted = 1 if inner != 'plane' and blocks <= TRIPS else -(-PROGRAMS // (rows // plane * -(-plane // block_rows)))
+    wanted = 1 if inner != 'plane' and blocks <= TRIPS else -(-PROGRAMS // _tiles(rows, plane, block_rows))
     splits = min(blocks, wanted)
     if classes % block_classes == 0:  # nothing is masked, also in the last one's share
         splits = next(n for n in range(splits, blocks + 1) if blocks % n == 0)
