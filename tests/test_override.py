@@ -5,7 +5,7 @@ import json
 import pytest
 
 from focal_plugin import losses
-from tests.test_import import run
+from tests.processes import run
 
 REPLACED = {'FocalLoss', 'QualityFocalLoss', 'VarifocalLoss', 'GaussianFocalLoss', 'FocalCustomLoss'}
 

@@ -10,21 +10,9 @@ from focal_plugin import use_backend
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
 from tests.gpu.driver import needs_compiler
-from tests.losses import test_softmax_focal
-from tests.variants import test_variants
-from tests.variants.test_variants import ELEMENTWISE, VECTORS, forms_of, labels, parameters_of, predictions, target_of
-
-VARIANTS = [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax', 'labels')]
-AXES = {
-    'variant': VARIANTS,
-    'classes': (1, 3, 7, 8, 80, 365, 1203),
-    'dtype': (torch.float32, torch.bfloat16, torch.float16),
-    'layout': ('contiguous', 'a map', 'transposed', 'an offset that breaks alignment', 'a slice'),
-    'reduction': ('none', 'sum', 'mean'),
-    'extra': ('nothing', 'a weight a row', 'a weight an element', 'avg_factor', 'ignore_index', 'a number a class'),
-    'capability': (80, 90),
-}
-
+from tests.oracle import check_softmax, check_variants
+from tests.oracle.check_variants import ELEMENTWISE, VECTORS, forms_of, parameters_of, target_of
+from tests.oracle.inputs import labels, predictions
 
 LAYOUTS = {
     'contiguous': lambda c, dtype: predictions(37, c).to(dtype),
@@ -120,7 +108,7 @@ def test_values_and_gradients(monkeypatch, case):
         pred[(target[0] if form == 'scored' else target) == arguments['ignore_index']] = float('nan')
     with use_backend('triton'):
         if name == 'softmax':
-            test_softmax_focal.check('cpu', pred, target, **arguments)
+            check_softmax.check('cpu', pred, target, **arguments)
         else:
-            test_variants.check(name, 'cpu', pred, target, **(parameters_of(name, classes) | arguments))
+            check_variants.check(name, 'cpu', pred, target, **(parameters_of(name, classes) | arguments))
     assert len(driver.launches) == (2 if case['reduction'] == 'none' else 3)

@@ -12,9 +12,9 @@ import torch
 from focal_plugin import functional, use_backend
 from tests.gpu import instructions
 from tests.gpu.driver import needs_compiler
-from tests.kernels.test_accuracy import logits
-from tests.losses import test_softmax_focal
-from tests.variants.test_variants import ELEMENTWISE, check, parameters_of
+from tests.oracle.check_softmax import check_every_margin
+from tests.oracle.check_variants import ELEMENTWISE, check, parameters_of
+from tests.oracle.inputs import logits
 
 pytestmark = needs_compiler
 WIDTH = 8  # a row of one tile
@@ -96,7 +96,7 @@ def test_soft_targets(name):
 
 @pytest.mark.parametrize('gamma', first((2, 0.5)))
 def test_softmax(gamma):
-    test_softmax_focal.test_every_margin('triton', 'cpu', torch.float32, gamma)
+    check_every_margin('cpu', torch.float32, gamma)
 
 
 def test_the_errors_arrive(monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from focal_plugin import functional, use_backend
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
-from tests.variants.test_variants import labels, predictions
+from tests.oracle.inputs import labels, predictions
 
 ROWS, CLASSES = 30, 7
 VECTOR = [0.2 + 0.1 * k for k in range(CLASSES)]

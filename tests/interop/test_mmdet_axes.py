@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from focal_plugin.interop import mmdet as functions
 from focal_plugin.losses import CLASSES, FusedFocalLoss, FusedQualityFocalLoss, FusedVarifocalLoss
 from focal_plugin.math import SPECS
-from tests.losses.test_label_arguments import Made
+from tests.allocations import Made
 
 KINDS = {
     'FocalLoss': {},

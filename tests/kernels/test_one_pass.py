@@ -16,7 +16,7 @@ from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.ops import library
 from focal_plugin.ops.autograd import loss_of
-from tests.variants.test_variants import POINTS, parameters_of
+from tests.oracle.check_variants import POINTS, parameters_of
 
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 N, C = 1031, 7  # several tiles, none of them whole

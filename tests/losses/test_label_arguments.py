@@ -6,26 +6,18 @@ import inspect
 import pytest
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DETRHead
-from mmdet.registry import MODELS
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from focal_plugin import functional, losses
-from focal_plugin.losses import CLASSES, FusedFocalLoss, FusedLoss, FusedSoftmaxFocalLoss
+from focal_plugin.losses import FusedFocalLoss, FusedLoss, FusedSoftmaxFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.rows import Map
+from tests.allocations import Made
+from tests.losses.built import C, N, built
 
-N, C = 24, 5
 LABELLED = [name for name in SPECS if name != 'gaussian_focal']
 SIGMOID = [name for name in LABELLED if SPECS[name].skeleton == 'elementwise']
 WEIGHT = [0.5, 1.0, 2.0, 0.0, 3.0]
 ARGUMENTS = (dict(ignore_index=-1), dict(class_weight=WEIGHT))
-
-
-def built(name, **config):
-    """The class in evaluation, where the equalized loss keeps its ratios."""
-    required = {'class_balanced_focal': dict(samples_per_class=[4.0, 40.0, 7.0, 10.0, 90.0])}
-    required['equalized_focal'] = dict(num_classes=C)
-    return MODELS.build(dict(type=CLASSES[name].__name__, **required.get(name, {}), **config)).eval()
 
 
 def rows(name):
@@ -173,27 +165,6 @@ def test_a_wrong_label_is_named_all_the_same(name, label, background):
     labels[3] = label
     with pytest.raises(ValueError, match=rf'label {label} is outside \[0, {C}\]'):
         built(name, class_weight=WEIGHT + background)(pred, with_labels(target, labels))
-
-
-class Made(TorchDispatchMode):
-    """The tensors that are made: how many numbers the storage of each holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        results = function(*args, **(kwargs or {}))
-        for each in results if isinstance(results, tuple) else [results]:
-            if isinstance(each, torch.Tensor):
-                self.kept[each.untyped_storage().data_ptr()] = each
-        return results
-
-    def sizes(self, *given):
-        """Those of the tensors that were not given."""
-        given = {tensor.untyped_storage().data_ptr() for tensor in given}
-        made = (tensor for pointer, tensor in self.kept.items() if pointer not in given)
-        return [tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in made]
 
 
 @pytest.mark.parametrize('form', OF_ROWS)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from focal_plugin import functional
-from tests.kernels.test_accuracy import logits
-from tests.variants.test_variants import ELEMENTWISE, N, labels, parameters_of, predictions
+from tests.oracle.check_variants import ELEMENTWISE, parameters_of
+from tests.oracle.inputs import N, labels, logits, predictions
 
 C = 7
 
