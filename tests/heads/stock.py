@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from focal_plugin.losses import CLASSES as LOSSES
+from tests.variants import VARIANTS
 
 CLASSES = 7
 SIZES = ((16, 20), (8, 10), (4, 5))
@@ -114,15 +115,11 @@ DENSE = (
 def with_loss(head: str, loss: str, classes: int = CLASSES) -> tuple[str, dict]:
     """A head's name and arguments with another loss."""
     name, arguments = HEADS[head]
-    own = {
-        'FusedEqualizedFocalLoss': dict(num_classes=classes),
-        'FusedFocalCustomLoss': dict(num_classes=classes),
-        'FusedClassBalancedFocalLoss': dict(samples_per_class=list(range(1, classes + 1))),
-        'FusedSoftmaxFocalLoss': dict(use_sigmoid=False),
-    }
+    given = {variant.kind: variant.required_by_class(classes) for variant in VARIANTS.values()}
+    given |= {'FusedFocalCustomLoss': dict(num_classes=classes), 'FusedSoftmaxFocalLoss': dict(use_sigmoid=False)}
     if loss == 'FusedSoftmaxFocalLoss':
         classes -= 1  # it has a channel for the background
-    loss_cls = dict(type=loss, use_sigmoid=True) | own.get(loss, {})
+    loss_cls = dict(type=loss, use_sigmoid=True) | given.get(loss, {})
     return name, arguments | dict(num_classes=classes, loss_cls=loss_cls)
 
 

@@ -13,6 +13,7 @@ from focal_plugin.math import SPECS
 from focal_plugin.rows import Map
 from tests.allocations import Made
 from tests.losses.built import C, N, built
+from tests.variants import VARIANTS
 
 LABELLED = [name for name in SPECS if name != 'gaussian_focal']
 SIGMOID = [name for name in LABELLED if SPECS[name].skeleton == 'elementwise']
@@ -94,9 +95,7 @@ def test_on_maps_that_are_read_where_they_lie(name, argument):
 @pytest.mark.parametrize(
     'argument', (dict(ignore_index=-1), dict(class_weight=WEIGHT)), ids=('ignore_index', 'class_weight')
 )
-@pytest.mark.parametrize(
-    'name', [name for name in SIGMOID if name != 'class_balanced_focal']
-)  # which takes no dense one
+@pytest.mark.parametrize('name', [name for name in SIGMOID if VARIANTS[name].dense])
 def test_a_dense_target_has_no_labels(name, argument):
     pred, _, _ = rows(name)
     with pytest.raises(ValueError, match=f'{next(iter(argument))}.*into weight'):

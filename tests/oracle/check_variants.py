@@ -1,5 +1,6 @@
 """Any sigmoid variant, in one call held to the oracle, and what each can be given."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,109 +8,19 @@ import torch
 
 from focal_plugin import functional
 from focal_plugin.math import SPECS
-from focal_plugin.math.spec import REQUIRED
 from tests import oracle
 from tests.oracle import assert_accurate
 from tests.oracle.inputs import C, N, generator, labels, predictions
 from tests.oracle.variants import statistics, variant_loss
+from tests.variants import VARIANTS
 
-ELEMENTWISE = {name: spec for name, spec in SPECS.items() if spec.skeleton == 'elementwise'}
-
-
-# What is tried besides the defaults, and why. An exponent of 0 and one in (0, 1) give NaN in many ports; 1, 2 and 4 are
-# specialised in the kernels, 1.5 and 5 are not.
-SETTINGS = {
-    'focal': {'no alpha, as fvcore': dict(alpha=-1), 'negatives silent': dict(alpha=1, gamma=0)},
-    'focal_star': {
-        "the paper's flat one": dict(gamma=4.0, beta=0.0, alpha=0.25),
-        "the paper's shifted one": dict(gamma=2.0, beta=1.0),
-        'a slope below 1': dict(gamma=0.5, beta=3.0, alpha=1),
-    },
-    'quality_focal': {
-        'cross-entropy': dict(beta=0),
-        'a pole at p = y': dict(beta=0.5),
-        'a step at p = y': dict(beta=1),
-        'any exponent': dict(beta=1.5),
-        'a steep one': dict(beta=5),
-    },
-    'varifocal': {
-        'positives all alike': dict(iou_weighted=False),
-        'detached, as RT-DETR': dict(detach_weight=True),
-        'cross-entropy': dict(gamma=0, alpha=1),
-        'below 1, detached': dict(gamma=0.5, detach_weight=True),
-        'a steep one, RetinaNet\'s alpha': dict(gamma=5, alpha=0.25),
-    },
-    'gaussian_focal': {
-        'no powers': dict(alpha=0, gamma=0),
-        'powers below 1': dict(alpha=0.5, gamma=0.5),
-        'odd weights': dict(alpha=1.5, gamma=1, pos_weight=0.5, neg_weight=3.0),
-        'steep, negatives silent': dict(alpha=5, gamma=5, neg_weight=0.0),
-    },
-    'matchability_aware': {
-        'every positive 1': dict(gamma=0, mal_alpha=0.5),
-        'the IoU itself': dict(gamma=1),
-        'below 1': dict(gamma=0.5, mal_alpha=2.0),
-        'a steep one, negatives silent': dict(gamma=5, mal_alpha=0.0),
-    },
-    'iou_aware_bce': {
-        'detached, as Relation-DETR': dict(detach_weight=True),
-        'the IoU alone': dict(k=0.0, gamma=0),
-        'the prediction alone': dict(k=1.0, gamma=1),
-        'any exponents': dict(k=0.75, gamma=1.5),
-        'a steep one, detached': dict(gamma=5, detach_weight=True),
-    },
-    'position_supervised': {
-        'scaled by the batch': dict(normalize='batch'),
-        'cross-entropy': dict(gamma=0, alpha=0.5),
-        'a pole at p = t': dict(gamma=0.5),
-        'negatives silent': dict(alpha=1.0, gamma=1),
-        'a steep one': dict(gamma=5, alpha=0.75),
-    },
-    'equalized_focal': {
-        'the rarest class': dict(ratio=0.0),
-        'between': dict(ratio=0.625, gamma=1.5, alpha=None),
-        'a small exponent': dict(gamma=0.5, ratio=0.875),
-    },
-    'class_balanced_focal': {'cross-entropy': dict(gamma=0), 'below 1': dict(gamma=0.5), 'a steep one': dict(gamma=5)},
-    'poly_focal': {
-        'alpha on both terms': dict(alpha_on_poly=True, epsilon=2.0),
-        'the least epsilon, no alpha': dict(epsilon=-1.0, alpha=None),
-        'cross-entropy + 1 - p_t': dict(gamma=0, epsilon=0.5),
-        'below 1': dict(gamma=0.5),
-        'a steep one': dict(gamma=5, alpha_on_poly=True),
-    },
-    'asymmetric': {
-        "their code's default": dict(detach_weight=True),
-        "the paper's": dict(gamma_pos=0.0),
-        'no shift': dict(clip=0.0, gamma_pos=2.0, gamma_neg=2.0),
-        'no shift, detached': dict(clip=0.0, gamma_pos=0.5, gamma_neg=0.5, detach_weight=True),
-        'a step at p = clip': dict(gamma_neg=0.0, clip=0.25),
-        'steep at p = clip': dict(gamma_pos=5, gamma_neg=0.5),
-    },
-    'reduced_focal': {
-        'cross-entropy': dict(threshold=1.0),
-        'another threshold and alpha': dict(threshold=0.3, alpha=0.25, gamma=1.5),
-        'gamma 0': dict(gamma=0),
-        'below 1': dict(gamma=0.5, threshold=0.9),
-        'a steep one': dict(gamma=5),
-    },
-}  # fmt: skip
-
-
-POINTS = [(name, reason) for name in ELEMENTWISE for reason in ('the defaults', *SETTINGS[name])]
-
-
-def parameters_of(name: str, classes: int, reason: str = 'the defaults') -> dict:
-    """All public arguments of a variant."""
-    spec = ELEMENTWISE[name]
-    required = {'samples_per_class': [10.0 ** (c % 4) for c in range(classes)]}
-    defaults = {key: required[key] if value is REQUIRED else value for key, value in spec.defaults.items()}
-    return defaults | SETTINGS[name].get(reason, {})
+ELEMENTWISE = [name for name, variant in VARIANTS.items() if variant.point]
+"""The losses of one logit each: all but that over a softmax."""
 
 
 def units_of_p(name: str, device) -> int:
-    """How many eps p may be off, which shows where p - clip cancels: 2 ** -22 of ex2, 2 ** -23 of rcp, four roundings."""
-    return 5 if name == 'asymmetric' and torch.device(device).type == 'cuda' else 1
+    """How many eps p may be off, which shows where a difference from it cancels."""
+    return VARIANTS[name].units_of_p if torch.device(device).type == 'cuda' else 1
 
 
 def random_upstream(shape, dtype) -> torch.Tensor:
@@ -126,14 +37,12 @@ def oracle_of(name, pred, target, weight, upstream, probabilities, arguments, un
 
 def check(name, device, pred, target, weight=None, probabilities=None, exact=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
-    spec = ELEMENTWISE[name]
+    variant = VARIANTS[name]
     to = lambda t: tuple(map(to, t)) if isinstance(t, tuple) else t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
     leaf = pred.detach().to(device).requires_grad_()
-    flags = {}
-    if spec.probabilities == 'from_logits':
-        flags = {'from_logits': not probabilities}
-    elif probabilities:
-        flags = {spec.probabilities: True}
+    flags = variant.of_logits
+    if probabilities:
+        flags = {variant.probabilities: variant.probabilities == 'activated'}
     loss = functional.FUNCTIONS[name](
         leaf, to(target), to(weight), **{key: to(value) for key, value in arguments.items()}, **flags
     )
@@ -164,15 +73,20 @@ def vanishing(pred, exact) -> np.ndarray:
 
 
 def forms_of(name):
-    """Class-balanced factors are of labels."""
-    yield 'labels'
-    yield from ['scored'] * ELEMENTWISE[name].scored
-    yield from ['dense'] * (name != 'class_balanced_focal')
+    """The forms of a target that a variant takes."""
+    return ['labels', *['scored'] * VARIANTS[name].scored, *['dense'] * VARIANTS[name].dense]
+
+
+def numbers_of_classes(name: str, classes: int) -> dict[str, list[float]]:
+    """A number per class of each argument that takes them."""
+    return {
+        key: list(itertools.islice(itertools.cycle(values), classes)) for key, values in VARIANTS[name].vectors.items()
+    }
 
 
 def target_of(name: str, shape, form: str | None = None):
     """A target in the form that heads hand this variant most, or in another."""
-    form = form or ELEMENTWISE[name].form
+    form = form or SPECS[name].form
     label, score = labels(*shape[:-1], classes=shape[-1]), torch.rand(shape[:-1], generator=generator(4))
     if form == 'labels':
         return label
@@ -180,13 +94,6 @@ def target_of(name: str, shape, form: str | None = None):
         return label, score
     values = torch.rand(shape, generator=generator(5))
     return torch.where(values < 0.3, 0, torch.where(values > 0.9, 1, values))
-
-
-VECTORS = {
-    'gamma': [0.0, 0.5, 1.0, 2.0, 5.0],
-    'alpha': [0.0, 0.25, 0.5, 0.75, 1.0],
-    'ratio': [0.0, 0.25, 0.5, 0.875, 1.0],
-}
 
 
 STATISTICS = {
@@ -197,13 +104,13 @@ STATISTICS = {
     'an avg_factor of a tensor': dict(target=labels(N), avg_factor=torch.tensor([7.0]), reduction='mean'),
     'one value an element': dict(target=labels(N), reduction='none'),
     'all background': dict(target=torch.full((N,), C), reduction='sum'),
-    'ratios a class': dict(target=labels(N), ratio=torch.tensor(VECTORS['ratio']), reduction='mean'),
+    'a ratio per class': dict(target=labels(N), ratio=torch.linspace(0, 1, C), reduction='mean'),
 }  # fmt: skip
 
 
 def check_statistics(device, arguments, dtype):
     """Of positives and negatives by class; weight and mean in, the upstream gradient (AMP's scale) out; they add up."""
-    arguments = parameters_of('equalized_focal', C) | arguments
+    arguments = VARIANTS['equalized_focal'].arguments(C) | arguments
     target, weight = arguments.pop('target'), arguments.pop('weight', None)
     pred = predictions(N, C).to(dtype)
     sums = torch.full((2, C), 3.0, dtype=torch.float64, device=device)
