@@ -1,4 +1,4 @@
-"""A pytest plugin: the modules of tools/check_swap.py, and small detectors for them."""
+"""A pytest plugin: the modules of focal_plugin.check_swap, and small detectors for them."""
 
 import importlib
 from pathlib import Path
@@ -34,9 +34,10 @@ def small(path: str, **options) -> Config:
 def tool():
     """The modules of the tool - what is asked for, the training step, the report, the command - and configs for them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        names = dict(request='_swap_request', steps='_training_step', report='_swap_report', command='check_swap')
-        tool = SimpleNamespace(**{key: importlib.import_module(name) for key, name in names.items()})
+        names = dict(request='request', steps='training_step', report='report', command='__main__')
+        tool = SimpleNamespace(
+            **{key: importlib.import_module(f'focal_plugin.check_swap.{name}') for key, name in names.items()}
+        )
         patch.setattr(tool.steps, 'SIZE', 128)
         tool.boards, tool.small = boards, small
         tool.check = lambda config, text, only='': tool.report.check(config, tool.request.parse_loss(text), only)

@@ -13,7 +13,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing
 
 pytest_plugins = ['swap_tool']
 
@@ -160,8 +160,8 @@ def test_heads_hand_over_what_the_table_says(tool, monkeypatch, path, form):
     seen = []
     for name, module in model.named_modules():
         parent, _, key = name.rpartition('.')
-        if key in swap.KEYS:
-            entry = swap.head_of(type(model.get_submodule(parent)))
+        if key in pairing.KEYS:
+            entry = pairing.head_of(type(model.get_submodule(parent)))
             module.register_forward_pre_hook(lambda _, inputs, entry=entry: seen.append((entry, *inputs[:2])))
     tool.steps.backward(model, tool.report.loads_masks(config.train_dataloader))
     assert {handed(pred, target) for _, pred, target in seen} == {form}
@@ -213,7 +213,7 @@ def test_status_and_words(tool, monkeypatch, capsys, arguments, status, words):
 
 
 def test_command():
-    command = [sys.executable, 'tools/check_swap.py', BOARDS, '--loss', 'FusedFocalLoss,gama=2.0']
+    command = [sys.executable, '-m', 'focal_plugin.check_swap', BOARDS, '--loss', 'FusedFocalLoss,gama=2.0']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "FusedFocalLoss has no argument 'gama': did you mean 'gamma'?" in done.stdout

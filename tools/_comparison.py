@@ -7,9 +7,10 @@ from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
-from _swap_request import Loss, UsageError
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from focal_plugin.check_swap.request import Loss, UsageError
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; lines beyond them are dashed.
 COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#222222']

@@ -274,7 +274,7 @@ def replaced(text: str, name: str, table: str) -> str:
 
 
 def heads() -> str:
-    from focal_plugin.swap import HEADS, TARGETS
+    from focal_plugin.check_swap.pairing import HEADS, TARGETS
 
     lines = []
     for name, head in HEADS.items():

@@ -11,12 +11,11 @@ import argparse
 import logging
 import warnings
 
-import _training_step as training_step
-from _swap_report import Report, check
-from _swap_request import Loss, UsageError, parse_loss, read_config
 from mmengine.config import DictAction
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing, training_step
+from focal_plugin.check_swap.report import Report, check
+from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_config
 
 
 def table(before: str, after: str, report: Report) -> str:
@@ -72,7 +71,9 @@ def main() -> int:
         loss = parse_loss(args.loss)
     except UsageError as error:
         parser.error(str(error))
-    before = ' + '.join(dict.fromkeys(swap.type_name(site.loss.type) for site in swap.sites(config.model, args.only)))
+    before = ' + '.join(
+        dict.fromkeys(pairing.type_name(site.loss.type) for site in pairing.sites(config.model, args.only))
+    )
     report = check(config, loss, args.only)
     show(args.config, before, loss, report)
     return 1 if report.refusals else 0

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing
 from focal_plugin.losses.base import FusedLoss
 
 IMPORTS = dict(imports=['focal_plugin'], allow_failed_imports=False)
@@ -81,7 +81,7 @@ def swapped(config: Config, loss: Loss, only: str) -> Config:
     config = copy.deepcopy(config)
     # Configs of another scope (mmyolo's, mmrotate's) find mmdet's classes, and these among them, by their scope.
     name = loss.name if '.' in loss.name or scope_of(config) == 'mmdet' else f'mmdet.{loss.name}'
-    config.model = swap.swapped(config.model, name, loss.arguments, only)
+    config.model = pairing.swapped(config.model, name, loss.arguments, only)
     imports = (config.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     if not any(name.startswith('focal_plugin') for name in imports):

@@ -7,13 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from _swap_request import Loss, scope_of, swapped, written
-from _training_step import Step, build, step
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from focal_plugin import hooks, metainfo, mining, swap
+from focal_plugin import hooks, metainfo, mining
+from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap.request import Loss, scope_of, swapped, written
+from focal_plugin.check_swap.training_step import Step, build, step
 
 
 @dataclass
@@ -35,12 +36,12 @@ def check(config: Config, loss: Loss, only: str = '') -> Report:
         loss: what to put in.
         only: how the names of the losses that are swapped begin.
     """
-    sites = list(swap.sites(config.model, only))
+    sites = list(pairing.sites(config.model, only))
     after = swapped(config, loss, only)
     report = Report(difference(config, after))
-    report.refusals += [sentence for sentence in swap.fixed(config.model) if sentence.startswith(only)]
+    report.refusals += [sentence for sentence in pairing.fixed(config.model) if sentence.startswith(only)]
     if not sites:
-        nothing = f'nothing to swap: the model has none of {", ".join(swap.KEYS)}' + f' in {only}' * bool(only)
+        nothing = f'nothing to swap: the model has none of {", ".join(pairing.KEYS)}' + f' in {only}' * bool(only)
         report.refusals = report.refusals or [nothing]
         return report
     before, model = (attempt(build, each.model, scope_of(config)) for each in (config, after))
@@ -76,7 +77,7 @@ def attempt(function: Callable, *args) -> Any:
         return error
 
 
-def compare_steps(report: Report, before: Any, after: nn.Module, sites: list[swap.Site], masks: bool) -> None:
+def compare_steps(report: Report, before: Any, after: nn.Module, sites: list[pairing.Site], masks: bool) -> None:
     """Adds a step of both models to the report, and what is wrong with the second."""
     first = before if isinstance(before, Exception) else attempt(step, before, masks)
     if isinstance(first, Exception):
@@ -94,16 +95,16 @@ def compare_steps(report: Report, before: Any, after: nn.Module, sites: list[swa
         report.refusals.append('a training step gives a loss or a gradient that is not finite')
 
 
-def refused_unbuilt(model: Any, sites: list[swap.Site], loss: Loss) -> list[str]:
+def refused_unbuilt(model: Any, sites: list[pairing.Site], loss: Loss) -> list[str]:
     """What the table of heads says where the model can't be built, and perhaps not the loss with what it inherits."""
     found = []
     for site in sites:
-        head = swap.head_of(site.kind)
+        head = pairing.head_of(site.kind)
         flags = {name: site.loss[name] for name in ('activated', 'from_logits') if name in site.loss}
         with suppress(Exception):
             built = MODELS.build({'type': loss.name, **flags, **loss.arguments})
             name = f'{site.path.rpartition(".")[0]} ({site.head})'
-            found += [] if head is None else swap.refusals(name, head, built)
+            found += [] if head is None else pairing.refusals(name, head, built)
             for path, kind in mining.miners_of_config(model):
                 # A detector's train_cfg names the sampler of its region proposals rpn, that of its boxes rcnn.
                 if ('rcnn' in path) == ('roi_head' in site.path):
@@ -122,7 +123,7 @@ def difference(before: Config, after: Config) -> str:
     return '\n'.join(difflib.unified_diff(*texts, 'before', 'after', lineterm=''))
 
 
-def losses_of(model: nn.Module, sites: list[swap.Site]) -> Iterator[tuple[str, nn.Module]]:
+def losses_of(model: nn.Module, sites: list[pairing.Site]) -> Iterator[tuple[str, nn.Module]]:
     """The heads that the config's paths name, where they are modules under the same name."""
     for path in dict.fromkeys(site.path.rpartition('.')[0] for site in sites):
         with suppress(AttributeError):
@@ -130,7 +131,7 @@ def losses_of(model: nn.Module, sites: list[swap.Site]) -> Iterator[tuple[str, n
 
 
 def channels(head: nn.Module) -> str:
-    loss = next(loss for key in swap.KEYS if (loss := getattr(head, key, None)) is not None)
+    loss = next(loss for key in pairing.KEYS if (loss := getattr(head, key, None)) is not None)
     sigmoid = getattr(head, 'use_sigmoid_cls', getattr(loss, 'use_sigmoid', '-'))
     count = getattr(head, 'cls_out_channels', None) or getattr(getattr(head, 'fc_cls', None), 'out_features', '-')
     return f'use_sigmoid {sigmoid}, {count} channels for {getattr(head, "num_classes", "-")} classes'
