@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from focal_plugin import metainfo, mining
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import pairing, sites
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math.spec import REQUIRED
 
@@ -75,7 +75,7 @@ def notes(model: nn.Module) -> Iterator[str]:
 def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
     """Each head with a fused classification loss: its name for a sentence, itself, the loss."""
     for path, head in model.named_modules():
-        for key in pairing.KEYS:
+        for key in sites.KEYS:
             loss = getattr(head, key, None)
             if isinstance(loss, FusedLoss):
                 yield f'{path} ({type(head).__name__})' if path else type(head).__name__, head, loss

@@ -13,7 +13,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import pairing, sites
 
 pytest_plugins = ['swap_tool']
 
@@ -160,7 +160,7 @@ def test_heads_hand_over_what_the_table_says(tool, monkeypatch, path, form):
     seen = []
     for name, module in model.named_modules():
         parent, _, key = name.rpartition('.')
-        if key in pairing.KEYS:
+        if key in sites.KEYS:
             entry = pairing.head_of(type(model.get_submodule(parent)))
             module.register_forward_pre_hook(lambda _, inputs, entry=entry: seen.append((entry, *inputs[:2])))
     tool.steps.backward(model, tool.report.loads_masks(config.train_dataloader))

@@ -6,10 +6,11 @@ import pytest
 from mmdet.models.losses import DDQAuxLoss
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import pairing, sites
+from focal_plugin.check_swap.request import Loss, swapped
 from focal_plugin.losses import CLASSES
 
 register_all_modules()
@@ -17,7 +18,7 @@ register_all_modules()
 
 def heads_of_mmdet() -> list[type]:
     def takes_a_loss(kind: type) -> bool:
-        return any(key in inspect.signature(base.__init__).parameters for base in kind.__mro__ for key in pairing.KEYS)
+        return any(key in inspect.signature(base.__init__).parameters for base in kind.__mro__ for key in sites.KEYS)
 
     return [
         kind
@@ -114,13 +115,14 @@ def test_every_classification_loss_is_found_and_swapped():
         roi_head=dict(bbox_head=[dict(type='DIIHead', loss_cls=dict(old)), dict(type='DIIHead', loss_cls=dict(old))]),
         detector=dict(bbox_head=dict(type='CenterNetHead', loss_center_heatmap=dict(type='GaussianFocalLoss'))),
     )
-    new = pairing.swapped(model, 'FusedPolyFocalLoss', dict(epsilon=0.5, gamma=1.0))
-    assert [(site.path, site.head) for site in pairing.sites(new)] == [
+    loss = Loss('', 'FusedPolyFocalLoss', dict(epsilon=0.5, gamma=1.0))
+    new = swapped(Config(dict(model=model)), loss, '').model
+    assert [(site.path, site.head) for site in sites.of_model(new)] == [
         ('rpn_head.loss_cls', 'RPNHead'),
         ('roi_head.bbox_head.0.loss_cls', 'DIIHead'),
         ('roi_head.bbox_head.1.loss_cls', 'DIIHead'),
         ('detector.bbox_head.loss_center_heatmap', 'CenterNetHead'),
     ]
-    swapped = dict(type='FusedPolyFocalLoss', use_sigmoid=True, gamma=1.0, alpha=0.25, epsilon=0.5)
-    assert [site.loss for site in pairing.sites(new)][:3] == [swapped] * 3
+    written = dict(type='FusedPolyFocalLoss', use_sigmoid=True, gamma=1.0, alpha=0.25, epsilon=0.5)
+    assert [site.loss for site in sites.of_model(new)][:3] == [written] * 3
     assert new.rpn_head.loss_bbox == dict(type='L1Loss') and model.rpn_head.loss_cls == old

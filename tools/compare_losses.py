@@ -28,9 +28,9 @@ from _comparison import chosen_metrics, draw, folder_of, markdown, rows_of
 from mmengine.config import Config, ConfigDict, DictAction
 from tqdm import tqdm
 
-from focal_plugin.check_swap import pairing
 from focal_plugin.check_swap.report import check
 from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_config, swapped, written
+from focal_plugin.check_swap.sites import type_name
 
 TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
@@ -44,7 +44,7 @@ def training_config(config: Config, loss: Loss, only: str, iters: int | None, sa
     config.resume, config.launcher = True, 'none'
     old = config.train_cfg
     loop = dict(type='ResumableTrainLoop', seed=seed, max_iters=iters)
-    if pairing.type_name(old.get('type', '')) == 'IterBasedTrainLoop' or old.get('by_epoch') is False:
+    if type_name(old.get('type', '')) == 'IterBasedTrainLoop' or old.get('by_epoch') is False:
         loop.update(max_iters=iters or old.max_iters, val_every=old.get('val_interval', 1000))
     else:
         loop.update(

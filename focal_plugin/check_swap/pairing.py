@@ -1,26 +1,20 @@
-"""Giving a head another loss: where configs name it, what mmdet's heads hand over, and which head takes which loss."""
+"""What mmdet's heads hand over to their classification loss, and which head takes which loss."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mmdet.models.losses import GaussianFocalLoss, QualityFocalLoss
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
 from torch import nn
 
 from focal_plugin.losses import CLASSES
 from focal_plugin.losses.base import FusedLoss
 
-KEYS = ('loss_cls', 'loss_center_heatmap', 'loss_heatmap')
-"""The arguments of heads that name their classification loss."""
-
 TARGETS = {
     'labels': 'integer labels',
     'qualities': 'labels, with a quality each where the loss is a QualityFocalLoss',
     'scored': 'the pair (labels, qualities)',
-    'dense': 'values in [0, 1], one a logit',
+    'dense': 'values in [0, 1], one per logit',
     'flat': 'values in [0, 1] of one dimension, the logits of padding left out',
     'heat map': 'a heat map, on which only an exact 1 is a positive',
 }
@@ -34,7 +28,7 @@ class Head:
         targets: what it hands over, one of TARGETS.
         probabilities: it hands over probabilities instead of logits.
         activation: 'sigmoid' or 'softmax' where that is all it can; 'either': it follows use_sigmoid.
-        unreduced: what its own arithmetic needs where it asks for no reduction: a value an 'element' or a 'row'.
+        unreduced: what its own arithmetic needs where it asks for no reduction: a value per 'element' or per 'row'.
         quality: it takes a QualityFocalLoss.
         note: what else to know.
         fixed: why no config exchanges the loss; empty where one does.
@@ -113,78 +107,6 @@ HEADS = {
 """mmdet's heads by class name; a subclass is as the nearest of its bases that stands here."""
 
 
-@dataclass(frozen=True)
-class Site:
-    """A place in a config that names a classification loss.
-
-    Attributes:
-        path: the dotted name of the loss.
-        kind: the head's type: a name in the registry, or in mmengine's new style the class itself.
-        loss: the config of the loss.
-    """
-
-    path: str
-    kind: str | type
-    loss: ConfigDict
-
-    @property
-    def head(self) -> str:
-        """The name of the head's class."""
-        return type_name(self.kind)
-
-
-def sites(model: Any, only: str = '') -> Iterator[Site]:
-    """The classification losses of a model's config, wherever they stand.
-
-    Args:
-        model: the config of a model.
-        only: how the dotted names of those that are wanted begin: 'roi_head.bbox_head'.
-    """
-    for path, kind, loss in _losses(model, ''):
-        if path.startswith(only):
-            yield Site(path, kind, loss)
-
-
-def _losses(node: Any, path: str) -> Iterator[tuple[str, str | type, ConfigDict]]:
-    for name, value in _children(node, path):
-        if name.rpartition('.')[2] in KEYS and isinstance(value, dict) and 'type' in value:
-            yield name, node.get('type', '?'), value
-        else:
-            yield from _losses(value, name)
-
-
-def _children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for key, value in items:
-        yield f'{path}.{key}' if path else str(key), value
-
-
-def swapped(model: ConfigDict, name: str, arguments: Mapping[str, Any], only: str = '') -> ConfigDict:
-    """A copy of a model's config with another classification loss wherever one stands.
-
-    What stands beside the type stays, as where a config that inherits the model writes loss_cls=dict(type=name, ...).
-    """
-    model = copy.deepcopy(model)
-    for site in sites(model, only):
-        site.loss.update({'type': name, **arguments})
-    return model
-
-
-def fixed(node: Any, path: str = '') -> Iterator[str]:
-    """Why heads in a model's config can't be given another loss, a sentence each, which begins with the head's name."""
-    if isinstance(node, dict):
-        head = head_of(node.get('type', ''))
-        if head is not None and head.fixed:
-            yield f'{path} ({type_name(node["type"])}) keeps its loss: {head.fixed}'
-    for name, value in _children(node, path):
-        yield from fixed(value, name)
-
-
-def type_name(kind: str | type) -> str:
-    """The name of a registry type, without its scope; configs in mmengine's new style hold the class itself."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
-
-
 def head_of(kind: str | type) -> Head | None:
     """The table's entry for a class, or for a name in mmdet's registry."""
     kind = MODELS.get(kind) if isinstance(kind, str) and kind else kind
@@ -232,9 +154,9 @@ def refusals(name: str, head: Head, loss: nn.Module) -> Iterator[str]:
     if head.probabilities is not loss.takes_probabilities:
         yield _probabilities(name, head, loss)
     if head.unreduced == 'element' and spec.per_row:
-        yield f'{name} sums unreduced losses over the classes itself; those of {kind} are one a row already'
+        yield f'{name} sums unreduced losses over the classes itself; those of {kind} are one per row already'
     if head.unreduced == 'row' and not spec.per_row:
-        yield f'{name} picks rows by their unreduced loss; {kind} gives one a logit'
+        yield f'{name} picks rows by their unreduced loss; {kind} gives one per logit'
 
 
 def _activation(name: str, head: Head, loss: FusedLoss) -> Iterator[str]:
@@ -245,7 +167,7 @@ def _activation(name: str, head: Head, loss: FusedLoss) -> Iterator[str]:
             f'class. Keep CrossEntropyLoss there, or use a softmax loss or one with custom_cls_channels'
         )
     if head.activation == 'sigmoid' and not loss.use_sigmoid:
-        yield f'{name} applies a sigmoid, one channel a class and none for the background; {kind} is a softmax loss'
+        yield f'{name} applies a sigmoid, one channel per class and none for the background; {kind} is a softmax loss'
 
 
 def _probabilities(name: str, head: Head, loss: FusedLoss) -> str:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from focal_plugin import hooks, metainfo, mining
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import pairing, sites
 from focal_plugin.check_swap.request import Loss, scope_of, swapped, written
 from focal_plugin.check_swap.training_step import Step, build, step
 
@@ -27,6 +27,10 @@ class Report:
     heads: dict[str, tuple[str, str]] = field(default_factory=dict)
     steps: tuple[Step, Step] | None = None
 
+    def refuse(self, *sentences: str) -> None:
+        """Adds what is not said yet."""
+        self.refusals += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.refusals]
+
 
 def check(config: Config, loss: Loss, only: str = '') -> Report:
     """Swaps, builds, takes a step with both, and compares.
@@ -36,36 +40,33 @@ def check(config: Config, loss: Loss, only: str = '') -> Report:
         loss: what to put in.
         only: how the names of the losses that are swapped begin.
     """
-    sites = list(pairing.sites(config.model, only))
+    places = list(sites.of_model(config.model, only))
     after = swapped(config, loss, only)
     report = Report(difference(config, after))
-    report.refusals += [sentence for sentence in pairing.fixed(config.model) if sentence.startswith(only)]
-    if not sites:
-        nothing = f'nothing to swap: the model has none of {", ".join(pairing.KEYS)}' + f' in {only}' * bool(only)
-        report.refusals = report.refusals or [nothing]
+    report.refuse(*(sentence for sentence in sites.fixed(config.model) if sentence.startswith(only)))
+    if not places:
+        if not report.refusals:
+            missing = f'nothing to swap: the model has none of {", ".join(sites.KEYS)}'
+            report.refuse(f'{missing} in {only}' if only else missing)
         return report
     before, model = (attempt(build, each.model, scope_of(config)) for each in (config, after))
     if isinstance(model, Exception):
-        found = refused_unbuilt(config.model, sites, loss)
+        report.refuse(*refused_unbuilt(config.model, places, loss))
         # Where neither builds, something else is missing.
         if isinstance(before, Exception) and str(before) == str(model):
             report.notes.append(f'not built, only looked up in the table of heads: {message(model)}')
         else:
-            found.append(f'the model does not build: {message(model)}')
-        report.refusals = list(dict.fromkeys([*report.refusals, *found]))
+            report.refuse(f'the model does not build: {message(model)}')
         return report
-    classes = metainfo.of_config(config.get('train_dataloader'))
-    found = [*metainfo.refusals(classes), *hooks.findings(model, metainfo.counts(classes))]
-    report.refusals = list(dict.fromkeys([*report.refusals, *found]))
-    classes |= metainfo.of_config(config.get('val_dataloader'), metainfo.VALIDATION)
+    training, validation = config.get('train_dataloader'), config.get('val_dataloader')
+    classes = metainfo.of_config(training)
+    report.refuse(*metainfo.refusals(classes), *hooks.findings(model, metainfo.counts(classes)))
+    classes |= metainfo.of_config(validation, metainfo.VALIDATION)
     report.notes += [*hooks.notes(model), *metainfo.notes(classes)]
     used = sum(type(module) is MODELS.get(loss.name) for module in model.modules())
-    if used < len(sites):
-        report.refusals.append(
-            f'{loss.name} has no effect: the config names it {len(sites)} times, the model uses {used}'
-        )
-    loader = config.get('train_dataloader')
-    compare_steps(report, before, model, sites, has_masks(model) if loader is None else loads_masks(loader))
+    if used < len(places):
+        report.refuse(f'{loss.name} has no effect: the config names it {len(places)} times, the model uses {used}')
+    compare_steps(report, before, model, places, has_masks(model) if training is None else loads_masks(training))
     return report
 
 
@@ -77,28 +78,28 @@ def attempt(function: Callable, *args) -> Any:
         return error
 
 
-def compare_steps(report: Report, before: Any, after: nn.Module, sites: list[pairing.Site], masks: bool) -> None:
+def compare_steps(report: Report, before: Any, after: nn.Module, places: list[sites.Site], masks: bool) -> None:
     """Adds a step of both models to the report, and what is wrong with the second."""
     first = before if isinstance(before, Exception) else attempt(step, before, masks)
     if isinstance(first, Exception):
         report.notes.append(f'no step was compared, the model as it is does not take one here: {message(first)}')
         return
     report.heads = {
-        name: (channels(head), channels(after.get_submodule(name))) for name, head in losses_of(before, sites)
+        name: (channels(head), channels(after.get_submodule(name))) for name, head in losses_of(before, places)
     }
     second = attempt(step, after, masks)
     if isinstance(second, Exception):
-        report.refusals.append(f'a training step raises {message(second)}')
+        report.refuse(f'a training step raises {message(second)}')
         return
     report.steps = first, second
     if not all(map(math.isfinite, [*second.losses.values(), *second.norms.values()])):
-        report.refusals.append('a training step gives a loss or a gradient that is not finite')
+        report.refuse('a training step gives a loss or a gradient that is not finite')
 
 
-def refused_unbuilt(model: Any, sites: list[pairing.Site], loss: Loss) -> list[str]:
+def refused_unbuilt(model: Any, places: list[sites.Site], loss: Loss) -> list[str]:
     """What the table of heads says where the model can't be built, and perhaps not the loss with what it inherits."""
     found = []
-    for site in sites:
+    for site in places:
         head = pairing.head_of(site.kind)
         flags = {name: site.loss[name] for name in ('activated', 'from_logits') if name in site.loss}
         with suppress(Exception):
@@ -123,15 +124,15 @@ def difference(before: Config, after: Config) -> str:
     return '\n'.join(difflib.unified_diff(*texts, 'before', 'after', lineterm=''))
 
 
-def losses_of(model: nn.Module, sites: list[pairing.Site]) -> Iterator[tuple[str, nn.Module]]:
+def losses_of(model: nn.Module, places: list[sites.Site]) -> Iterator[tuple[str, nn.Module]]:
     """The heads that the config's paths name, where they are modules under the same name."""
-    for path in dict.fromkeys(site.path.rpartition('.')[0] for site in sites):
+    for path in dict.fromkeys(site.path.rpartition('.')[0] for site in places):
         with suppress(AttributeError):
             yield path, model.get_submodule(path)
 
 
 def channels(head: nn.Module) -> str:
-    loss = next(loss for key in pairing.KEYS if (loss := getattr(head, key, None)) is not None)
+    loss = next(loss for key in sites.KEYS if (loss := getattr(head, key, None)) is not None)
     sigmoid = getattr(head, 'use_sigmoid_cls', getattr(loss, 'use_sigmoid', '-'))
     count = getattr(head, 'cls_out_channels', None) or getattr(getattr(head, 'fc_cls', None), 'out_features', '-')
     return f'use_sigmoid {sigmoid}, {count} channels for {getattr(head, "num_classes", "-")} classes'

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import sites
 from focal_plugin.losses.base import FusedLoss
 
 IMPORTS = dict(imports=['focal_plugin'], allow_failed_imports=False)
@@ -77,11 +77,15 @@ def read_config(path: str, options: dict | None, needed: tuple[str, ...] = ('mod
 
 
 def swapped(config: Config, loss: Loss, only: str) -> Config:
-    """The config with the loss wherever a classification loss stands, and focal_plugin imported."""
+    """The config with the loss wherever a classification loss stands, and focal_plugin imported.
+
+    What stands beside the type stays, as where a config that inherits this one writes loss_cls=dict(type=NAME, ...).
+    """
     config = copy.deepcopy(config)
     # Configs of another scope (mmyolo's, mmrotate's) find mmdet's classes, and these among them, by their scope.
     name = loss.name if '.' in loss.name or scope_of(config) == 'mmdet' else f'mmdet.{loss.name}'
-    config.model = pairing.swapped(config.model, name, loss.arguments, only)
+    for site in sites.of_model(config.model, only):
+        site.loss.update({'type': name, **loss.arguments})
     imports = (config.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     if not any(name.startswith('focal_plugin') for name in imports):

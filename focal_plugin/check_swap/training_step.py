@@ -17,7 +17,7 @@ from mmengine.runner import set_random_seed
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
-from focal_plugin.check_swap import pairing
+from focal_plugin.check_swap import sites
 
 # Three cells at stride 128, where deformable convolutions need them.
 SIZE = 384
@@ -65,7 +65,7 @@ def strip(node: Any) -> None:
 def untrained(init: Any) -> Any:
     """An init_cfg without weights from a file; None, the module's own default, where nothing is left."""
     each = init if isinstance(init, list) else [init]
-    kept = [one for one in each if one and pairing.type_name(one.get('type')) not in ('Pretrained', 'PretrainedInit')]
+    kept = [one for one in each if one and sites.type_name(one.get('type')) not in ('Pretrained', 'PretrainedInit')]
     return init if kept == each else kept or None
 
 
@@ -77,7 +77,7 @@ def step(model: nn.Module, masks: bool) -> Step:
             lambda _, args, kwargs, path=path: calls.setdefault(path, []).append(call(args, kwargs)), with_kwargs=True
         )
         for path, module in model.named_modules()
-        if path.rpartition('.')[2] in pairing.KEYS
+        if path.rpartition('.')[2] in sites.KEYS
     ]
     losses = backward(model, masks)
     for handle in handles:
