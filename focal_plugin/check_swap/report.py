@@ -13,7 +13,7 @@ from torch import nn
 
 from focal_plugin import hooks, metainfo, mining
 from focal_plugin.check_swap import pairing, sites
-from focal_plugin.check_swap.request import Loss, scope_of, swapped, written
+from focal_plugin.check_swap.request import Loss, message, scope_of, swapped, written
 from focal_plugin.check_swap.training_step import Step, build, step
 
 
@@ -148,8 +148,3 @@ def loads_masks(pipeline: Any) -> bool:
 def has_masks(model: nn.Module) -> bool:
     """Whether a model has a head of masks, where no data tell."""
     return any(name.rpartition('.')[2] == 'mask_head' for name, _ in model.named_modules())
-
-
-def message(error: Exception) -> str:
-    """Type and first lines of an error, without mmengine's prefix for builders."""
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:400]}'

@@ -64,12 +64,15 @@ def suggestion(name: str, names: list[str]) -> str:
 
 
 def read_config(path: str, options: dict | None, needed: tuple[str, ...] = ('model',)) -> Config:
-    """The config, its own modules and mmdet's imported; UsageError where it lacks what is needed."""
+    """The config, its own modules and mmdet's imported; UsageError where it can't be read or lacks what is needed."""
     register_all_modules(init_default_scope=True)
     if not Path(path).is_file():
         raise UsageError(f'{path}: no such file')
-    config = Config.fromfile(path)
-    config.merge_from_dict(options or {})
+    try:
+        config = Config.fromfile(path)
+        config.merge_from_dict(options or {})
+    except Exception as error:  # a config is code, which may raise anything
+        raise UsageError(f'{path} is no config that can be read: {message(error)}') from error
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise UsageError(f'{path}: the config has no {", ".join(missing)}')
@@ -105,3 +108,8 @@ def written(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return type(node)(map(written, node))
     return f'{node.__module__}.{node.__qualname__}' if isinstance(node, (type, FunctionType)) else node
+
+
+def message(error: Exception) -> str:
+    """Type and first lines of an error, without mmengine's prefix for builders."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:400]}'
