@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NEEDED_BY_SOME
 from packaging.requirements import Requirement
+
+from tests.conftest import NEEDED_BY_SOME
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = ('torch', 'triton', 'pytest', 'numpy')
@@ -53,9 +54,16 @@ def test_tests_that_need_nothing_else_are_collected_and_the_others_are_left_out_
     done = start('-m', 'pytest', '-q', '-p', 'with_a_gpu', '-m', 'gpu', '--collect-only')
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     collected = {line.partition('::')[0] for line in done.stdout.splitlines() if '::' in line}
-    assert {f'tests/test_{name}.py' for name in ('accuracy', 'functional', 'variants', 'ends', 'ops')} <= collected
+    kept = (
+        'test_functional',
+        'kernels/test_accuracy',
+        'kernels/test_ops',
+        'variants/test_variants',
+        'variants/test_ends',
+    )
+    assert {f'tests/{name}.py' for name in kept} <= collected
     left_out = dict(re.findall(r'(tests/\S+\.py) needs (\w+), which is not installed', done.stdout))
-    assert left_out['tests/test_losses.py'] == 'mmdet' and left_out['tests/interop/test_mmcv.py'] == 'mmcv'
+    assert left_out['tests/losses/test_losses.py'] == 'mmdet' and left_out['tests/interop/test_mmcv.py'] == 'mmcv'
     assert set(left_out.values()) <= set(NEEDED_BY_SOME) and not collected & set(left_out)
 
 

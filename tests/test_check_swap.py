@@ -18,7 +18,7 @@ from torch import nn
 from focal_plugin.check_swap import pairing, sites
 from focal_plugin.command import main
 
-pytest_plugins = ['swap_tool']
+pytest_plugins = ['tests.swap_tool']
 
 ROOT = Path(__file__).parents[1]
 MMDET = Path(mmdet.__file__).parent / '.mim/configs'

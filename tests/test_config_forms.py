@@ -16,7 +16,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from focal_plugin.check_swap import pairing, sites
 
-pytest_plugins = ['swap_tool']
+pytest_plugins = ['tests.swap_tool']
 
 register_all_modules()
 

@@ -1,0 +1,31 @@
+"""The score slot of the skeletons with a loss whose public function has none: focal, at soft positives."""
+
+import pytest
+import torch
+
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.math import SPECS
+from focal_plugin.ops.autograd import loss_of
+from tests import oracle
+
+
+@pytest.mark.parametrize('layout', ('rows', 'an NCHW map'))
+def test_a_score_is_the_target_of_its_positive(any_backend, device, layout):
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randn(2, 6, 9, 5, generator=generator)
+    if layout == 'an NCHW map':
+        pred = pred.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    labels = torch.randint(0, 6, (2, 6, 9), generator=generator)
+    score = torch.rand(2, 6, 9, generator=generator)
+    leaf = pred.to(device).requires_grad_()
+    spec = SPECS['focal']
+    parameters = list(spec.pack(1.5, 0.25))
+    problem = Problem(
+        leaf, labels.to(device), score.to(device), None, None, None, None, spec, parameters, False, None, 0.5, 'sum'
+    )
+    loss = loss_of(problem, any_backend)
+    loss.backward()
+    dense = torch.from_numpy(oracle.dense_target(labels, 5)) * score[..., None]
+    exact = oracle.sigmoid_focal_loss(pred, dense, gamma=1.5, reduction='sum', upstream=0.5)
+    oracle.assert_accurate(loss.detach().cpu(), exact.value * 0.5, exact.value_terms)
+    oracle.assert_accurate(leaf.grad.cpu(), exact.grad, exact.grad_terms, exact.through_p)
