@@ -192,7 +192,7 @@ def test_validation_of_other_classes_is_noted(tool):
 
 @pytest.fixture(scope='module')
 def compare(tool):
-    import compare_losses
+    from tools.training import compare_losses
 
     return compare_losses
 

@@ -13,9 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        yield importlib.import_module('bytes_moved')
+    return importlib.import_module('tools.benchmarks.bytes_moved')
 
 
 def of(shape, dtype=torch.float32):
