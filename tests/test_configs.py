@@ -334,11 +334,10 @@ def test_models_take_a_training_step(path):
 
 
 SERVED_BY_OVERRIDE = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
+import torch
 torch.set_num_threads(1)
 import focal_plugin.override
-from test_configs import OVERRIDE, build_to_train, noise, read, training_step
+from tests.test_configs import OVERRIDE, build_to_train, noise, read, training_step
 config = read(OVERRIDE)
 model = build_to_train(config)
 training_step(model, noise(config))
@@ -347,8 +346,8 @@ print(config.model.bbox_head.loss_cls.type, type(model.bbox_head.loss_cls).__nam
 
 
 def test_override_serves_an_untouched_model():
-    command = [sys.executable, '-c', SERVED_BY_OVERRIDE, ROOT / 'tests']
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, '-c', SERVED_BY_OVERRIDE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split()[-3:] == ['FocalLoss', 'FusedFocalLoss', 'True'], done.stderr
 
 

@@ -7,8 +7,7 @@ import torch
 
 import focal_plugin
 from focal_plugin import backend, functional
-
-import oracle
+from tests import oracle
 
 N, C = 37, 5  # odd both: no tile or vector divides them
 

@@ -11,7 +11,7 @@ from focal_plugin import mining
 from focal_plugin.hooks import findings
 from focal_plugin.losses import CLASSES, FusedFocalCustomLoss, FusedSoftmaxFocalLoss
 
-pytest_plugins = ['swap_tool']
+pytest_plugins = ['tests.swap_tool']
 
 register_all_modules()
 

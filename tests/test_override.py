@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from test_import import run
 
 from focal_plugin import losses
+from tests.test_import import run
 
 REPLACED = {'FocalLoss', 'QualityFocalLoss', 'VarifocalLoss', 'GaussianFocalLoss', 'FocalCustomLoss'}
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import focal_plugin
-from campaign.tensors import in_memory, placed
-from campaign.variants import VARIANTS, Variant
 from focal_plugin import functional, losses
+from tests.campaign.tensors import in_memory, placed
+from tests.campaign.variants import VARIANTS, Variant
 
 
 @dataclass

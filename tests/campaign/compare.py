@@ -2,14 +2,13 @@
 
 import numpy as np
 import torch
-from conftest import device_of
 
-from campaign import formulas
-from campaign.call import Call, Result, run, value_of
-from campaign.reference import Exact, expected
-from campaign.tensors import in_memory
-
-from oracle import array, rounded, ulp_distance
+from tests.campaign import formulas
+from tests.campaign.call import Call, Result, run, value_of
+from tests.campaign.reference import Exact, expected
+from tests.campaign.tensors import in_memory
+from tests.conftest import device_of
+from tests.oracle import array, rounded, ulp_distance
 
 # A composed derivative has no promised budget: what plain float32 gives.
 COMPOSED = {torch.float64: 1e-7}  # else 1e-3

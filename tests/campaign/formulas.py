@@ -9,10 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from campaign.call import Call
-from campaign.tensors import in_memory
-
-from oracle import EPS, spread
+from tests.campaign.call import Call
+from tests.campaign.tensors import in_memory
+from tests.oracle import EPS, spread
 
 
 def softplus(z: Tensor) -> Tensor:

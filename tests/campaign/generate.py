@@ -5,9 +5,20 @@ import math
 import numpy as np
 import torch
 
-from campaign.call import Call
-from campaign.tensors import INF, NAN, RANGES, Random, in_memory, laid_out, logits, near_one, probabilities, some_layout
-from campaign.variants import VARIANTS
+from tests.campaign.call import Call
+from tests.campaign.tensors import (
+    INF,
+    NAN,
+    RANGES,
+    Random,
+    in_memory,
+    laid_out,
+    logits,
+    near_one,
+    probabilities,
+    some_layout,
+)
+from tests.campaign.variants import VARIANTS
 
 CLASSES = (1, 2, 3, 7, 8, 9, 16, 17, 80)
 HALVES = (torch.float16, torch.bfloat16)

@@ -1,10 +1,10 @@
 """Calls that must be refused with a ValueError or TypeError that names the argument."""
 
-from campaign import mistaken_tensors, mistaken_values
-from campaign.mistakes import CLASSES, KINDS, C, N
-from campaign.tensors import Random
-from campaign.variants import VARIANTS
 from focal_plugin import functional, losses
+from tests.campaign import mistaken_tensors, mistaken_values
+from tests.campaign.mistakes import CLASSES, KINDS, C, N
+from tests.campaign.tensors import Random
+from tests.campaign.variants import VARIANTS
 
 MODULES = (mistaken_tensors, mistaken_values)
 """Importing them lists their kinds."""

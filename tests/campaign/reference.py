@@ -23,14 +23,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from oracle_variants import Point, point_of, row_factors
 
-from campaign import slack
-from campaign.call import Call
-from campaign.softmax import softmax_point
-from campaign.tensors import in_memory
-
-from oracle import EPS, array, long, spread
+from tests.campaign import slack
+from tests.campaign.call import Call
+from tests.campaign.softmax import softmax_point
+from tests.campaign.tensors import in_memory
+from tests.oracle import EPS, array, long, spread
+from tests.oracle.variants import Point, point_of, row_factors
 
 
 class Exact(NamedTuple):

@@ -4,15 +4,15 @@ import itertools
 import random
 
 import pytest
-import test_softmax_focal
-import test_variants
 import torch
-from gpu.driver import needs_compiler
-from test_variants import ELEMENTWISE, VECTORS, forms_of, labels, parameters_of, predictions, target_of
 
 from focal_plugin import use_backend
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
+from tests.gpu.driver import needs_compiler
+from tests.losses import test_softmax_focal
+from tests.variants import test_variants
+from tests.variants.test_variants import ELEMENTWISE, VECTORS, forms_of, labels, parameters_of, predictions, target_of
 
 VARIANTS = [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax', 'labels')]
 AXES = {
@@ -109,7 +109,7 @@ def test_any_two_meet():
     ids=lambda case: '-'.join(map(str, case.values())),
 )  # fmt: skip
 def test_values_and_gradients(monkeypatch, case):
-    from gpu.driver import install
+    from tests.gpu.driver import install
 
     (name, form), classes = case['variant'], case['classes']
     driver = install(monkeypatch, case['capability'])

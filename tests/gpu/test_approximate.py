@@ -7,14 +7,14 @@ with either sign.
 """
 
 import pytest
-import test_softmax_focal
 import torch
-from gpu import instructions
-from gpu.driver import needs_compiler
-from test_accuracy import logits
-from test_variants import ELEMENTWISE, check, parameters_of
 
 from focal_plugin import functional, use_backend
+from tests.gpu import instructions
+from tests.gpu.driver import needs_compiler
+from tests.kernels.test_accuracy import logits
+from tests.losses import test_softmax_focal
+from tests.variants.test_variants import ELEMENTWISE, check, parameters_of
 
 pytestmark = needs_compiler
 WIDTH = 8  # a row of one tile
@@ -35,7 +35,7 @@ def first(some, count: int = 1) -> list:
 
 @pytest.fixture(params=first(SIGNS.values(), FEW), ids=SIGNS, autouse=True)
 def _errors(request, monkeypatch):
-    from gpu.driver import install
+    from tests.gpu.driver import install
 
     install(monkeypatch, 90)
     for (name, bound), sign in zip(BOUNDS.items(), request.param, strict=True):

@@ -3,14 +3,14 @@
 import itertools
 
 import pytest
-import test_functional
-import test_softmax_focal
-import test_variants
 import torch
-from gpu.driver import needs_compiler
-from test_variants import labels, predictions
 
 from focal_plugin import functional, use_backend
+from tests import test_functional
+from tests.gpu.driver import needs_compiler
+from tests.losses import test_softmax_focal
+from tests.variants import test_variants
+from tests.variants.test_variants import labels, predictions
 
 pytestmark = needs_compiler
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,7 +23,7 @@ ROWS = 150  # no tile divides it
 @pytest.fixture(params=(90, 80), ids=('sm_90', 'sm_80'))
 def driver(request, monkeypatch):
     """The launches of a test, in a stand-in for a GPU."""
-    from gpu.driver import install
+    from tests.gpu.driver import install
 
     with use_backend('triton'):
         yield install(monkeypatch, request.param)
@@ -176,7 +176,7 @@ def test_statistics(driver, arguments, dtype):
     'layout', ('an NCHW map', *map(slow, ('a dense target', 'ignored rows', 'more classes than a tile')))
 )
 def test_statistics_that_are_gathered(driver, layout):
-    import test_equalized_focal
+    from tests.losses import test_equalized_focal
 
     test_equalized_focal.test_iterations_follow_the_definition(None, 'cpu')
     test_equalized_focal.test_gathered_in_every_layout(None, 'cpu', layout)

@@ -5,8 +5,9 @@ import struct
 import numpy as np
 import pytest
 import torch
-from gpu import instructions, machine
-from gpu.memory import Region
+
+from tests.gpu import instructions, machine
+from tests.gpu.memory import Region
 
 KERNEL = """
 .version 8.4

@@ -4,14 +4,14 @@ import itertools
 import re
 
 import pytest
-import test_functional
-import test_softmax_focal
 import torch
-from gpu import machine
-from gpu.driver import needs_compiler
-from gpu.memory import Fault
 
 from focal_plugin import use_backend
+from tests import test_functional
+from tests.gpu import machine
+from tests.gpu.driver import needs_compiler
+from tests.gpu.memory import Fault
+from tests.losses import test_softmax_focal
 
 pytestmark = needs_compiler
 ROWS = 125  # almost a tile of 128, the largest: no tile divides it, and each thread has a row whose result counts
@@ -87,7 +87,7 @@ MUTANTS = {
 
 @pytest.fixture
 def driver(monkeypatch):
-    from gpu.driver import install
+    from tests.gpu.driver import install
 
     return install(monkeypatch, 90)
 

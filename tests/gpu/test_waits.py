@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_variants import labels, predictions
 
 from focal_plugin import functional, use_backend
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
+from tests.variants.test_variants import labels, predictions
 
 ROWS, CLASSES = 30, 7
 VECTOR = [0.2 + 0.1 * k for k in range(CLASSES)]
@@ -31,7 +31,7 @@ def moved(value, stand_in: str):
 
 def waits_of_a_second_step(loss, stand_in: str, shape, *arguments, **named) -> list[str]:
     """What waits in a forward and a backward that are not the first, as a first one copies what stays there."""
-    from gpu.device import waits
+    from tests.gpu.device import waits
 
     arguments, named = moved(arguments, stand_in), {name: moved(value, stand_in) for name, value in named.items()}
     for _ in range(2):
