@@ -82,7 +82,7 @@ def test_the_benchmark_times_what_is_there(start, tmp_path):
     out, picture = tmp_path / 'benchmark.csv', tmp_path / 'times.png'
     arguments = ('--dtypes', 'float32', '--shapes', '50x3', '--quick', '--out', out, '--picture', picture)
     names = ('mmdet FocalLoss', "torchvision's formula", 'sigmoid_focal_loss (torch)')
-    done = start('tools/benchmark.py', *arguments, '--contenders', *names)
+    done = start('-m', 'tools.benchmarks.losses', *arguments, '--contenders', *names)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'left out: mmdet FocalLoss: mmdet is not installed' in done.stdout
     assert f'left out: {picture}, because matplotlib is not installed' in done.stdout
@@ -94,11 +94,11 @@ def test_the_benchmark_times_what_is_there(start, tmp_path):
     ('tool', 'status', 'said'),
     [
         ('benchmark', 2, 'torch sees no GPU here'),
-        ('benchmark_variants', 1, 'mmdet is not installed'),
-        ('benchmark_heads', 1, 'mmdet is not installed'),
-        ('benchmark_training', 1, 'mmdet is not installed'),
+        ('variants', 1, 'mmdet is not installed'),
+        ('heads', 1, 'mmdet is not installed'),
+        ('training', 1, 'mmdet is not installed'),
     ],
 )
 def test_what_cannot_run_is_said(start, tool, status, said):
-    done = start(f'tools/{tool}.py', '--device', 'cuda')
+    done = start('-m', f'tools.benchmarks.{tool}', '--device', 'cuda')
     assert done.returncode == status and said in done.stderr and 'Traceback' not in done.stderr

@@ -169,8 +169,7 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
 
 @pytest.mark.parametrize('name', ('equalized', 'CondInst'))
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    from _checkpoints import safe_checkpoints
+    from tools.training.checkpoints import safe_checkpoints
 
     init_default_scope('mmdet')
     whole = runner(name, tmp_path / 'whole', 4, resume=False).train().state_dict()

@@ -16,7 +16,7 @@ from tests.losses.built import C, N, built
 from tests.variants import VARIANTS
 
 LABELLED = [name for name in SPECS if name != 'gaussian_focal']
-SIGMOID = [name for name in LABELLED if SPECS[name].skeleton == 'elementwise']
+SIGMOID = [name for name in LABELLED if SPECS[name].family == 'elementwise']
 WEIGHT = [0.5, 1.0, 2.0, 0.0, 3.0]
 ARGUMENTS = (dict(ignore_index=-1), dict(class_weight=WEIGHT))
 

@@ -267,7 +267,7 @@ def test_opcheck(any_backend, device):
             *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
         )
         torch.library.opcheck(library.loss_forward, problem)
-        torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
+        torch.library.opcheck(library.loss_backward, (upstream, False, *problem))
 
 
 def test_twice_differentiable():

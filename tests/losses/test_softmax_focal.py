@@ -1,4 +1,4 @@
-"""The softmax focal loss: the row-wise skeleton of every backend against the float64 oracle, and the identities."""
+"""The softmax focal loss: the row-wise family of every backend against the float64 oracle, and the identities."""
 
 import contextlib
 
@@ -220,7 +220,7 @@ def test_opcheck(any_backend, device, output):
     )
     torch.library.opcheck(library.loss_forward, problem)
     upstream = torch.rand((1,) if output == 'sum' else (7,), device=device)
-    torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
+    torch.library.opcheck(library.loss_backward, (upstream, False, *problem))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')

@@ -16,9 +16,8 @@ TINY = ['--quick', '--dtypes', 'float32', '--shapes', '50x3']
 # A process that enters a loss of its own before it starts the tool.
 WITH_WRONG = """
 import sys
-sys.path.insert(0, 'tools')
-import benchmark, _contenders
-right = _contenders.formula
+from tools.benchmarks import contenders, losses
+right = contenders.formula
 def value(*inputs):
     return right(*inputs) * 1.01
 def gradient(pred, *rest):
@@ -28,8 +27,8 @@ def nan(pred, *rest):
     pred.register_hook(lambda grad: grad * float('nan'))
     return right(pred, *rest)
 for loss in (value, gradient, nan):
-    _contenders.CONTENDERS['wrong ' + loss.__name__] = _contenders.Contender(lambda pred, loss=loss: loss)
-sys.exit(benchmark.main(sys.argv[1:]))
+    contenders.CONTENDERS['wrong ' + loss.__name__] = contenders.Contender(lambda pred, loss=loss: loss)
+sys.exit(losses.main(sys.argv[1:]))
 """
 
 
@@ -42,16 +41,11 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-
-
 def test_rows_are_measured_and_replaced_by_a_second_run(tmp_path):
     out = tmp_path / 'new' / 'benchmark.csv'
     names = ['mmdet FocalLoss', 'FusedFocalLoss (torch)']
     for shapes in (['50x3', '40x5'], ['50x3']):
-        done = start('tools/benchmark.py', *TINY[:-1], *shapes, '--contenders', *names, '--out', out)
+        done = start('-m', 'tools.benchmarks.losses', *TINY[:-1], *shapes, '--contenders', *names, '--out', out)
         assert done.returncode == 0, done.stderr
         assert all(name in done.stdout for name in names)
         found = rows(out)
@@ -91,12 +85,12 @@ def test_what_is_wrong_is_not_timed(tmp_path):
 def test_wrong_arguments_are_said(arguments, message):
     if 'cuda' in arguments and torch.cuda.is_available():
         pytest.skip('there is a GPU')
-    done = start('tools/benchmark.py', *arguments)
+    done = start('-m', 'tools.benchmarks.losses', *arguments)
     assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_what_contenders_are_held_to_is_the_oracle(tools):
-    import benchmark
+def test_what_contenders_are_held_to_is_the_oracle():
+    from tools.benchmarks import losses as benchmark
 
     case = benchmark.Case.make(70, 5, torch.float32, 'cpu')
     exact = oracle.sigmoid_focal_loss(case.pred, case.labels, case.weight, avg_factor=case.avg_factor)
@@ -109,15 +103,14 @@ def test_what_contenders_are_held_to_is_the_oracle(tools):
 def test_memory_is_what_a_call_holds_at_its_peak():
     """In a process of its own: a heap in which other tests have left room would give and keep the first block."""
     code = """
-import sys, torch
-sys.path.insert(0, 'tools')
-import _measure
+import torch
+from tools.benchmarks.measure import peak_bytes
 megabyte = torch.ones(2**18)
 def hold():
     first = megabyte.repeat(64)
     del first
     return megabyte.repeat(100)
-print(_measure.peak_bytes('cpu', hold))
+print(peak_bytes('cpu', hold))
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     peak = done.stdout.strip()
@@ -128,7 +121,7 @@ print(_measure.peak_bytes('cpu', hold))
 
 def test_accuracy_finds_where_mmcv_and_plain_torch_fail(tmp_path):
     out = tmp_path / 'accuracy.csv'
-    done = start('tools/accuracy.py', '--out', out)
+    done = start('-m', 'tools.benchmarks.accuracy', '--out', out)
     assert done.returncode == 0, done.stderr
     found = {(row['contender'], row['dtype'], row['target']): row for row in rows(out)}
     for (name, dtype, _), row in found.items():
@@ -141,8 +134,8 @@ def test_accuracy_finds_where_mmcv_and_plain_torch_fail(tmp_path):
     assert found["mmcv's kernel", 'float16', 'negative']['value_error'] == 'nan'
 
 
-def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, tools, monkeypatch, capsys):
-    import benchmark_heads
+def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, monkeypatch, capsys):
+    from tools.benchmarks import heads as benchmark_heads
 
     labels = (torch.rand(1000) < 0.7).long()
 
@@ -168,17 +161,17 @@ def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, tools, monkeypat
 
 
 def test_readme_holds_the_committed_results(tmp_path):
-    done = start('tools/readme_tables.py', '--check')
+    done = start('-m', 'tools.maintain.readme_tables', '--check')
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_tables_are_written_between_their_markers(tmp_path, tools):
-    import readme_tables
+def test_tables_are_written_between_their_markers(tmp_path):
+    from tools.maintain import readme_tables
 
     readme = tmp_path / 'README.md'
     first, *rest = [f'<!-- {name}:begin -->\nOUT OF DATE\n<!-- {name}:end -->' for name in readme_tables.TABLES]
     readme.write_text('\n'.join(['above', first, 'between', *rest, 'below', '']))
-    check = ['tools/readme_tables.py', '--readme', readme]
+    check = ['-m', 'tools.maintain.readme_tables', '--readme', readme]
     assert start(*check, '--check').returncode == 1
     assert 'OUT OF DATE' in readme.read_text()
     assert start(*check).returncode == 0

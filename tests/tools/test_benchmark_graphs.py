@@ -73,15 +73,14 @@ class MadeUpGPU:
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/."""
-    monkeypatch.syspath_prepend(ROOT / 'tools')
+def tool():
+    """Imports a module of the tools."""
     return importlib.import_module
 
 
 @pytest.fixture
 def cases(tool):
-    return [tool('_cases').Case.make(50, 3, torch.float32, 'cpu', seed) for seed in range(3)]
+    return [tool('tools.benchmarks.cases').Case.make(50, 3, torch.float32, 'cpu', seed) for seed in range(3)]
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def replayed(tool, gpu, cases):
                 gpu.log.append(f'runs on {gpu.stream}, mode {gpu.mode}')
                 yield (lambda case=case: case.backward(case.run(loss)),)
 
-        return tool('_graphs').replayed(runs, lambda: [case.pred.grad for case in cases])
+        return tool('tools.benchmarks.graphs').replayed(runs, lambda: [case.pred.grad for case in cases])
 
     return run
 
@@ -156,7 +155,7 @@ def test_a_recording_that_fails_leaves_the_stream_as_it_was(gpu, replayed):
 
 
 def test_graphs_have_a_column_which_is_empty_where_none_was_recorded(tool, gpu, cases, monkeypatch, capsys):
-    turns, benchmark = tool('_turns'), tool('benchmark')
+    turns, benchmark = tool('tools.benchmarks.turns'), tool('tools.benchmarks.losses')
     monkeypatch.setattr(turns, 'timed_runs', lambda device, runs: [[1.0, 2.0] for _ in runs][1:])
     monkeypatch.setattr(turns, 'peak_bytes', lambda device, run: 0)
     monkeypatch.setattr(turns, 'timed', lambda device, *steps: [step() for step in steps])
@@ -193,7 +192,7 @@ def test_mmcvs_op_built_from_sources_is_not_run_beside_the_default_stream(tool, 
     kernel = type('Kernel', (), {'_library': lambda arch: library, '_arch': lambda device: arch, 'NAMES': {}})
     arch = 'sm_90'
     kernel.NAMES[torch.float32] = 'run_float'
-    op = tool('_contenders')._built_op(kernel).sigmoid_focal_loss_forward
+    op = tool('tools.benchmarks.contenders')._built_op(kernel).sigmoid_focal_loss_forward
 
     class OnGPU(torch.Tensor):
         is_cuda = True
@@ -212,12 +211,12 @@ def test_mmcvs_op_built_from_sources_is_not_run_beside_the_default_stream(tool, 
 
 
 def test_committed_rows_have_the_column(tool):
-    rows = tool('_results').read(tool('_results').BENCHMARK)
+    rows = tool('tools.benchmarks.results').read(tool('tools.benchmarks.results').BENCHMARK)
     assert all('graph_ms' in row for row in rows)
 
 
 def test_readme_shows_replays_once_some_were_measured(tool):
-    tables = tool('readme_tables')
+    tables = tool('tools.maintain.readme_tables')
     names = ('peer', 'FusedFocalLoss (triton)')
     rows = [
         dict(machine='Some GPU', device='cuda', shape='9x1', dtype='float32', contender=name, both_ms='2', gb_per_s='5')

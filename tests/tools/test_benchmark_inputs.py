@@ -15,24 +15,23 @@ LOGITS = [torch.randn(2, 40, 8, 8), torch.randn(2, 40, 4, 4)]
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/."""
-    monkeypatch.syspath_prepend(ROOT / 'tools')
+def tool():
+    """Imports a module of the tools."""
     return importlib.import_module
 
 
 MAKERS = {
-    'losses': lambda tool: lambda seed: tool('_cases').Case.make(100, 16, torch.float32, 'cpu', seed),
+    'losses': lambda tool: lambda seed: tool('tools.benchmarks.cases').Case.make(100, 16, torch.float32, 'cpu', seed),
     'a variant': lambda tool: (
-        lambda seed: tool('benchmark_variants').VariantCase.of(SPECS['quality_focal'], 100, 16, 'cpu', seed)
+        lambda seed: tool('tools.benchmarks.variants').VariantCase.of(SPECS['quality_focal'], 100, 16, 'cpu', seed)
     ),
-    'a head': lambda tool: lambda seed: tool('benchmark_heads').MapCase.copied(LOGITS, seed),
+    'a head': lambda tool: lambda seed: tool('tools.benchmarks.heads').MapCase.copied(LOGITS, seed),
 }
 
 
 @pytest.mark.parametrize('kind', MAKERS)
 def test_sets_together_are_four_times_the_cache_each_in_memory_of_its_own(tool, kind, monkeypatch):
-    cases, make = tool('_cases'), MAKERS[kind](tool)
+    cases, make = tool('tools.benchmarks.cases'), MAKERS[kind](tool)
     size = make(0).bytes
     monkeypatch.setattr(cases, 'CACHE', 0)
     properties = types.SimpleNamespace(L2_cache_size=2 * size)
@@ -66,17 +65,17 @@ def handed(tool, monkeypatch):
 
 
 def test_variants_are_timed_on_all_sets(tool, handed, tmp_path):
-    variants = tool('benchmark_variants')
+    variants = tool('tools.benchmarks.variants')
     seen = handed(variants)
     arguments = ['--shape', '50x3', '--variants', 'quality_focal', '--rounds', '1', '--out', str(tmp_path / 'a.csv')]
     assert variants.main(arguments) == 0
     (inputs,) = seen
     assert len({each.pred.data_ptr() for each in inputs}) == 3
-    assert tool('_results').read(tmp_path / 'a.csv')[0]['graph_ms'] == ''  # no GPU, no graph
+    assert tool('tools.benchmarks.results').read(tmp_path / 'a.csv')[0]['graph_ms'] == ''  # no GPU, no graph
 
 
 def test_a_variant_that_is_wrong_on_a_later_set_is_not_timed(tool, handed, tmp_path, monkeypatch, capsys):
-    variants = tool('benchmark_variants')
+    variants = tool('tools.benchmarks.variants')
     seen = handed(variants)
     right = variants.problem
     firsts = []
@@ -92,7 +91,7 @@ def test_a_variant_that_is_wrong_on_a_later_set_is_not_timed(tool, handed, tmp_p
 
 
 def test_heads_are_timed_on_all_sets(tool, handed, tmp_path, monkeypatch):
-    heads = tool('benchmark_heads')
+    heads = tool('tools.benchmarks.heads')
     seen = handed(heads)
     labels = torch.randint(0, 2, (100,))
     steps = {'mmdet': lambda leaves: heads.FocalLoss()(leaves[0], labels, avg_factor=9.0)}
@@ -101,4 +100,4 @@ def test_heads_are_timed_on_all_sets(tool, handed, tmp_path, monkeypatch):
     assert heads.main(['--rounds', '1', '--out', str(tmp_path / 'maps.csv')]) == 0
     (inputs,) = seen
     assert len({each.leaves[0].data_ptr() for each in inputs}) == 3
-    assert [row['contender'] for row in tool('_results').read(tmp_path / 'maps.csv')] == ['mmdet']
+    assert [row['contender'] for row in tool('tools.benchmarks.results').read(tmp_path / 'maps.csv')] == ['mmdet']

@@ -1,4 +1,4 @@
-"""What tools/benchmark.py does on a GPU, as far as it can be told without one."""
+"""What tools/benchmarks/losses.py does on a GPU, as far as it can be told without one."""
 
 import contextlib
 import csv
@@ -20,16 +20,15 @@ FUSED, NATIVE, CLONE = 'FusedFocalLoss (triton)', 'FusedFocalLoss (native)', 'cl
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/."""
-    monkeypatch.syspath_prepend(ROOT / 'tools')
+def tool():
+    """Imports a module of the tools."""
     return importlib.import_module
 
 
 @pytest.fixture
 def entered(tool, monkeypatch):
     """Enters a loss as a contender."""
-    contenders = tool('_contenders')
+    contenders = tool('tools.benchmarks.contenders')
 
     def enter(name, loss):
         monkeypatch.setitem(contenders.CONTENDERS, name, contenders.Contender(lambda pred: loss))
@@ -44,7 +43,7 @@ def rows(path: Path) -> list[dict]:
 
 
 def cases(tool, count: int, shape=(50, 3), dtype=torch.float32) -> list:
-    return [tool('_cases').Case.make(*shape, dtype, 'cpu', seed) for seed in range(count)]
+    return [tool('tools.benchmarks.cases').Case.make(*shape, dtype, 'cpu', seed) for seed in range(count)]
 
 
 def made_up(machine='Some GPU', shapes=('2000x80', '500x1'), dtypes=('float32', 'float16')) -> list[dict[str, str]]:
@@ -74,7 +73,7 @@ def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool):
         held.append(sum(case.pred.grad is not None for case in inputs))
         return pred.sum()
 
-    found = tool('_turns').measure(inputs, {'loss': loss}, 3, 'cpu', turn=1e9)  # 200 runs at most
+    found = tool('tools.benchmarks.turns').measure(inputs, {'loss': loss}, 3, 'cpu', turn=1e9)  # 200 runs at most
     after_clone = [b for a, b in itertools.pairwise(seen) if b != (a + 1) % 3]
     assert set(seen) == {0, 1, 2} and len(after_clone) <= 3  # the clone's turns come between those of the loss
     assert held[3:] == [2] * len(held[3:])
@@ -83,7 +82,7 @@ def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool):
 
 
 def test_inputs_make_four_times_the_cache(tool):
-    needed = tool('_cases').sets_needed
+    needed = tool('tools.benchmarks.cases').sets_needed
     mega = 2**20
     assert needed(61 * mega, cache=126 * mega, free=80_000 * mega) == 9
     assert needed(61 * mega, cache=4 * mega, free=80_000 * mega) == 5  # what torch does not count as L2 has 256 MiB
@@ -113,8 +112,8 @@ def test_bytes_moved_are_those_of_all_tensors(tool):
 def test_float16_gradients_are_large_enough_to_be_judged(tool, shape):
     """Those of a mean would be 0 for most negatives, whatever the loss."""
     (case,) = cases(tool, 1, shape, torch.float16)
-    _, gradient = tool('_cases').value_and_gradient(
-        case, NATIVE, tool('_contenders').fused(torch.float16, 'cpu', 'native')
+    _, gradient = tool('tools.benchmarks.cases').value_and_gradient(
+        case, NATIVE, tool('tools.benchmarks.contenders').fused(torch.float16, 'cpu', 'native')
     )
     ((_, _, exact),) = case.exact()
     torch.testing.assert_close(gradient.double(), exact, rtol=2**-9, atol=1e-7)
@@ -124,7 +123,7 @@ def test_float16_gradients_are_large_enough_to_be_judged(tool, shape):
 @pytest.mark.parametrize('shape', [(4000, 80), (20000, 1)], ids=['detector', 'mask'])
 def test_float16_of_peers_is_timed(tool, shape):
     """mmcv's kernel and the formula are as right as float16 lets them be on these inputs."""
-    contenders, of_cases = tool('_contenders'), tool('_cases')
+    contenders, of_cases = tool('tools.benchmarks.contenders'), tool('tools.benchmarks.cases')
 
     class Op(torch.autograd.Function):
         @staticmethod
@@ -146,7 +145,7 @@ def test_float16_of_peers_is_timed(tool, shape):
 
 
 def test_a_contender_is_held_to_all_inputs_and_its_failure_is_its_own(tool, entered, capsys):
-    contenders = tool('_contenders')
+    contenders = tool('tools.benchmarks.contenders')
     inputs = cases(tool, 2)
 
     def later_wrong(pred, *rest):
@@ -159,7 +158,7 @@ def test_a_contender_is_held_to_all_inputs_and_its_failure_is_its_own(tool, ente
         raise RuntimeError('no C compiler\nset CC')
 
     names = [entered('later wrong', later_wrong), entered('large', too_large), entered('failing', failing)]
-    losses, wrong = tool('benchmark').prepare(inputs, [*names, contenders.MMCV, contenders.FORMULA])
+    losses, wrong = tool('tools.benchmarks.losses').prepare(inputs, [*names, contenders.MMCV, contenders.FORMULA])
     assert list(losses) == [contenders.FORMULA] and wrong == 2
     said = capsys.readouterr().out
     assert 'NOT TIMED: later wrong: its value' in said and 'left out: large: out of GPU memory\n' in said
@@ -171,12 +170,12 @@ def test_a_contender_is_held_to_all_inputs_and_its_failure_is_its_own(tool, ente
 @pytest.fixture
 def provided(tool, monkeypatch):
     """Provides mmcv's op where tests/mmcv_kernel.py has these functions and PATH this nvcc."""
-    contenders = tool('_contenders')
+    contenders = tool('tools.benchmarks.contenders')
     monkeypatch.setattr(mmcv.ops.focal_loss, 'ext_module', mmcv.ops.focal_loss.ext_module)
 
     def provide(nvcc: str | None, **functions) -> None:
         kernel = types.SimpleNamespace(NAMES=mmcv_kernel.NAMES, _arch=lambda device: None, **functions)
-        monkeypatch.setattr(contenders, 'mmcv_kernel', lambda: kernel)
+        monkeypatch.setattr('tests.interop.mmcv_kernel', kernel)
         monkeypatch.setattr(contenders.shutil, 'which', lambda name: nvcc)
         contenders.provide_mmcv_op(torch.float16)
 
@@ -205,7 +204,7 @@ def test_why_mmcvs_op_cannot_run_is_said(provided, tool):
     def library(arch):
         raise AssertionError('nvcc -O3\nerror: no such architecture')
 
-    contenders = tool('_contenders')
+    contenders = tool('tools.benchmarks.contenders')
     with pytest.raises(contenders.CannotRunError, match='no nvcc on the PATH'):
         provided(None, _has_cuda_op=lambda: False)
     contenders._provided_mmcv_op.cache_clear()
@@ -225,11 +224,11 @@ def test_nothing_is_timed_after_a_test_that_fails(tool, monkeypatch, tmp_path, c
         f'import pytest, time\n@pytest.mark.gpu\ndef test_it():\n    {body.get(ends, "time.sleep(60)")}\n'
         'def test_without_a_gpu():\n    assert 0\n'
     )
-    benchmark, out = tool('benchmark'), tmp_path / 'benchmark.csv'
+    benchmark, out = tool('tools.benchmarks.losses'), tmp_path / 'benchmark.csv'
     args = benchmark.parse(['--shapes', '50x3', '--dtypes', 'float32', '--rounds', '1', '--out', str(out)])
     args.contenders, args.skip = [NATIVE], ['training']
     monkeypatch.setattr(benchmark, 'parse', lambda arguments: args)
-    run = tool('gpu_tests').tests_pass
+    run = tool('tools.maintain.gpu_tests').tests_pass
     seconds = 2 if ends == 'takes long' else 60
     monkeypatch.setattr(benchmark, 'tests_pass', lambda limit: run(seconds, (str(file),)))
     assert benchmark.main() == (1 if ends == 'fails' else 0)
@@ -248,7 +247,7 @@ def test_nothing_is_timed_after_a_test_that_fails(tool, monkeypatch, tmp_path, c
 
 def test_a_gpu_is_not_waited_for_between_runs_and_the_first_is_not_counted(tool, monkeypatch):
     """Events of a made-up GPU, whose clock is moved by the steps alone."""
-    measure = tool('_measure')
+    measure = tool('tools.benchmarks.measure')
     clock, waits = [0.0], []
 
     class Event:
@@ -279,7 +278,7 @@ def test_a_gpu_is_not_waited_for_between_runs_and_the_first_is_not_counted(tool,
 
 
 def test_what_does_not_fit_into_the_minutes_is_named(tool, monkeypatch, capsys):
-    module = tool('_budget')
+    module = tool('tools.benchmarks.budget')
     clock = [1000.0]
     monkeypatch.setattr(module, 'monotonic', lambda: clock[0])
     done, budget = [], module.Budget(2)
@@ -293,7 +292,7 @@ def test_what_does_not_fit_into_the_minutes_is_named(tool, monkeypatch, capsys):
 
 
 def test_a_run_on_a_gpu_takes_its_defaults_from_there(tool, monkeypatch, tmp_path):
-    benchmark = tool('benchmark')
+    benchmark = tool('tools.benchmarks.losses')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     args = benchmark.parse(['--device', 'cuda', '--out', str(tmp_path / 'new.csv')])
     assert args.dtypes == ['float32', 'float16', 'bfloat16'] and args.minutes == 7 and args.skip == []
@@ -313,7 +312,7 @@ def test_a_run_on_a_gpu_takes_its_defaults_from_there(tool, monkeypatch, tmp_pat
 
 
 def test_bars_and_rates_are_the_rows(tool):
-    plot, found = tool('plot_benchmark'), made_up()
+    plot, found = tool('tools.plots.benchmark'), made_up()
     figure = plot.draw(found)
     *bars, rates = figure.axes
     assert [axis.get_title() for axis in bars] == ['logits (2000, 80)', 'logits (500, 1)']
@@ -335,7 +334,7 @@ def test_bars_and_rates_are_the_rows(tool):
 
 
 def test_roof_is_that_of_the_card_or_of_a_clone(tool):
-    plot, cards = tool('plot_benchmark'), tool('_gpus').GPUS
+    plot, cards = tool('tools.plots.benchmark'), tool('tools.kernel_analysis.gpus').GPUS
     assert {card for card in plot.CARDS.values()} <= {gpu.name for gpu in cards}
     for machine, roof in (('NVIDIA H100 80GB HBM3', 3352.0), ('Some GPU', 111.0)):
         rates = plot.draw(made_up(machine)).axes[-1]
@@ -344,7 +343,7 @@ def test_roof_is_that_of_the_card_or_of_a_clone(tool):
 
 
 def test_picture_of_a_csv_is_of_its_gpu(tool, tmp_path):
-    results, plot = tool('_results'), tool('plot_benchmark')
+    results, plot = tool('tools.benchmarks.results'), tool('tools.plots.benchmark')
     path = tmp_path / 'benchmark.csv'
     cpu = [row | {'device': 'cpu', 'machine': 'a CPU'} for row in made_up()]
     results.update(path, cpu, ('machine', 'shape', 'dtype', 'contender'))
@@ -356,7 +355,7 @@ def test_picture_of_a_csv_is_of_its_gpu(tool, tmp_path):
 
 
 def test_tables_hold_the_figures_and_the_versions(tool):
-    tables = tool('readme_tables')
+    tables = tool('tools.maintain.readme_tables')
     text = tables.benchmark(made_up())
     assert 'Measured on Some GPU (torch 2.13.0, triton 3.9.0, commit abc)' in text
     assert '| (2000, 80) | float16 | 4.5 | 5.5 | 6.5 | 104 |' in text and '| (500, 1) | float32 | 7.5 |' in text
@@ -376,7 +375,7 @@ def test_tables_hold_the_figures_and_the_versions(tool):
 
 
 def test_tables_tell_the_gpus_work_from_the_time_of_a_step(tool):
-    tables, found = tool('readme_tables'), made_up()
+    tables, found = tool('tools.maintain.readme_tables'), made_up()
     assert 'own work' not in tables.benchmark(found)
     for row in found:
         row['gpu_ms'] = (
@@ -389,7 +388,7 @@ def test_tables_tell_the_gpus_work_from_the_time_of_a_step(tool):
 
 def test_only_what_a_gpu_does_is_its_work(tool, monkeypatch):
     """Of a made-up profile: two runs, of which the host's events and the gaps do not count."""
-    measure = tool('_measure')
+    measure = tool('tools.benchmarks.measure')
     event = types.SimpleNamespace
     gpu, host = measure.DeviceType.CUDA, measure.DeviceType.CPU
     seen = [event(device_type=gpu, device_time=30.0), event(device_type=host, device_time=500.0)] * 2
@@ -403,7 +402,7 @@ def test_only_what_a_gpu_does_is_its_work(tool, monkeypatch):
 @pytest.fixture
 def training(tool, monkeypatch):
     """benchmark_training on a model and images that a CPU has done with in no time."""
-    module = tool('benchmark_training')
+    module = tool('tools.benchmarks.training')
     monkeypatch.setattr(module, 'model_config', lambda: detectors.model_config('RetinaNet'))
     for name, small in dict(SIZE=(64, 64), IMAGES=1, WARM_UP=0, RUNS=2).items():
         monkeypatch.setattr(module, name, small)
@@ -429,7 +428,7 @@ def test_a_training_step_of_each_loss(training, tool, monkeypatch, tmp_path, cap
     monkeypatch.setattr(training, 'CONTENDERS', (*contenders, ('RetinaHead', 'WrongFocalLoss')))
     monkeypatch.setattr(training, 'DTYPES', {'float32': torch.float32})
     out, source = tmp_path / 'training.csv', dict(machine='here', torch='', triton='', commit='')
-    assert training.run('cpu', out, source, tool('_budget').Budget(None)) == 1
+    assert training.run('cpu', out, source, tool('tools.benchmarks.budget').Budget(None)) == 1
     assert 'RetinaHead, WrongFocalLoss: ValueError: its class loss is' in capsys.readouterr().out
     found = rows(out)
     assert [row['contender'] for row in found] == [f'{head}, {loss}' for head, loss in contenders]
@@ -460,7 +459,7 @@ def test_a_training_step_trains(training):
 
 def test_a_whole_run(training, tool, monkeypatch, tmp_path, capsys):
     """As on a GPU, but on the CPU: one case has too many logits, the last one no time."""
-    benchmark, out = tool('benchmark'), tmp_path / 'new' / 'benchmark.csv'
+    benchmark, out = tool('tools.benchmarks.losses'), tmp_path / 'new' / 'benchmark.csv'
     args = benchmark.parse(['--shapes', '50x3', '9999x1', '60x1', '70x2', '--dtypes', 'float16', '--rounds', '2'])
     args.contenders, args.skip, args.minutes, args.out, args.picture = [NATIVE], ['tests'], 5.0, out, tmp_path / 'a.png'
     clock = [0.0]
@@ -472,7 +471,7 @@ def test_a_whole_run(training, tool, monkeypatch, tmp_path, capsys):
             raise torch.cuda.OutOfMemoryError('CUDA out of memory')
         return found
 
-    monkeypatch.setattr(tool('_budget'), 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(tool('tools.benchmarks.budget'), 'monotonic', lambda: clock[0])
     monkeypatch.setattr(benchmark, 'parse', lambda arguments: args)
     monkeypatch.setattr(benchmark, 'sets', sets)
     monkeypatch.setattr(training, 'DTYPES', {'float32': torch.float32})

@@ -27,11 +27,9 @@ CONFIG = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
 
 @pytest.fixture(scope='module')
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        import _checkpoints
+    from tools.training import checkpoints
 
-        yield _checkpoints
+    return checkpoints
 
 
 class Calls:
@@ -81,14 +79,14 @@ def test_a_harmful_checkpoint_is_refused_with_a_sentence(tmp_path, script):
 
 def test_a_comparison_refuses_it_too(tool, tmp_path):
     """Its trainings resume from the last checkpoint in their folders."""
-    from compare_losses import parse_loss, read_config, training_config
+    from tools.training.compare_losses import parse_loss, read_config, training_config
 
     checkpoint, trace = harmful(tmp_path)
     config = training_config(read_config(ROOT / CONFIG, None), parse_loss('FusedFocalLoss'), '', 1, None)
     (tmp_path / 'config.py').write_text(config.pretty_text)
     (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
     reader, writer = os.pipe()
-    done = started('tools/_train_one.py', tmp_path, writer, fds=[writer])
+    done = started('-m', 'tools.training.train_one', tmp_path, writer, fds=[writer])
     os.close(reader)
     os.close(writer)
     assert done.returncode == 1 and not trace.exists()

@@ -39,9 +39,8 @@ OPTIONS = [
 
 @pytest.fixture(scope='module')
 def tools():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        yield tuple(map(importlib.import_module, ('compare_losses', '_train_one', '_comparison')))
+    names = ('compare_losses', 'train_one', 'comparison')
+    return tuple(importlib.import_module(f'tools.training.{name}') for name in names)
 
 
 def command(work: Path, *losses: str, arguments=ARGUMENTS) -> list[str]:

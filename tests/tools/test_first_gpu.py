@@ -45,10 +45,14 @@ def start(tmp_path):
         path.chmod(0o755)
 
     def run(*arguments, gpu=True, mmdet=True, slow='no_tool', **tools):
-        (tmp_path / 'tools').mkdir()
+        for folder in ('maintain', 'benchmarks'):
+            (tmp_path / 'tools' / folder).mkdir(parents=True)
         shutil.copy(ROOT / 'tools/first_gpu.sh', tmp_path / 'tools')
-        for name in ('gpu_tests', 'benchmark', 'benchmark_variants', 'benchmark_heads', 'benchmark_training'):
-            said, status = tools.get(name, ('', 0))
+        for name in (
+            'maintain/gpu_tests',
+            *(f'benchmarks/{name}' for name in ('losses', 'variants', 'heads', 'training')),
+        ):
+            said, status = tools.get(Path(name).stem, ('', 0))
             (tmp_path / f'tools/{name}.py').write_text(TOOL.format(said=said, status=status))
         packages = tmp_path / 'packages'
         packages.mkdir()
@@ -94,7 +98,7 @@ def test_all_parts_leave_one_folder(start):
     assert 'Driver Version: 580' in machine and 'triton absent' in machine
     summary = (folder / 'summary.txt').read_text()
     assert '9 passed in 2s' in summary and 'tests/test_a.py needs mmdet, which is not installed' in summary
-    assert (folder / 'benchmark.log').read_text().startswith('benchmark --device cuda --skip tests training')
+    assert (folder / 'benchmark.log').read_text().startswith('losses --device cuda --skip tests training')
     assert summary.splitlines()[-1] == 'all is in work_dirs/first_gpu'
 
 
@@ -137,7 +141,7 @@ def test_without_mmdet_the_third_part_is_left_out_by_name(start):
 
 
 def test_a_failure_does_not_stop_the_others_and_is_in_the_status(start):
-    done, root = start(gpu_tests=('FAILED tests/test_a.py::test_it\n1 failed, 8 passed', 1), benchmark_heads=('', 3))
+    done, root = start(gpu_tests=('FAILED tests/test_a.py::test_it\n1 failed, 8 passed', 1), heads=('', 3))
     assert done.returncode == 1
     summary = (root / 'work_dirs/first_gpu/summary.txt').read_text()
     assert 'FAILED with status 1' in summary and 'FAILED with status 3' in summary

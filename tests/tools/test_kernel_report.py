@@ -17,7 +17,7 @@ KERNELS = [*SPECS, 'mask_focal', *(f'focal_maps_{size}' for size in ('100x168', 
 # Accesses of maps whose planes begin between multiples of 16 bytes: of 8 where those divide them, or an element.
 OF_MAPS = {('focal_maps_25x42', 'fp32'): '64', ('focal_maps_13x21', 'fp32'): '32'}
 OF_MAPS |= {(f'focal_maps_{size}', dtype): '16' for size in ('25x42', '13x21') for dtype in ('fp16', 'bf16')}
-TOOL = ROOT / 'tools/kernel_report.py'
+TOOL = 'tools.kernel_analysis.report'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 
 # What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more
@@ -29,18 +29,13 @@ HALF_TYPES_SHARE = 0.8
 
 @pytest.fixture(scope='module')
 def tool():
-    sys.path.append(str(TOOL.parent))
-    spec = importlib.util.spec_from_file_location('kernel_report', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(TOOL)
 
 
 @pytest.mark.usefixtures('tool')
 def test_what_bounds_a_kernel():
     """A made-up card with round numbers; a kernel is as slow as what it has too much of."""
-    from _gpus import GPU, REACHED
+    from tools.kernel_analysis.gpus import GPU, REACHED
 
     gpu = GPU('made up', 'sm_00', bandwidth=1e12 / REACHED, clock=1e9, units=10)
     seconds = gpu.seconds(moved=4, issue=20, fp32=12, integer=8, mufu=3)
@@ -53,7 +48,7 @@ def test_what_bounds_a_kernel():
 def checked(tmp_path, *arguments, timeout=600, **environment) -> list[dict[str, str]]:
     """The rows of a run: no spills, wide accesses, the focal loss held to the budget."""
     done = subprocess.run(
-        [sys.executable, TOOL, *arguments, '--csv', tmp_path / 'report.csv'],
+        [sys.executable, '-m', TOOL, *arguments, '--csv', tmp_path / 'report.csv'],
         env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'} | environment,
         capture_output=True,
         text=True,
@@ -78,7 +73,7 @@ def checked(tmp_path, *arguments, timeout=600, **environment) -> list[dict[str, 
 
 @needs_triton
 def test_bf16_on_sm_90(tmp_path):
-    """One of each skeleton, and one with parameters and statistics a class."""
+    """One of each family, and one with parameters and statistics a class."""
     specs = ['focal', 'equalized_focal', 'softmax_focal']
     markdown = tmp_path / 'report.md'
     rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs, '--markdown', markdown)
@@ -170,7 +165,19 @@ def test_the_committed_report_beats_mmcv_by_8():
 @needs_triton
 def test_rows_that_are_read_several_times_are_no_count():
     done = subprocess.run(
-        [sys.executable, TOOL, '--arch', 'sm_90', '--dtype', 'fp32', '--spec', 'softmax_focal', '--classes', '20000'],
+        [
+            sys.executable,
+            '-m',
+            TOOL,
+            '--arch',
+            'sm_90',
+            '--dtype',
+            'fp32',
+            '--spec',
+            'softmax_focal',
+            '--classes',
+            '20000',
+        ],
         env={name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'},
         capture_output=True,
         text=True,

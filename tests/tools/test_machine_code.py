@@ -1,18 +1,13 @@
 """What the kernel report reads off small listings of each family of machine code."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / 'tools'))
-
-import _gcn
-import _sass
-from _counts import count
-from _data_flow import origins
-from _machine_code import parse
+from tools.kernel_analysis import gcn, sass
+from tools.kernel_analysis.counts import count
+from tools.kernel_analysis.data_flow import origins
+from tools.kernel_analysis.machine_code import parse
 
 # Each tile: a label, the tile's logits, and what only a tile with a positive executes, where the label's own logit is
 # loaded. The weights are loaded through registers that hold another pointer before and after, as wide as logits, and on a
@@ -154,7 +149,7 @@ def read(text, first, entry=(), names=NAMES):
     if 's_endpgm' not in text:
         text = re.sub('^    ', '    /*0000*/ ', text, flags=re.MULTILINE)
     listing = parse(text)
-    steps = _gcn.steps(listing) if listing.is_gcn else [_sass.step(one) for one in listing.instructions]
+    steps = gcn.steps(listing) if listing.is_gcn else [sass.step(one) for one in listing.instructions]
     return listing, origins(listing, steps, {first + 8 * n: name for n, name in enumerate(names)}, entry)
 
 

@@ -1,12 +1,11 @@
-"""tools/mmdet_tests.py on a folder of two small tests."""
+"""tools/maintain/mmdet_tests.py on a folder of two small tests."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools/mmdet_tests.py'
+TOOL = 'tools.maintain.mmdet_tests'
 BOTH_WAYS = """
 import pytest
 from mmdet.models.losses import FocalLoss
@@ -32,7 +31,7 @@ def test_prints_the_difference(tmp_path, files):
     folder.mkdir(parents=True)
     for name, text in files.items():
         (folder / name).write_text(text)
-    done = subprocess.run([sys.executable, TOOL, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, '-m', TOOL, tmp_path], capture_output=True, text=True, check=False)
     printed = done.stdout[done.stdout.index('mmdet alone:') :].splitlines()
     if len(files) == 1:
         assert done.returncode == 0
@@ -51,5 +50,5 @@ def test_prints_the_difference(tmp_path, files):
 
 
 def test_a_folder_without_tests_is_named(tmp_path):
-    done = subprocess.run([sys.executable, TOOL, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, '-m', TOOL, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and f'{tmp_path} has none of' in done.stderr

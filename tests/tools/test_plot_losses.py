@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        yield importlib.import_module('plot_losses')
+    return importlib.import_module('tools.plots.losses')
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +70,7 @@ def test_figure_of_the_paper(axes):
 
 def test_picture(tmp_path):
     out = tmp_path / 'new/losses.png'
-    command = [sys.executable, 'tools/plot_losses.py', '-o', out]
+    command = [sys.executable, '-m', 'tools.plots.losses', '-o', out]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == str(out)
     assert out.stat().st_size < 300_000
@@ -82,4 +80,4 @@ def test_committed_picture_shows_all_losses(tool):
     path = ROOT / 'tools/results/losses.png'
     assert path.stat().st_size < 300_000
     with Image.open(path) as picture:
-        assert picture.text['losses'].split() == sorted(SPECS), 'run tools/plot_losses.py'
+        assert picture.text['losses'].split() == sorted(SPECS), 'run python -m tools.plots.losses'

@@ -28,9 +28,7 @@ for _ in range(5):
 
 @pytest.fixture(scope='module')
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        yield importlib.import_module('mmdet_script')
+    return importlib.import_module('tools.training.mmdet_scripts')
 
 
 @pytest.fixture
@@ -84,8 +82,8 @@ def test_without_torchrun_no_group_is_made(tool, script):
 def torchrun(file: Path) -> subprocess.CompletedProcess:
     starter = file.with_name('main.py')
     starter.write_text(
-        f'import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT / "tools")!r})\n'
-        f'from mmdet_script import run_script\nrun_script(Path({str(file)!r}))\n'
+        f'import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n'
+        f'from tools.training.mmdet_scripts import run_script\nrun_script(Path({str(file)!r}))\n'
     )
     command = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(starter)]
     return subprocess.run(

@@ -125,8 +125,7 @@ def write_scalars(path: Path) -> None:
 
 
 def test_loss_curve_shows_what_was_logged(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    import plot_training
+    from tools.plots import training as plot_training
 
     write_scalars(tmp_path / '20260101_000000/vis_data/scalars.json')
     figure = plot_training.draw(*plot_training.read(plot_training.newest_scalars(tmp_path)), 'title')
@@ -137,13 +136,12 @@ def test_loss_curve_shows_what_was_logged(tmp_path, monkeypatch):
     assert scores.get_lines()[0].get_xydata().tolist() == [[5, 0.1], [10, 0.4]]
 
     out = tmp_path / 'new' / 'curve.png'
-    succeeded('tools/plot_training.py', tmp_path, '-o', out)
+    succeeded('-m', 'tools.plots.training', tmp_path, '-o', out)
     assert image.imread(out)[..., :3].std() > 0.05
 
 
 def test_sheet_shows_true_and_predicted_boxes(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    import draw_detections
+    from tools.plots import detections as draw_detections
 
     names, truth = draw_detections.read_truth(VAL)
     photo = json.loads(VAL.read_text())['images'][0]
@@ -166,9 +164,11 @@ def test_sheet_shows_true_and_predicted_boxes(tmp_path, monkeypatch):
 
 def test_a_run_becomes_a_sheet_and_a_table(run, tmp_path):
     out = tmp_path / 'sheet.png'
-    succeeded('tools/draw_detections.py', run / 'predictions.pkl', VAL, '-o', out, '--score-thr', 0, '--max-photos', 2)
+    succeeded(
+        '-m', 'tools.plots.detections', run / 'predictions.pkl', VAL, '-o', out, '--score-thr', 0, '--max-photos', 2
+    )
     assert image.imread(out)[..., :3].std() > 0.05
-    table = succeeded('tools/coco_table.py', run / 'test')
+    table = succeeded('-m', 'tools.plots.coco_table', run / 'test')
     for label in ('AP50', 'AP, Arduino', 'AP, Raspberry'):
         assert f'| {label} |' in table
 
@@ -177,7 +177,7 @@ def test_table_writes_figures_as_measured(tmp_path):
     metrics = {'coco/bbox_mAP': 0.1234, 'coco/bbox_mAP_50': 0.3, 'coco/bbox_mAP_s': -1.0, 'coco/Heltec_precision': 0.05}
     file = tmp_path / 'metrics.json'
     file.write_text(json.dumps(metrics))
-    lines = succeeded('tools/coco_table.py', file).splitlines()
+    lines = succeeded('-m', 'tools.plots.coco_table', file).splitlines()
     assert lines[2:] == [
         '| AP, mean over IoU 0.50 to 0.95 | 0.123 |',
         '| AP50 | 0.300 |',
@@ -189,9 +189,9 @@ def test_table_writes_figures_as_measured(tmp_path):
 @pytest.mark.parametrize(
     ('command', 'message'),
     [
-        (['tools/plot_training.py', 'configs'], 'configs: no */vis_data/scalars.json'),
-        (['tools/draw_detections.py', 'absent.pkl', VAL], 'absent.pkl: no such file'),
-        (['tools/coco_table.py', 'configs'], 'configs: no metrics in it'),
+        (['-m', 'tools.plots.training', 'configs'], 'configs: no */vis_data/scalars.json'),
+        (['-m', 'tools.plots.detections', 'absent.pkl', VAL], 'absent.pkl: no such file'),
+        (['-m', 'tools.plots.coco_table', 'configs'], 'configs: no metrics in it'),
     ],
     ids=['plot_training', 'draw_detections', 'coco_table'],
 )

@@ -1,4 +1,4 @@
-"""tools/triton_versions.py: what it makes of what its environments say."""
+"""tools/kernel_analysis/triton_versions.py: what it makes of what its environments say."""
 
 import importlib
 import json
@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    return importlib.import_module('triton_versions')
+def tool():
+    return importlib.import_module('tools.kernel_analysis.triton_versions')
 
 
 def lines(*errors) -> str:
@@ -69,7 +68,7 @@ def test_one_failure_does_not_stop_the_others(tool, environments, monkeypatch, c
     assert tool.main() == 1
     printed = capsys.readouterr()
     assert 'no environment with Triton 0.0.0' in printed.err
-    rows = importlib.import_module('_results').read(environments)
+    rows = importlib.import_module('tools.benchmarks.results').read(environments)
     names = ('triton', 'torch', 'arch', 'compiled', 'kernels', 'failed', 'self-test, interpreted')
     assert [tuple(row[name] for name in names) for row in rows] == [
         ('2.0.0', '2.13.0', 'sm_90', '2', '2', '', 'ImportError: no self-test'),
@@ -86,8 +85,8 @@ def test_table_of_the_readme(tool, environments, monkeypatch):
         sys, 'argv', ['triton_versions.py', '2.0.0', '3.9.0', '--arch', 'sm_90', 'gfx942', '--csv', str(environments)]
     )
     assert tool.main() == 0
-    tables = importlib.import_module('readme_tables')
-    table = tables.triton_versions(importlib.import_module('_results').read(environments))
+    tables = importlib.import_module('tools.maintain.readme_tables')
+    table = tables.triton_versions(importlib.import_module('tools.benchmarks.results').read(environments))
     assert table.splitlines()[2:] == [
         '| 2.0.0 | 2 of 2 | 1 of 2: 1 x E: no linker | refused |',
         '| 3.9.0 | 2 of 2 | 1 of 2: 1 x E: no linker | passes |',
@@ -100,7 +99,7 @@ def test_environments_have_the_torch_of_the_requirements(tool):
 
 def test_the_committed_table(tool):
     """Versions that setup.cfg allows compile every kernel for NVIDIA; the newest one's interpreter is right."""
-    rows = importlib.import_module('_results').read(tool.TRITON_VERSIONS)
+    rows = importlib.import_module('tools.benchmarks.results').read(tool.TRITON_VERSIONS)
     nvidia = [row for row in rows if row['arch'].startswith('sm_')]
     assert all(row['compiled'] == row['kernels'] != '0' and not row['failed'] for row in nvidia)
     assert f'triton>={rows[0]["triton"].rpartition(".")[0]}\n' in (ROOT / 'setup.cfg').read_text()

@@ -53,7 +53,7 @@ def every_logit(dtype, rows: int, reason: str) -> torch.Tensor:
 
 def test_every_variant_is_tried():
     assert VARIANTS.keys() == SPECS.keys()
-    assert {name for name, spec in SPECS.items() if spec.skeleton == 'elementwise'} == set(ELEMENTWISE)
+    assert {name for name, spec in SPECS.items() if spec.family == 'elementwise'} == set(ELEMENTWISE)
 
 
 @pytest.mark.parametrize('name', SPECS)
