@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import focal_plugin
+from tools.benchmarks import tables
 from tools.benchmarks.budget import Budget
 from tools.benchmarks.cases import DTYPES, Case, problems, sets, value_and_gradient
 from tools.benchmarks.contenders import CLONE, CONTENDERS, HAS_MMDET, CannotRunError, first_line, is_ours
@@ -135,17 +136,16 @@ def training(device: str, out: Path, source: dict[str, str], budget: Budget) -> 
 
 def report(times: Path, steps: Path, machine: str, device: str, picture: Path) -> None:
     """A picture, and tables beside it, of what the CSVs hold of this machine."""
-    from tools.maintain import readme_tables
 
     def own(path: Path) -> list[dict[str, str]]:
         rows = read(path) if path.exists() else []
         return [row for row in rows if (row['machine'], row['device']) == (machine, device)]
 
     if own(times):
-        tables = picture.with_suffix('.md')
-        parts = [readme_tables.benchmark(own(times)), readme_tables.training(own(steps))]
-        tables.write_text('\n\n'.join(filter(None, parts)) + '\n')
-        print(tables)
+        markdown = picture.with_suffix('.md')
+        parts = [tables.benchmark(own(times)), tables.training(own(steps))]
+        markdown.write_text('\n\n'.join(filter(None, parts)) + '\n')
+        print(markdown)
         if importlib.util.find_spec('matplotlib') is None:
             print(f'left out: {picture}, because matplotlib is not installed')
             return
