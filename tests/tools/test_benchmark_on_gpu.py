@@ -184,9 +184,7 @@ def provided(tool, monkeypatch):
         monkeypatch.setattr(contenders.shutil, 'which', lambda name: nvcc)
         contenders.provide_mmcv_op(on_gpu(torch.float16))
 
-    contenders._provided_mmcv_op.cache_clear()
-    yield provide
-    contenders._provided_mmcv_op.cache_clear()
+    return provide
 
 
 def test_mmcvs_op_of_another_gpu_is_built_from_its_sources(provided):
@@ -212,7 +210,6 @@ def test_why_mmcvs_op_cannot_run_is_said(provided, tool):
     contenders = tool('tools.benchmarks.contenders')
     with pytest.raises(contenders.CannotRunError, match='no nvcc on the PATH'):
         provided(None, _has_cuda_op=lambda: False)
-    contenders._provided_mmcv_op.cache_clear()
     with pytest.raises(contenders.CannotRunError, match=r'nvcc does not build .*: error: no such architecture'):
         provided('nvcc', _has_cuda_op=lambda: False, _library=library)
     with pytest.raises(contenders.CannotRunError, match='bfloat16'):

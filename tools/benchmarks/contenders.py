@@ -93,34 +93,26 @@ def provide_mmcv_op(pred: Tensor) -> None:
         raise CannotRunError("mmcv's op takes no bfloat16")
     if pred.numel() >= 2**31:
         raise CannotRunError("mmcv's op counts logits in 32 bits")
-    reason = _provided_mmcv_op()
-    if reason is not None:
-        raise CannotRunError(reason)
-
-
-@functools.cache
-def _provided_mmcv_op() -> str | None:
-    """Provides it; or why it can't be."""
     for needed in ('mmcv', 'pytest'):
         if importlib.util.find_spec(needed) is None:
-            return f"mmcv's op is found and built by tests/interop/mmcv_kernel.py, which needs {needed}"
+            raise CannotRunError(f"mmcv's op is found and built by tests/interop/mmcv_kernel.py, which needs {needed}")
+    from mmcv.ops import focal_loss
+
     from tests.interop import mmcv_kernel as kernel
 
     try:
         if kernel._has_cuda_op():
-            return None
+            return
     except RuntimeError as error:
         if 'no kernel image' not in str(error):  # mmcv was built for other GPUs
             raise
     if not shutil.which('nvcc'):
-        return 'this mmcv was not built for this GPU, and there is no nvcc on the PATH to build its op from its sources'
-    from mmcv.ops import focal_loss
-
+        raise CannotRunError('this mmcv was not built for this GPU, and no nvcc on the PATH builds its op from its sources')
     try:
         focal_loss.ext_module = _built_op(kernel)
     except AssertionError as error:
-        return f"nvcc does not build mmcv's op: {' '.join(str(error).splitlines()[1:4])}"
-    return None
+        said = ' '.join(str(error).splitlines()[1:4])
+        raise CannotRunError(f"nvcc does not build mmcv's op: {said}") from error
 
 
 def _built_op(kernel) -> SimpleNamespace:
