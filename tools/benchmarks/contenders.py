@@ -107,7 +107,9 @@ def provide_mmcv_op(pred: Tensor) -> None:
         if 'no kernel image' not in str(error):  # mmcv was built for other GPUs
             raise
     if not shutil.which('nvcc'):
-        raise CannotRunError('this mmcv was not built for this GPU, and no nvcc on the PATH builds its op from its sources')
+        raise CannotRunError(
+            'this mmcv was not built for this GPU, and no nvcc on the PATH builds its op from its sources'
+        )
     try:
         focal_loss.ext_module = _built_op(kernel)
     except AssertionError as error:

@@ -50,7 +50,7 @@ def inputs_of(spec: Spec, rows: int, classes: int, device: str, seed: int = 0) -
     elif spec.form == 'scored':
         target = labels, scores
     else:
-        target = labels.clamp(max=classes - 1) if spec.skeleton == 'rowwise' else labels
+        target = labels.clamp(max=classes - 1) if spec.family == 'rowwise' else labels
     return Inputs([pred], (target, None if spec.form == 'dense' else weight, avg_factor, labels, weight))
 
 
