@@ -27,7 +27,7 @@ def nan(pred, *rest):
     pred.register_hook(lambda grad: grad * float('nan'))
     return right(pred, *rest)
 for loss in (value, gradient, nan):
-    contenders.CONTENDERS['wrong ' + loss.__name__] = contenders.Contender(lambda pred, loss=loss: loss)
+    contenders.CONTENDERS['wrong ' + loss.__name__] = lambda pred, loss=loss: loss
 sys.exit(losses.main(sys.argv[1:]))
 """
 
@@ -90,12 +90,14 @@ def test_wrong_arguments_are_said(arguments, message):
 
 
 def test_what_contenders_are_held_to_is_the_oracle():
-    from tools.benchmarks import losses as benchmark
+    from tools.benchmarks.inputs import detector
+    from tools.benchmarks.losses import formula
 
-    case = benchmark.Case.make(70, 5, torch.float32, 'cpu')
-    exact = oracle.sigmoid_focal_loss(case.pred, case.labels, case.weight, avg_factor=case.avg_factor)
-    (_, value, gradient), *rest = case.exact()
-    assert rest == [] and case.labels[0] < 5
+    inputs = detector(70, 5, torch.float32, 'cpu')
+    labels, weight, avg_factor = inputs.rest
+    exact = oracle.sigmoid_focal_loss(*inputs.logits, labels, weight, avg_factor=avg_factor)
+    value, (gradient,) = inputs.double().result(formula)
+    assert labels[0] < 5
     assert value == pytest.approx(float(exact.value), rel=1e-6)
     np.testing.assert_allclose(gradient, exact.grad, rtol=1e-6)
 
@@ -140,7 +142,7 @@ def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, monkeypatch, cap
     labels = (torch.rand(1000) < 0.7).long()
 
     def call(loss, around=lambda logits: logits):
-        return lambda leaves: loss(around(leaves[0]), labels, avg_factor=9.0)
+        return lambda pred: loss(around(pred), labels, avg_factor=9.0)
 
     fused = benchmark_heads.FusedFocalLoss
     steps = {

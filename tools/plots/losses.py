@@ -77,7 +77,7 @@ def draw() -> Figure:
     # The first part is room for its labels.
     draw_figure_1(figure.add_subplot(grid[-1, -2:].subgridspec(1, 2, width_ratios=(1, 20), wspace=0)[1]))
     handles = first.get_legend_handles_labels()
-    figure.legend(*handles, loc='upper center', ncols=len(handles[0]), frameon=False, fontsize=11)
+    figure.legend(*handles, loc='upper center', ncols=len(handles[0]), fontsize=11)
     return figure
 
 
@@ -87,8 +87,6 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     for axis, pair in ((value, (-(1 - wrong).log(), -wrong.log())), (gradient, (-wrong, 1 - wrong))):
         for curve, label in zip(pair, ('cross-entropy', None), strict=True):
             axis.plot(logits, curve, color=REFERENCE, linewidth=1, label=label)
-        axis.grid(alpha=0.2)
-        axis.spines[['top', 'right']].set_visible(False)
     for curve in curves(spec, logits):
         style = dict(
             color=POSITIVE if curve.positive else NEGATIVE, linestyle='--' if curve.dashed else '-', linewidth=1.8
@@ -102,7 +100,7 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     value.set(ylim=(0, 4.2), yticks=range(5))
     value.tick_params(labelbottom=False)
     gradient.set(xlim=(-6, 6), ylim=(-1.35, 1.35), yticks=(-1, 0, 1), xticks=(-6, -3, 0, 3, 6))
-    gradient.set_xlabel(f'logit{" of class 0 minus that of 1" * (spec.skeleton == "rowwise")}', fontsize=9, labelpad=1)
+    gradient.set_xlabel(f'logit{" of class 0 minus that of 1" * (spec.family == "rowwise")}', fontsize=9, labelpad=1)
 
 
 def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
@@ -113,7 +111,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         raise SystemExit(f'{spec.name}: {", ".join(missing)} has no default; add an example to TWO_CLASSES')
     if spec.probabilities == 'from_logits':
         arguments['from_logits'] = True
-    classes = 2 if arguments.keys() & TWO_CLASSES or spec.skeleton == 'rowwise' else 1
+    classes = 2 if arguments.keys() & TWO_CLASSES or spec.family == 'rowwise' else 1
 
     def curve(target: Tensor, column: int, positive: bool, dashed: bool = False) -> Curve:
         pred = torch.zeros(len(logits), classes, dtype=torch.float64)
@@ -123,7 +121,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         (gradient,) = torch.autograd.grad(value.sum(), pred)
         # The other class of two is at its logit 0 all along.
         value = (
-            value if spec.skeleton == 'rowwise' else value.reshape(len(logits), -1)[:, column if value.dim() > 1 else 0]
+            value if spec.family == 'rowwise' else value.reshape(len(logits), -1)[:, column if value.dim() > 1 else 0]
         )
         return Curve(positive, dashed, value.detach(), gradient[:, column])
 
@@ -131,7 +129,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         return torch.full((len(logits),), value)
 
     yield curve(label(0), 0, True)
-    yield curve(label(1 if spec.skeleton == 'rowwise' else classes), 0, False)
+    yield curve(label(1 if spec.family == 'rowwise' else classes), 0, False)
     if arguments.keys() & TWO_CLASSES:
         yield curve(label(1), 1, True, dashed=True)
     elif spec.scored:
@@ -170,9 +168,7 @@ def draw_figure_1(axis: Axes) -> None:
     axis.text(0.8, 1.55, 'well classified', ha='center', fontsize=9, color='#1B6B45')
     axis.set(xlim=(0, 1), ylim=(0, 5), xlabel='$p_t$, probability of the true class', ylabel='loss')
     axis.set_title('focal loss without alpha (Figure 1 of arXiv 1708.02002)', fontsize=11, fontweight='bold')
-    axis.grid(alpha=0.2)
-    axis.spines[['top', 'right']].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(fontsize=9)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Device functions that the point functions and skeletons share."""
+"""Device functions that the point functions and kernels share."""
 
 import triton
 import triton.language as tl
