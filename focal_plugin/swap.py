@@ -227,7 +227,7 @@ def refusals(name: str, head: Head, loss: nn.Module) -> Iterator[str]:
     if head.targets == 'scored' and not spec.scored:
         scored = ', '.join(CLASSES[name].__name__ for name in CLASSES if CLASSES[name].spec.scored)
         yield f'{name} hands over {TARGETS["scored"]}, {kind} takes no qualities. Those that do: {scored}'
-    if head.targets in ('dense', 'flat') and spec.skeleton == 'rowwise':
+    if head.targets in ('dense', 'flat') and spec.family == 'rowwise':
         yield f'{name} hands over {TARGETS[head.targets]}, {kind} takes labels only'
     if head.probabilities is not loss.takes_probabilities:
         yield _probabilities(name, head, loss)

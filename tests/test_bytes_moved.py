@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from problems import focal_problem
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,13 +78,12 @@ def test_our_operators_run_nothing_beside_the_kernels(tool, monkeypatch):
     kernels = pytest.importorskip('focal_plugin.kernels.triton.elementwise')
     sums = importlib.import_module('focal_plugin.kernels.triton.sums')
     element, ordered, total = MagicMock(), MagicMock(), MagicMock()
-    monkeypatch.setattr(kernels, 'elementwise_kernel', element)
+    monkeypatch.setattr(kernels.tiles, 'tiled_kernel', element)
     monkeypatch.setattr(kernels.flat, 'flat_kernel', ordered)
     monkeypatch.setattr(sums, 'sum_kernel', total)
     monkeypatch.setattr(kernels.launches, '_kept', {})
     x, labels, weight, upstream = of((6, 5)), of(6, torch.int64), of((6, 1)).expand(6, 5), of(())
-    tensors = (x, labels, None, weight, None, None, None)
-    problem = tool.library.problem_of(*tensors, 'focal', [2.0, 0.25, 0.75], False, None, 1.0, 'sum')
+    problem = focal_problem(x, labels, weight=weight)
     with tool.Trace() as trace:
         kernels.forward(problem)
         kernels.backward(problem, upstream)

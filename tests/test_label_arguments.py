@@ -16,7 +16,7 @@ from focal_plugin.rows import Map
 
 N, C = 24, 5
 LABELLED = [name for name in SPECS if name != 'gaussian_focal']
-SIGMOID = [name for name in LABELLED if SPECS[name].skeleton == 'elementwise']
+SIGMOID = [name for name in LABELLED if SPECS[name].family == 'elementwise']
 WEIGHT = [0.5, 1.0, 2.0, 0.0, 3.0]
 ARGUMENTS = (dict(ignore_index=-1), dict(class_weight=WEIGHT))
 

@@ -23,7 +23,7 @@ def _last_programs(monkeypatch):
         return
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from focal_plugin.kernels.triton import elementwise, flat
+    from focal_plugin.kernels.triton import flat, tiles
 
     skipped, number = [0], InterpreterBuilder.create_get_program_id
 
@@ -41,7 +41,7 @@ def _last_programs(monkeypatch):
             return self.kernel[(programs - skipped[0], *others)]
 
     monkeypatch.setattr(InterpreterBuilder, 'create_get_program_id', shifted)
-    for module, name in ((elementwise, 'elementwise_kernel'), (flat, 'flat_kernel')):
+    for module, name in ((tiles, 'tiled_kernel'), (flat, 'flat_kernel')):
         monkeypatch.setattr(module, name, Last(getattr(module, name)))
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from problems import focal_problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from focal_plugin import backend, functional
@@ -39,9 +40,9 @@ class Operators(TorchDispatchMode):
 @pytest.fixture
 def launched(monkeypatch):
     """The names of the kernels that are launched, in whose place nothing runs."""
-    from focal_plugin.kernels.triton import elementwise, flat, rowwise, self_test, sums
+    from focal_plugin.kernels.triton import elementwise, flat, rowwise, selftest, sums
 
-    self_test.require(torch.empty(0))  # the first launches of a process
+    selftest.require(torch.empty(0))  # the first launches of a process
     names = []
 
     class Kernel:
@@ -99,8 +100,7 @@ def test_a_thread_has_two_logits_at_least(rows, classes):
     """Of a sum over labels two neighbours share a reciprocal; in the place of one that is missing any number may be."""
     from focal_plugin.kernels.triton.layout import layout_of
 
-    tensors = torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64), *[None] * 5
-    layout = layout_of(library.problem_of(*tensors, 'focal', [2.0, 0.25, 0.75], False, None, 1.0, 'sum'))
+    layout = layout_of(focal_problem(torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64)))
     assert layout.block_rows * layout.block_classes >= 2 * 32 * layout.warps
 
 
@@ -120,9 +120,10 @@ def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device, is_curren
     gpus = getattr(torch, torch.device(device).type)
     monkeypatch.setattr(gpus, 'device', make_current)
     monkeypatch.setattr(gpus, 'current_device', lambda: torch.device(device).index + is_current - 1)
-    monkeypatch.setattr(library, '_imported', lambda name: SimpleNamespace(require=note, backward=note))
-    problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)), spec=SPECS['focal'])
-    library._run('triton', 'backward', problem, 'upstream')
+    monkeypatch.setattr(library, '_kernels', lambda backend, variant: SimpleNamespace(backward=note))
+    monkeypatch.setattr('focal_plugin.kernels.triton.selftest.require', note)
+    problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)), backend='triton', variant='focal')
+    library._run('backward', problem, 'upstream')
     assert seen == ['another' if is_current else device] * 2 and current == ['another']
 
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from problems import focal_problem
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.math import SPECS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 SIZES = {
@@ -25,9 +25,7 @@ def problem_of(size, dtype=torch.float32, anchors=9, classes=80) -> Problem:
     pred = torch.empty(2, anchors * classes, *size, dtype=dtype, device='meta')
     pred = pred.view(2, anchors, classes, *size).permute(0, 3, 4, 1, 2)
     labels = torch.empty(pred.shape[:-1], dtype=torch.int64, device='meta')
-    return Problem(
-        pred, labels, None, None, None, None, None, SPECS['focal'], [2.0, 0.25, 0.75], False, None, 1.0, 'sum'
-    )
+    return focal_problem(pred, labels)
 
 
 def layouts_of(problem: Problem, *out: torch.Tensor):

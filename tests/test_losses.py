@@ -134,7 +134,7 @@ def test_defaults_are_written_once(spec):
         assert constructor[name].default == default
         entry = re.search(rf'^    {name} \(.*?(?=^    \w|^\w)', named, re.MULTILINE | re.DOTALL).group()
         assert (f'Defaults to {default!r}.' in ' '.join(entry.split())) == (default is not REQUIRED)
-    assert constructor['use_sigmoid'].default is (spec.skeleton == 'elementwise')
+    assert constructor['use_sigmoid'].default is (spec.family == 'elementwise')
     assert (constructor['reduction'].default, constructor['loss_weight'].default) == ('mean', 1.0)
     for documented in (function, kind):
         text = ' '.join(inspect.getdoc(documented).split())
@@ -153,7 +153,7 @@ def built(name, **config):
 def test_classes_give_what_the_functions_give(name):
     """loss_weight, reduction_override and avg_factor in, in the target form of heads."""
     spec, (pred, target, weight) = SPECS[name], inputs()
-    if spec.skeleton == 'rowwise':
+    if spec.family == 'rowwise':
         target = target.clamp(max=C - 1)
     if spec.form == 'scored':
         target = target, torch.rand(N)

@@ -23,7 +23,7 @@ INF = float('inf')
 PLAIN = [
     name
     for name, spec in SPECS.items()
-    if spec.skeleton == 'elementwise' and not spec.statistics and name not in ('focal', 'class_balanced_focal')
+    if spec.family == 'elementwise' and not spec.statistics and name not in ('focal', 'class_balanced_focal')
 ]
 
 

@@ -151,7 +151,7 @@ def test_as_many_rows_as_classes():
     """A weight of (N,) is one a row, in every class; mmdet's VarifocalLoss and GaussianFocalLoss take it for one a class."""
     pred, target, weight = random((4, 4)), (random((4, 4), 1) > 0.6).float(), random((4,), 2)
     for name, kind in CLASSES.items():
-        if SPECS[name].skeleton == 'elementwise' and name not in ('class_balanced_focal', 'equalized_focal'):
+        if SPECS[name].family == 'elementwise' and name not in ('class_balanced_focal', 'equalized_focal'):
             of_row, of_column = (kind()(pred, target, weight=each) for each in (weight, weight[:, None]))
             torch.testing.assert_close(of_row, of_column, rtol=0, atol=0)
 

@@ -8,11 +8,11 @@ import gc
 import pytest
 import torch
 import torch.utils.checkpoint
+from problems import focal_problem
 from test_variants import POINTS, parameters_of
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.ops import library
@@ -45,7 +45,7 @@ def two_passes(call, pred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         value = call(pred)
     leaf = pred.detach().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, 'in_one_pass', lambda *_: False)
+        patch.setattr(library, 'has_one_pass', lambda *_: False)
         call(leaf).backward()
     return value, leaf.grad
 
@@ -88,8 +88,12 @@ def test_every_loss_and_kind_of_target(name, reason, kind, monkeypatch):
     weight, factor = torch.rand(N, 1).expand(N, classes), torch.tensor(11.0)
 
     def call(leaf):
-        problem = Problem(leaf, target, score, weight, table, factor, None, spec, packed, activated, None, 0.5, 'sum')
-        return loss_of(problem, 'native')
+        return loss_of(
+            focal_problem(
+                leaf, target, 'native', score=score, weight=weight, per_class_parameters=table, avg_factor=factor,
+                variant=name, parameters=packed, activated=activated, scale=0.5,
+            )
+        )  # fmt: skip
 
     value, grad = two_passes(call, pred)
     seen_value, seen_grad = one_pass(call, pred, monkeypatch)

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import focal_plugin
 from focal_plugin import functional
-from focal_plugin.kernels.eager import EPS
+from focal_plugin.kernels.problem import EPS
 from focal_plugin.ops import library
 
 N, C = 20, 7

@@ -21,31 +21,31 @@ CPU = torch.device('cpu')
 
 
 @pytest.fixture
-def self_test(monkeypatch):
+def selftest(monkeypatch):
     """The module, with no device tested yet."""
-    from focal_plugin.kernels.triton import self_test
+    from focal_plugin.kernels.triton import selftest
 
-    monkeypatch.setattr(self_test, '_verdicts', {})
-    return self_test
+    monkeypatch.setattr(selftest, '_verdicts', {})
+    return selftest
 
 
 @pytest.fixture
-def instead_of_launching(self_test, monkeypatch):
+def instead_of_launching(selftest, monkeypatch):
     """Puts a function of (launch, *its arguments) where the self-test launches kernels."""
-    launch = self_test.elementwise.launch
+    launch = selftest.elementwise.launch
 
     def put(replacement):
         stand_in = SimpleNamespace(launch=lambda *args: replacement(launch, *args))
-        monkeypatch.setattr(self_test, 'elementwise', stand_in)
+        monkeypatch.setattr(selftest, 'elementwise', stand_in)
 
     return put
 
 
 @pytest.fixture
-def tested(self_test, monkeypatch) -> list[torch.device]:
+def tested(selftest, monkeypatch) -> list[torch.device]:
     """The devices that are tested, in whose place nothing runs."""
     devices = []
-    monkeypatch.setattr(self_test, '_verdict', devices.append)
+    monkeypatch.setattr(selftest, '_verdict', devices.append)
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: False)
     monkeypatch.setattr(torch.cuda, 'get_sync_debug_mode', lambda: 0)
     return devices
@@ -187,7 +187,7 @@ def test_a_machine_that_lacks_nothing(building_a_launcher):
     assert loss().isfinite()
 
 
-def test_memory_that_ran_out_is_no_verdict(self_test, instead_of_launching, monkeypatch):
+def test_memory_that_ran_out_is_no_verdict(selftest, instead_of_launching, monkeypatch):
     def run_out(launch, *args):
         raise torch.cuda.OutOfMemoryError
 
@@ -197,18 +197,18 @@ def test_memory_that_ran_out_is_no_verdict(self_test, instead_of_launching, monk
         loss()
     instead_of_launching(lambda launch, *args: launch(*args))
     assert loss().isfinite()
-    assert self_test._verdicts == {CPU: None}
+    assert selftest._verdicts == {CPU: None}
 
 
-def test_passes_in_inference_mode(self_test):
+def test_passes_in_inference_mode(selftest):
     with torch.inference_mode():
         assert loss().isfinite()
-    assert self_test._verdicts == {CPU: None}
+    assert selftest._verdicts == {CPU: None}
 
 
-def test_once_for_each_device(self_test, tested):
+def test_once_for_each_device(selftest, tested):
     for device in ('cuda:0', 'cuda:0', 'cuda:1', 'xpu:0', 'cuda:1', 'cuda:0'):
-        self_test.require(logits_on(device))
+        selftest.require(logits_on(device))
     assert tested == [torch.device(device) for device in ('cuda:0', 'cuda:1', 'xpu:0')]
 
 
@@ -222,18 +222,18 @@ def test_forward_and_backward_share_a_test(tested):
 @pytest.mark.parametrize(
     ('function', 'busy', 'free'), [('is_current_stream_capturing', True, False), ('get_sync_debug_mode', 2, 1)]
 )
-def test_not_while_nothing_may_wait(self_test, tested, monkeypatch, function, busy, free):
+def test_not_while_nothing_may_wait(selftest, tested, monkeypatch, function, busy, free):
     """A CUDA graph is captured, or waiting is an error; but later."""
     monkeypatch.setattr(torch.cuda, function, lambda: busy)
-    self_test.require(logits_on('cuda:0'))
+    selftest.require(logits_on('cuda:0'))
     assert tested == []
     monkeypatch.setattr(torch.cuda, function, lambda: free)
-    self_test.require(logits_on('cuda:0'))
+    selftest.require(logits_on('cuda:0'))
     assert tested == [torch.device('cuda:0')]
 
 
-def test_not_for_tensors_without_values(self_test, tested):
-    self_test.require(torch.empty(1, device='meta'))
+def test_not_for_tensors_without_values(selftest, tested):
+    selftest.require(torch.empty(1, device='meta'))
     with FakeTensorMode():
         assert loss().shape == ()
     assert tested == []

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from problems import focal_problem
 
-from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
 from focal_plugin.ops.autograd import loss_of
 
@@ -19,12 +19,9 @@ def test_a_score_is_the_target_of_its_positive(any_backend, device, layout):
     labels = torch.randint(0, 6, (2, 6, 9), generator=generator)
     score = torch.rand(2, 6, 9, generator=generator)
     leaf = pred.to(device).requires_grad_()
-    spec = SPECS['focal']
-    parameters = list(spec.pack(1.5, 0.25))
-    problem = Problem(
-        leaf, labels.to(device), score.to(device), None, None, None, None, spec, parameters, False, None, 0.5, 'sum'
-    )
-    loss = loss_of(problem, any_backend)
+    parameters = list(SPECS['focal'].pack(1.5, 0.25))
+    changed = {'score': score.to(device), 'parameters': parameters, 'scale': 0.5}
+    loss = loss_of(focal_problem(leaf, labels.to(device), any_backend, **changed))
     loss.backward()
     dense = torch.from_numpy(oracle.dense_target(labels, 5)) * score[..., None]
     exact = oracle.sigmoid_focal_loss(pred, dense, gamma=1.5, reduction='sum', upstream=0.5)

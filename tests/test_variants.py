@@ -21,7 +21,7 @@ from oracle import assert_accurate
 N, C = 37, 5  # odd both: no tile or vector divides them
 # Than a tile: 128 in Triton, of which the interpreter takes its time; 8192 logits in the native kernel.
 MORE_ROWS = 500 if backend.INTERPRETING else 3000
-ELEMENTWISE = {name: spec for name, spec in SPECS.items() if spec.skeleton == 'elementwise'}
+ELEMENTWISE = {name: spec for name, spec in SPECS.items() if spec.family == 'elementwise'}
 
 # What is tried besides the defaults, and why. An exponent of 0 and one in (0, 1) give NaN in many ports; 1, 2 and 4 are
 # specialised in the kernels, 1.5 and 5 are not.

@@ -37,7 +37,7 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
         pred = maps.unflatten(1, (ANCHORS, classes)).permute(0, 3, 4, 1, 2)
     else:
         pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype, **on_meta)
-    parameters, table = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
+    parameters, per_class = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
     read = pred.select(1, 0) if kernel == MASKS else pred
     per_row = read.shape[:-1]
     return Problem(
@@ -45,15 +45,16 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
         target=torch.empty_like(read) if form_of(kernel) == 'dense' else pred.new_empty(per_row, dtype=torch.int64),
         score=torch.empty(per_row, **on_meta) if form_of(kernel) == 'scored' else None,
         weight=torch.empty(*per_row, 1, **on_meta).expand(read.shape),
-        table=table,
+        per_class_parameters=per_class,
         avg_factor=torch.empty((), **on_meta),
         channel=torch.empty(rows, dtype=torch.int64, **on_meta) if kernel == MASKS else None,
-        spec=spec,
+        variant=spec.name,
         parameters=parameters,
         activated=spec.probabilities == 'from_logits',
         ignore_index=None,
         scale=1.0,
         output='sum',
+        backend='triton',
     )
 
 
@@ -77,9 +78,9 @@ def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list
 
     problem = typical_problem(kernel, dtype, classes)
     more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
-    skeleton = rowwise if problem.spec.skeleton == 'rowwise' else elementwise
+    family = rowwise if problem.spec.family == 'rowwise' else elementwise
     driver.set_active(Driver())
     with _jit.instead_of_compiling() as seen, mock.patch.object(layout, 'LANES', target.warp_size):
-        skeleton.forward(problem)
-        skeleton.backward(problem, torch.empty((), device='meta'), *more)
+        family.forward(problem)
+        family.backward(problem, torch.empty((), device='meta'), *more)
     return seen

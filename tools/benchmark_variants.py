@@ -46,7 +46,7 @@ class VariantCase(Case):
         pred, labels = case.pred.detach(), case.labels
         if spec.probabilities == 'from_logits':
             pred = pred.sigmoid()
-        target = labels.clamp(max=classes - 1) if spec.skeleton == 'rowwise' else labels
+        target = labels.clamp(max=classes - 1) if spec.family == 'rowwise' else labels
         scores = torch.rand(rows, generator=torch.Generator().manual_seed(seed + 1)).to(device)
         if spec.form == 'scored':
             target = labels, scores

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from focal_plugin import backend, use_backend
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton.layout import layout_of
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.ops import library
@@ -85,10 +86,10 @@ def no_scratch(*args, **parameters) -> list[Tensor]:
 
 def partial_sums(*args) -> list[Tensor]:
     """One of each program of the Triton kernel, which its second kernel adds."""
-    problem, name = library.problem_of(*args[:-1]), args[-1]
+    problem = Problem(*args)
     layout = layout_of(problem)
-    if name != 'triton' or not problem.reduce or problem.channel is not None or layout is None:
-        raise LookupError(f'{name} kernel with output {problem.output!r}: how much it moves is not known')
+    if problem.backend != 'triton' or not problem.reduces or problem.channel is not None or layout is None:
+        raise LookupError(f'{problem.backend} kernel with output {problem.output!r}: how much it moves is not known')
     return [torch.empty(layout.programs * layout.splits, dtype=torch.float32, device='meta')]
 
 

@@ -101,7 +101,7 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     value.set(ylim=(0, 4.2), yticks=range(5))
     value.tick_params(labelbottom=False)
     gradient.set(xlim=(-6, 6), ylim=(-1.35, 1.35), yticks=(-1, 0, 1), xticks=(-6, -3, 0, 3, 6))
-    gradient.set_xlabel(f'logit{" of class 0 minus that of 1" * (spec.skeleton == "rowwise")}', fontsize=9, labelpad=1)
+    gradient.set_xlabel(f'logit{" of class 0 minus that of 1" * (spec.family == "rowwise")}', fontsize=9, labelpad=1)
 
 
 def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
@@ -112,7 +112,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         raise SystemExit(f'{spec.name}: {", ".join(missing)} has no default; add an example to TWO_CLASSES')
     if spec.probabilities == 'from_logits':
         arguments['from_logits'] = True
-    classes = 2 if arguments.keys() & TWO_CLASSES or spec.skeleton == 'rowwise' else 1
+    classes = 2 if arguments.keys() & TWO_CLASSES or spec.family == 'rowwise' else 1
 
     def curve(target: Tensor, column: int, positive: bool, dashed: bool = False) -> Curve:
         pred = torch.zeros(len(logits), classes, dtype=torch.float64)
@@ -122,7 +122,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         (gradient,) = torch.autograd.grad(value.sum(), pred)
         # The other class of two is at its logit 0 all along.
         value = (
-            value if spec.skeleton == 'rowwise' else value.reshape(len(logits), -1)[:, column if value.dim() > 1 else 0]
+            value if spec.family == 'rowwise' else value.reshape(len(logits), -1)[:, column if value.dim() > 1 else 0]
         )
         return Curve(positive, dashed, value.detach(), gradient[:, column])
 
@@ -130,7 +130,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         return torch.full((len(logits),), value)
 
     yield curve(label(0), 0, True)
-    yield curve(label(1 if spec.skeleton == 'rowwise' else classes), 0, False)
+    yield curve(label(1 if spec.family == 'rowwise' else classes), 0, False)
     if arguments.keys() & TWO_CLASSES:
         yield curve(label(1), 1, True, dashed=True)
     elif spec.scored:

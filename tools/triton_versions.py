@@ -27,9 +27,9 @@ from kernel_report import ARCHS, table
 NUMPY = 'numpy<2.4'
 SELF_TEST = """
 import torch
-from focal_plugin.kernels.triton import self_test
+from focal_plugin.kernels.triton import selftest
 try:
-    self_test.require(torch.empty(1))
+    selftest.require(torch.empty(1))
     print('passes')
 except RuntimeError as error:
     print(error)
@@ -81,13 +81,13 @@ def of_version(version: str, archs: Iterable[str]) -> list[dict[str, Any]]:
         python = environment(Path(folder), version)
         torch = last_line(run(python, '-c', 'import torch; print(torch.__version__)').stdout)
         tested = run(python, '-c', SELF_TEST, interpret=True)
-        self_test = last_line(tested.stderr if tested.returncode else tested.stdout)
+        selftest = last_line(tested.stderr if tested.returncode else tested.stdout)
         rows = []
         for arch in archs:
             done = run(python, 'tools/_compile_all.py', arch)
             columns = counted(done.stdout, last_line(done.stderr) if done.returncode else None)
             rows.append({'triton': version, 'torch': torch, 'arch': arch, **columns})
-    return [row | {'self-test, interpreted': self_test, 'commit': commit} for row in rows]
+    return [row | {'self-test, interpreted': selftest, 'commit': commit} for row in rows]
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ class FusedEqualizedFocalLoss(FusedLoss):
     """
 
     spec = equalized_focal.SPEC
-    own = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
+    extra_parameters = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
     withheld = ('ratio',)
     num_classes: int
     gradients: Tensor

@@ -47,7 +47,7 @@ def _anyones_arguments() -> set[str]:
 
 def _remedy(kind: 'type[FusedLoss]', name: str) -> str:
     """What to write instead of an argument of mmdet's other losses; empty where nothing stands for it."""
-    rows = kind.spec.skeleton == 'rowwise'
+    rows = kind.spec.family == 'rowwise'
     if name == 'pos_weight':
         if any(map(class_weight.weights_positives, kind.spec.parameters)):
             return 'write alpha, the weight of the positives beside 1 - alpha of the negatives'

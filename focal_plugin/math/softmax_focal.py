@@ -26,6 +26,6 @@ SPEC = Spec(
     factors=(1,),
     value=focal.value,
     value_and_grad=focal.value_and_grad,
-    skeleton='rowwise',
+    family='rowwise',
     per_row=True,
 )

@@ -184,11 +184,11 @@ def test_statistics_that_are_gathered(driver, layout):
 
 @slow_80
 def test_the_self_test_passes(driver):
-    from focal_plugin.kernels.triton import self_test
+    from focal_plugin.kernels.triton import selftest
 
-    assert self_test._verdict(torch.device('cpu')) is None
+    assert selftest._verdict(torch.device('cpu')) is None
     driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
-    assert 'is off by' in str(self_test._verdict(torch.device('cpu')))
+    assert 'is off by' in str(selftest._verdict(torch.device('cpu')))
 
 
 @only_90

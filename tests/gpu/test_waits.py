@@ -57,7 +57,7 @@ FORMS = [
     for name, spec in SPECS.items()
     for form in TARGETS
     if not (form == 'scored' and not spec.scored)
-    and not (form == 'dense' and (spec.skeleton == 'rowwise' or name == 'class_balanced_focal'))
+    and not (form == 'dense' and (spec.family == 'rowwise' or name == 'class_balanced_focal'))
 ]
 
 

@@ -103,7 +103,9 @@ def class_(kind: type) -> str:
     """A class: its bases, its attributes, its constructor where it has one of its own, and its methods."""
     spec, members = vars(kind).get('spec'), []
     if spec is not None:
-        parameters = tuple(p for p in (*kind.own, *spec.parameters) if p.name in inspect.signature(kind).parameters)
+        parameters = tuple(
+            p for p in (*kind.extra_parameters, *spec.parameters) if p.name in inspect.signature(kind).parameters
+        )
         members += [f'{p.name}: {type_of(p, "tuple[float, ...]" if p.sequence else "Tensor")}' for p in parameters]
     for name, value in vars(kind).items():
         if isinstance(value, FunctionType) and not name.startswith('_'):

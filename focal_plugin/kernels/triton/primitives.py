@@ -1,4 +1,4 @@
-"""Device functions that the point functions and skeletons share. Coefficients: tools/maintain/fit.py."""
+"""Device functions that the point functions and kernels share. Coefficients: tools/maintain/fit.py."""
 
 import triton
 import triton.language as tl

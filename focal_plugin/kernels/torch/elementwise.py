@@ -1,4 +1,4 @@
-"""The torch backend: closed forms in plain PyTorch, any device and dtype, a chunk at a time."""
+"""The torch backend's elementwise family: closed forms in plain PyTorch, any device and dtype, a chunk at a time."""
 
 import math
 
@@ -22,7 +22,6 @@ from focal_plugin.tracing import may_look
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
 CHUNK = {'cpu': 2**17}
 GPU_CHUNK = 2**24
-EPS = torch.finfo(torch.float32).eps
 SUM_RUN = 512  # losses that one thread adds: a chunk has too few runs of them to be shared out
 
 
@@ -43,8 +42,8 @@ def finite_logits(pred: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | No
 
 def parameters_of(problem: Problem, dtype: torch.dtype) -> list:
     """The packed parameters in the dtype of the arithmetic: numbers, or vectors over the classes."""
-    if problem.table is not None:
-        return list(problem.table.to(dtype).unbind())
+    if problem.per_class_parameters is not None:
+        return list(problem.per_class_parameters.to(dtype).unbind())
     # The exponent stays a number, to be recognised.
     exponent, *others = problem.parameters
     return [exponent, *(torch.full((), v, dtype=dtype, device=problem.pred.device) for v in others)]
@@ -121,7 +120,7 @@ def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
     rows = problem.pred.dim() - 1
     limit = CHUNK.get(problem.pred.device.type, GPU_CHUNK)
     # Labels must stay whole rows: is_positive compares them with every class.
-    whole = problem.has_labels or problem.table is not None or problem.output == 'row' or whole_rows
+    whole = problem.has_labels or problem.per_class_parameters is not None or problem.output == 'row' or whole_rows
     shape = problem.pred.shape[:-1] if whole else problem.pred.shape
     limit = max(1, limit // max(1, problem.pred.size(-1))) if len(shape) == rows else limit
     for index in _chunks(shape, limit):
@@ -132,16 +131,6 @@ def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
         if weight is not None and weight.stride(-1) == 0:
             weight = weight[..., :1]
         yield pred, target, score, weight, *others
-
-
-def scale_of(problem: Problem) -> Tensor | float:
-    if problem.avg_factor is None:
-        return problem.scale
-    return problem.scale / (problem.avg_factor.to(arithmetic(problem)) + EPS)
-
-
-def arithmetic(problem: Problem) -> torch.dtype:
-    return torch.promote_types(problem.pred.dtype, torch.float32)
 
 
 def scaled(values: Tensor, scale: Tensor | float) -> Tensor:
@@ -167,8 +156,8 @@ def total_of(values: Tensor) -> Tensor:
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
-    pred, scale, dtype = problem.pred, scale_of(problem), arithmetic(problem)
-    if problem.reduce:
+    pred, scale, dtype = problem.pred, problem.total_scale, problem.arithmetic
+    if problem.reduces:
         total = pred.new_zeros((), dtype=torch.float64)
         for piece in pieces(problem):
             total += total_of(point(problem, *piece, dtype))
@@ -182,9 +171,9 @@ def forward(problem: Problem) -> Tensor:
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
-    scale, dtype = scale_of(problem), arithmetic(problem)
+    scale, dtype = problem.total_scale, problem.arithmetic
     out = torch.empty_like(problem.pred)
-    if problem.reduce:
+    if problem.reduces:
         by_upstream, upstream = upstream, None
     else:
         by_upstream = 1.0
@@ -217,7 +206,7 @@ def _gather(statistics: Tensor, problem: Problem, derivative: Tensor, target: Te
         statistics[row] += torch.where(part, size, 0).reshape(rows, classes).sum(0)
 
 
-def of_own_channel(problem: Problem) -> Problem:
+def of_selected_channel(problem: Problem) -> Problem:
     """The problem with each row's own channel picked, a copy; autograd knows where it comes from."""
     if problem.channel is None:
         return problem
@@ -232,7 +221,7 @@ def of_own_channel(problem: Problem) -> Problem:
 
 def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
-    problem = of_own_channel(problem)
+    problem = of_selected_channel(problem)
     check_labels(problem)
     values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem.pred))
     return composed(problem, values.sum(-1) if problem.output == 'row' else values)
@@ -240,6 +229,6 @@ def compose(problem: Problem) -> Tensor:
 
 def composed(problem: Problem, values: Tensor) -> Tensor:
     """The reduction and the scale of composed losses, one an element or a row."""
-    if problem.reduce:
-        return scaled(total_of(values), scale_of(problem)).to(arithmetic(problem))
-    return scaled(values, scale_of(problem)).to(problem.pred.dtype)
+    if problem.reduces:
+        return scaled(total_of(values), problem.total_scale).to(problem.arithmetic)
+    return scaled(values, problem.total_scale).to(problem.pred.dtype)

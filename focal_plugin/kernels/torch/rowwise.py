@@ -1,20 +1,11 @@
-"""The row-wise skeleton of the torch backend: plain PyTorch, any device and dtype, a chunk of rows at a time."""
+"""The torch backend's row-wise family: plain PyTorch, any device and dtype, a chunk of rows at a time."""
 
 import torch
 from torch import Tensor
 
 from focal_plugin.kernels.checks import check_labels
-from focal_plugin.kernels.eager import (
-    arithmetic,
-    composed,
-    finite_logits,
-    parameters_of,
-    pieces,
-    scale_of,
-    scaled,
-    total_of,
-)
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.torch.elementwise import composed, finite_logits, parameters_of, pieces, scaled, total_of
 from focal_plugin.math.derivatives import limit, terms_of_logit
 from focal_plugin.tensors import widest
 
@@ -85,7 +76,7 @@ def _values(problem: Problem, margin: Tensor, label: Tensor, weight: Tensor | No
     x, is_infinite = finite_logits(margin, margin.dtype)
     dtype, classes = x.dtype, problem.pred.size(-1)
     parameters = parameters_of(problem, dtype)
-    if problem.table is not None:
+    if problem.per_class_parameters is not None:
         parameters = [each[label.clamp(0, classes - 1)] for each in parameters]
     positive = torch.ones((), dtype=torch.bool, device=margin.device)
     value = problem.spec.value(x, *terms_of_logit(x), positive, positive, *parameters)
@@ -104,7 +95,7 @@ def _values(problem: Problem, margin: Tensor, label: Tensor, weight: Tensor | No
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
-    pred, scale, dtype = problem.pred, scale_of(problem), arithmetic(problem)
+    pred, scale, dtype = problem.pred, problem.total_scale, problem.arithmetic
     out = pred.new_empty(pred.shape[:-1]) if problem.output == 'row' else None
     total = pred.new_zeros((), dtype=torch.float64)
     for pred, label, _, weight, to in pieces(problem, out):
@@ -118,8 +109,8 @@ def forward(problem: Problem) -> Tensor:
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Tensor:
-    out, scale, dtype = torch.empty_like(problem.pred), scale_of(problem), arithmetic(problem)
-    by_row = None if problem.reduce else upstream.select(-1, 0)
+    out, scale, dtype = torch.empty_like(problem.pred), problem.total_scale, problem.arithmetic
+    by_row = None if problem.reduces else upstream.select(-1, 0)
     for pred, label, _, weight, to, grad in pieces(problem, out, by_row):
         logits, own = _logits(problem, pred, label, dtype)
         margin, share = _margin(logits, own)

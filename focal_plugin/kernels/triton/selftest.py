@@ -12,8 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from focal_plugin.kernels import eager
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.torch import elementwise as plain
 from focal_plugin.kernels.triton import elementwise, sums
 from focal_plugin.kernels.triton.elementwise import launch_of
 from focal_plugin.math import SPECS
@@ -96,17 +96,18 @@ def _fault(device: torch.device, classes: int) -> str | None:
         target=labels,
         score=None,
         weight=None,
-        table=None,
+        per_class_parameters=None,
         avg_factor=None,
         channel=None,
-        spec=SPECS['focal'],
+        variant='focal',
         parameters=list(SPECS['focal'].pack(**SPECS['focal'].defaults)),
         activated=False,
         ignore_index=None,
         scale=1.0,
         output='sum',
+        backend='triton',
     )
-    loss, grad = eager.forward(problem), eager.backward(problem, logits.new_ones(()))
+    loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
     computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
     for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
         error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
