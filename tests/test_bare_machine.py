@@ -93,7 +93,7 @@ def test_the_benchmark_times_what_is_there(start, tmp_path):
 @pytest.mark.parametrize(
     ('tool', 'status', 'said'),
     [
-        ('benchmark', 2, 'torch sees no GPU here'),
+        ('losses', 2, 'torch sees no GPU here'),
         ('variants', 1, 'mmdet is not installed'),
         ('heads', 1, 'mmdet is not installed'),
         ('training', 1, 'mmdet is not installed'),

@@ -3,7 +3,7 @@
 #
 #   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]      (default: all parts, into work_dirs/first_gpu)
 #
-#   1  the tests on the GPU (tools/maintain/gpu_tests.py)
+#   1  the tests on the GPU (pytest -m gpu, in up to 16 processes where pytest-xdist is installed)
 #   2  FusedFocalLoss and its peers (tools/benchmarks/losses.py)
 #   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmarks/variants.py, heads.py, training.py)
 #
@@ -85,8 +85,11 @@ for part in "${parts[@]}"; do
   end=$((SECONDS + 500))
   say "== part $part ($(date '+%F %T'))"
   case $part in
-    1) run tests -m tools.maintain.gpu_tests ;;
-    2) run benchmark -m tools.benchmarks.losses --device cuda --skip tests training --minutes 7.5 --out "$out/benchmark.csv" ;;
+    1)
+      parallel=()
+      has xdist && parallel=(-n $(($(nproc) < 16 ? $(nproc) : 16)) --dist worksteal)  # each holds half a gigabyte of the GPU
+      run tests -m pytest -m gpu -q "${parallel[@]}" ;;
+    2) run benchmark -m tools.benchmarks.losses --device cuda --minutes 7.5 --out "$out/benchmark.csv" ;;
     3)
       if has mmdet; then
         run variants -m tools.benchmarks.variants --device cuda --out "$out/variants.csv"

@@ -112,30 +112,22 @@ def inputs(model: nn.Module, masks: bool) -> dict:
     """Two photos of noise with boxes of the first and the last class, a semantic map and, if wanted, masks."""
     counts = [getattr(module, 'num_classes', None) for module in model.modules()]
     classes = max((count for count in counts if isinstance(count, int)), default=1)
-    samples = []
+    size, samples = (SIZE, SIZE), []
+    metainfo = dict(img_path='', img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), border=(0,) * 4, flip=False)
     for sixteenths in BOXES:
         boxes = torch.tensor(sixteenths) * SIZE / 16
         labels = torch.tensor([0, classes - 1, 0])[: len(boxes)]
         instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=labels)
         if masks:
             instances.masks = BitmapMasks(rectangles(boxes), SIZE, SIZE)
-        metainfo = dict(
-            img_id=len(samples),
-            img_path='',
-            img_shape=(SIZE, SIZE),
-            ori_shape=(SIZE, SIZE),
-            scale_factor=(1.0, 1.0),
-            border=(0, 0, 0, 0),
-            flip=False,
-        )
         sample = DetDataSample(
-            metainfo=metainfo,
+            metainfo=dict(metainfo, img_id=len(samples)),
             gt_instances=instances,
             ignored_instances=InstanceData(bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=labels[:0]),
-            gt_sem_seg=PixelData(sem_seg=torch.zeros(1, SIZE, SIZE, dtype=torch.long)),
+            gt_sem_seg=PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long)),
         )
         samples.append(sample)
-    photos = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in samples]
+    photos = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in samples]
     return dict(inputs=photos, data_samples=samples)
 
 

@@ -27,7 +27,7 @@ def nan(pred, *rest):
     pred.register_hook(lambda grad: grad * float('nan'))
     return right(pred, *rest)
 for loss in (value, gradient, nan):
-    contenders.CONTENDERS['wrong ' + loss.__name__] = contenders.Contender(lambda pred, loss=loss: loss)
+    contenders.CONTENDERS['wrong ' + loss.__name__] = lambda pred, loss=loss: loss
 sys.exit(losses.main(sys.argv[1:]))
 """
 
@@ -90,12 +90,14 @@ def test_wrong_arguments_are_said(arguments, message):
 
 
 def test_what_contenders_are_held_to_is_the_oracle():
-    from tools.benchmarks import losses as benchmark
+    from tools.benchmarks.inputs import detector
+    from tools.benchmarks.losses import formula
 
-    case = benchmark.Case.make(70, 5, torch.float32, 'cpu')
-    exact = oracle.sigmoid_focal_loss(case.pred, case.labels, case.weight, avg_factor=case.avg_factor)
-    (_, value, gradient), *rest = case.exact()
-    assert rest == [] and case.labels[0] < 5
+    inputs = detector(70, 5, torch.float32, 'cpu')
+    labels, weight, avg_factor = inputs.rest
+    exact = oracle.sigmoid_focal_loss(*inputs.logits, labels, weight, avg_factor=avg_factor)
+    value, (gradient,) = inputs.double().result(formula)
+    assert labels[0] < 5
     assert value == pytest.approx(float(exact.value), rel=1e-6)
     np.testing.assert_allclose(gradient, exact.grad, rtol=1e-6)
 
@@ -140,7 +142,7 @@ def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, monkeypatch, cap
     labels = (torch.rand(1000) < 0.7).long()
 
     def call(loss, around=lambda logits: logits):
-        return lambda leaves: loss(around(leaves[0]), labels, avg_factor=9.0)
+        return lambda pred: loss(around(pred), labels, avg_factor=9.0)
 
     fused = benchmark_heads.FusedFocalLoss
     steps = {
@@ -158,28 +160,3 @@ def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, monkeypatch, cap
     assert 'NOT TIMED: wrong value' in said and 'NOT TIMED: wrong gradient' in said
     assert [row['contender'] for row in rows(out)] == ['right', 'mmdet']
     assert all(float(row['both_ms']) > 0 for row in rows(out))
-
-
-def test_readme_holds_the_committed_results(tmp_path):
-    done = start('-m', 'tools.maintain.readme_tables', '--check')
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_tables_are_written_between_their_markers(tmp_path):
-    from tools.maintain import readme_tables
-
-    readme = tmp_path / 'README.md'
-    first, *rest = [f'<!-- {name}:begin -->\nOUT OF DATE\n<!-- {name}:end -->' for name in readme_tables.TABLES]
-    readme.write_text('\n'.join(['above', first, 'between', *rest, 'below', '']))
-    check = ['-m', 'tools.maintain.readme_tables', '--readme', readme]
-    assert start(*check, '--check').returncode == 1
-    assert 'OUT OF DATE' in readme.read_text()
-    assert start(*check).returncode == 0
-    text = readme.read_text()
-    assert 'OUT OF DATE' not in text and text.startswith('above') and text.endswith('below\n') and '\nbetween\n' in text
-    shapes = {row['shape'] for row in rows(ROOT / 'tools/results/benchmark.csv')}
-    assert all(f'| ({shape.replace("x", ", ")}) |' in text for shape in shapes)
-    assert start(*check, '--check').returncode == 0
-    readme.write_text('no markers')
-    done = start(*check)
-    assert done.returncode == 1 and 'must hold <!-- losses:begin -->' in done.stderr

@@ -59,7 +59,7 @@ class MadeUpGPU:
         if self.refuses:
             raise RuntimeError('CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors ...')
         self.stream = 'side'
-        self.written = [(case.pred.grad, case.pred.grad.clone()) for case in self.cases]
+        self.written = [(grad, grad.clone()) for case in self.cases for grad in case.gradients]
 
     def make_Event(self, enable_timing):
         class Event:
@@ -80,7 +80,7 @@ def tool():
 
 @pytest.fixture
 def cases(tool):
-    return [tool('tools.benchmarks.cases').Case.make(50, 3, torch.float32, 'cpu', seed) for seed in range(3)]
+    return [tool('tools.benchmarks.inputs').detector(50, 3, torch.float32, 'cpu', seed) for seed in range(3)]
 
 
 @pytest.fixture
@@ -99,7 +99,9 @@ def replayed(tool, gpu, cases):
                 gpu.log.append(f'runs on {gpu.stream}, mode {gpu.mode}')
                 yield (lambda case=case: case.backward(case.run(loss)),)
 
-        return tool('tools.benchmarks.graphs').replayed(runs, lambda: [case.pred.grad for case in cases])
+        return tool('tools.benchmarks.measure').replayed(
+            runs, lambda: [grad for case in cases for grad in case.gradients]
+        )
 
     return run
 
@@ -155,10 +157,9 @@ def test_a_recording_that_fails_leaves_the_stream_as_it_was(gpu, replayed):
 
 
 def test_graphs_have_a_column_which_is_empty_where_none_was_recorded(tool, gpu, cases, monkeypatch, capsys):
-    turns, benchmark = tool('tools.benchmarks.turns'), tool('tools.benchmarks.losses')
+    turns = tool('tools.benchmarks.compare')
     monkeypatch.setattr(turns, 'timed_runs', lambda device, runs: [[1.0, 2.0] for _ in runs][1:])
     monkeypatch.setattr(turns, 'peak_bytes', lambda device, run: 0)
-    monkeypatch.setattr(turns, 'timed', lambda device, *steps: [step() for step in steps])
     monkeypatch.setattr(turns, 'busy', lambda runs: float(len([[step() for step in steps] for steps in runs])))
 
     def right(pred, *rest):
@@ -170,17 +171,16 @@ def test_graphs_have_a_column_which_is_empty_where_none_was_recorded(tool, gpu, 
         return pred.sum()
 
     found = turns.measure(cases, {'right': right, 'waits': waits}, 2, 'cuda')
-    rows = {name: benchmark.row(cases[0], name, each) for name, each in found.items()}
+    rows = {name: {'contender': name, **each.columns(moved=1)} for name, each in found.items()}
+    turns.print_table(list(rows.values()))
     assert {name: row['graph_ms'] for name, row in rows.items()} == {
         'right': '2',
         'waits': '',
         turns.CLONE: '2',
     }
     assert all(row['gpu_ms'] == '10' and row['both_ms'] == '3' for row in rows.values())
-    said = capsys.readouterr().out
-    assert said == '  no CUDA graph of waits: RuntimeError: called a synchronizing CUDA operation\n'
-    benchmark.print_table(list(rows.values()))
-    header, *lines = capsys.readouterr().out.splitlines()
+    said, header, *lines = capsys.readouterr().out.splitlines()
+    assert said == '  no CUDA graph of waits: RuntimeError: called a synchronizing CUDA operation'
     end = header.index('graph ms') + len('graph ms')
     assert [line[:end].split()[-1] for line in lines] == ['2', '10', '2']
 
@@ -216,7 +216,7 @@ def test_committed_rows_have_the_column(tool):
 
 
 def test_readme_shows_replays_once_some_were_measured(tool):
-    tables = tool('tools.maintain.readme_tables')
+    tables = tool('tools.benchmarks.tables')
     names = ('peer', 'FusedFocalLoss (triton)')
     rows = [
         dict(machine='Some GPU', device='cuda', shape='9x1', dtype='float32', contender=name, both_ms='2', gb_per_s='5')

@@ -21,17 +21,17 @@ def tool():
 
 
 MAKERS = {
-    'losses': lambda tool: lambda seed: tool('tools.benchmarks.cases').Case.make(100, 16, torch.float32, 'cpu', seed),
+    'losses': lambda tool: lambda seed: tool('tools.benchmarks.inputs').detector(100, 16, torch.float32, 'cpu', seed),
     'a variant': lambda tool: (
-        lambda seed: tool('tools.benchmarks.variants').VariantCase.of(SPECS['quality_focal'], 100, 16, 'cpu', seed)
+        lambda seed: tool('tools.benchmarks.variants').inputs_of(SPECS['quality_focal'], 100, 16, 'cpu', seed)
     ),
-    'a head': lambda tool: lambda seed: tool('tools.benchmarks.heads').MapCase.copied(LOGITS, seed),
+    'a head': lambda tool: lambda seed: tool('tools.benchmarks.heads').copied(LOGITS, seed),
 }
 
 
 @pytest.mark.parametrize('kind', MAKERS)
 def test_sets_together_are_four_times_the_cache_each_in_memory_of_its_own(tool, kind, monkeypatch):
-    cases, make = tool('tools.benchmarks.cases'), MAKERS[kind](tool)
+    cases, make = tool('tools.benchmarks.inputs'), MAKERS[kind](tool)
     size = make(0).bytes
     monkeypatch.setattr(cases, 'CACHE', 0)
     properties = types.SimpleNamespace(L2_cache_size=2 * size)
@@ -39,7 +39,7 @@ def test_sets_together_are_four_times_the_cache_each_in_memory_of_its_own(tool, 
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (1000 * size, 1000 * size))
     found = cases.sets(make, 'cuda')
     assert len(found) == 8 and sum(each.bytes for each in found) == 4 * properties.L2_cache_size
-    leaves = [each.leaves if kind == 'a head' else [each.pred] for each in found]
+    leaves = [each.logits for each in found]
     assert len({leaf.data_ptr() for each in leaves for leaf in each}) == 8 * len(leaves[0])
     assert all(leaf.requires_grad for each in leaves for leaf in each)
     assert len(cases.sets(make, 'cpu')) == 1
@@ -47,57 +47,50 @@ def test_sets_together_are_four_times_the_cache_each_in_memory_of_its_own(tool, 
 
 @pytest.fixture
 def handed(tool, monkeypatch):
-    """Lets a tool make three sets; gives what it then hands to measure()."""
-    seen = []
+    """The inputs that are measured, three sets of each."""
+    seen, compare = [], tool('tools.benchmarks.compare')
+    measure = compare.measure
 
-    def enter(module):
-        measure = module.measure
+    def noted(inputs, *args):
+        seen.append(inputs)
+        return measure(inputs, *args)
 
-        def noted(inputs, *args, **kwargs):
-            seen.append(inputs)
-            return measure(inputs, *args, **kwargs)
-
-        monkeypatch.setattr(module, 'sets', lambda make, device: [make(seed) for seed in range(3)])
-        monkeypatch.setattr(module, 'measure', noted)
-        return seen
-
-    return enter
+    monkeypatch.setattr(compare, 'sets', lambda make, device: [make(seed) for seed in range(3)])
+    monkeypatch.setattr(compare, 'measure', noted)
+    return seen
 
 
 def test_variants_are_timed_on_all_sets(tool, handed, tmp_path):
     variants = tool('tools.benchmarks.variants')
-    seen = handed(variants)
     arguments = ['--shape', '50x3', '--variants', 'quality_focal', '--rounds', '1', '--out', str(tmp_path / 'a.csv')]
     assert variants.main(arguments) == 0
-    (inputs,) = seen
-    assert len({each.pred.data_ptr() for each in inputs}) == 3
+    (inputs,) = handed
+    assert len({each.logits[0].data_ptr() for each in inputs}) == 3
     assert tool('tools.benchmarks.results').read(tmp_path / 'a.csv')[0]['graph_ms'] == ''  # no GPU, no graph
 
 
 def test_a_variant_that_is_wrong_on_a_later_set_is_not_timed(tool, handed, tmp_path, monkeypatch, capsys):
     variants = tool('tools.benchmarks.variants')
-    seen = handed(variants)
-    right = variants.problem
-    firsts = []
+    right = tool('tools.benchmarks.inputs').problem
+    held = []
 
-    def problem(case, *rest):
-        firsts.append(case)
-        return 'it is wrong here' if len(firsts) == 3 else right(case, *rest)
+    def problem(*results):
+        held.append(results)
+        return 'it is wrong here' if len(held) == 3 else right(*results)
 
-    monkeypatch.setattr(variants, 'problem', problem)
+    monkeypatch.setattr('tools.benchmarks.inputs.problem', problem)
     arguments = ['--shape', '50x3', '--variants', 'quality_focal', '--rounds', '1', '--out', str(tmp_path / 'a.csv')]
-    assert variants.main(arguments) == 1 and seen == []
+    assert variants.main(arguments) == 1 and not (tmp_path / 'a.csv').read_text().strip()
     assert 'NOT TIMED: FusedQualityFocalLoss: it is wrong here' in capsys.readouterr().out
 
 
 def test_heads_are_timed_on_all_sets(tool, handed, tmp_path, monkeypatch):
     heads = tool('tools.benchmarks.heads')
-    seen = handed(heads)
     labels = torch.randint(0, 2, (100,))
-    steps = {'mmdet': lambda leaves: heads.FocalLoss()(leaves[0], labels, avg_factor=9.0)}
+    steps = {'mmdet': lambda pred: heads.FocalLoss()(pred, labels, avg_factor=9.0)}
     monkeypatch.setattr(heads, 'WORKS', {'masks': lambda device: ([torch.randn(100, 1)], steps)})
     monkeypatch.setattr(heads, 'TURN', 1)
     assert heads.main(['--rounds', '1', '--out', str(tmp_path / 'maps.csv')]) == 0
-    (inputs,) = seen
-    assert len({each.leaves[0].data_ptr() for each in inputs}) == 3
+    (inputs,) = handed
+    assert len({each.logits[0].data_ptr() for each in inputs}) == 3
     assert [row['contender'] for row in tool('tools.benchmarks.results').read(tmp_path / 'maps.csv')] == ['mmdet']

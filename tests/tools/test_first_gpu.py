@@ -30,7 +30,7 @@ echo "$*" >> {log}
 while [[ $1 != [0-9]* || $1 == 20 ]]; do shift; done
 seconds=$1
 shift
-[[ "$*" == *{slow}* ]] && exit 124
+[[ " $* " == *" {slow} "* ]] && exit 124
 exec "$@"
 """
 
@@ -45,17 +45,14 @@ def start(tmp_path):
         path.chmod(0o755)
 
     def run(*arguments, gpu=True, mmdet=True, slow='no_tool', **tools):
-        for folder in ('maintain', 'benchmarks'):
-            (tmp_path / 'tools' / folder).mkdir(parents=True)
+        (tmp_path / 'tools/benchmarks').mkdir(parents=True)
         shutil.copy(ROOT / 'tools/first_gpu.sh', tmp_path / 'tools')
-        for name in (
-            'maintain/gpu_tests',
-            *(f'benchmarks/{name}' for name in ('losses', 'variants', 'heads', 'training')),
-        ):
-            said, status = tools.get(Path(name).stem, ('', 0))
-            (tmp_path / f'tools/{name}.py').write_text(TOOL.format(said=said, status=status))
         packages = tmp_path / 'packages'
         packages.mkdir()
+        places = {name: f'tools/benchmarks/{name}.py' for name in ('losses', 'variants', 'heads', 'training')}
+        for name, place in {**places, 'pytest': 'packages/pytest.py'}.items():
+            said, status = tools.get(name, ('', 0))
+            (tmp_path / place).write_text(TOOL.format(said=said, status=status))
         if gpu is not None:
             (packages / 'torch.py').write_text(TORCH.format(gpu=gpu))
         if mmdet:
@@ -87,7 +84,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_all_parts_leave_one_folder(start):
-    done, root = start(gpu_tests=('SKIPPED [1] tests/test_a.py needs mmdet, which is not installed\n9 passed in 2s', 0))
+    done, root = start(pytest=('SKIPPED [1] tests/test_a.py needs mmdet, which is not installed\n9 passed in 2s', 0))
     assert done.returncode == 0, done.stdout + done.stderr
     folder = root / 'work_dirs/first_gpu'
     logs = [f'{name}.log' for name in ('tests', 'benchmark', 'variants', 'heads', 'training')]
@@ -98,7 +95,7 @@ def test_all_parts_leave_one_folder(start):
     assert 'Driver Version: 580' in machine and 'triton absent' in machine
     summary = (folder / 'summary.txt').read_text()
     assert '9 passed in 2s' in summary and 'tests/test_a.py needs mmdet, which is not installed' in summary
-    assert (folder / 'benchmark.log').read_text().startswith('losses --device cuda --skip tests training')
+    assert (folder / 'benchmark.log').read_text().startswith('losses --device cuda --minutes')
     assert summary.splitlines()[-1] == 'all is in work_dirs/first_gpu'
 
 
@@ -141,7 +138,7 @@ def test_without_mmdet_the_third_part_is_left_out_by_name(start):
 
 
 def test_a_failure_does_not_stop_the_others_and_is_in_the_status(start):
-    done, root = start(gpu_tests=('FAILED tests/test_a.py::test_it\n1 failed, 8 passed', 1), heads=('', 3))
+    done, root = start(pytest=('FAILED tests/test_a.py::test_it\n1 failed, 8 passed', 1), heads=('', 3))
     assert done.returncode == 1
     summary = (root / 'work_dirs/first_gpu/summary.txt').read_text()
     assert 'FAILED with status 1' in summary and 'FAILED with status 3' in summary
@@ -150,7 +147,7 @@ def test_a_failure_does_not_stop_the_others_and_is_in_the_status(start):
 
 
 def test_what_is_not_done_in_its_time_is_a_failure(start):
-    done, root = start('1', '2', slow='gpu_tests')
+    done, root = start('1', '2', slow='gpu')
     assert done.returncode == 1
     assert 'NOT DONE in its time' in done.stdout and (root / 'work_dirs/first_gpu/benchmark.csv').exists()
 

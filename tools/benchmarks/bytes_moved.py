@@ -1,4 +1,6 @@
-"""Counts the bytes a logit that RetinaNet's class loss moves to and from memory: mmdet + mmcv's on a GPU against ours.
+"""Counts the bytes per logit that RetinaNet's class loss moves to and from memory: mmdet + mmcv's on a GPU against ours.
+
+    python -m tools.benchmarks.bytes_moved [--csv]
 
 Counted from a trace of the operators that forward and backward run (trace.py has the rules), for two images of 800 x 1333
 (padded to 1344), 80 classes and 9 anchors: once from rows of logits (N, C), once from the head's maps (B, A * C, H, W) and
@@ -7,20 +9,17 @@ they go on a GPU. mmdet is told that it has one; in the place of mmcv's CUDA ker
 which read logits and labels once and write their output once; this package takes its Triton kernels, one forward and one
 backward.
 
-Labels (int64) and weights (float32) are one a row: reading both moves 12 / 80 bytes a logit. The totals hold them; the line
-below the totals leaves them out.
+Labels (int64) and weights (float32) are one per row: reading both moves 12 / 80 bytes per logit. The totals hold them,
+what is `of_logits` does not.
 """
 
 import argparse
 import contextlib
-import csv
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
 import mmcv.ops.focal_loss
@@ -35,7 +34,7 @@ from focal_plugin.kernels.triton.layout import layout_of
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.ops import library
 from focal_plugin.rows import Map
-from tools.benchmarks.results import BYTES
+from tools.benchmarks.results import BYTES, table, write
 from tools.benchmarks.trace import Trace
 
 CLASSES, ANCHORS, BATCH = 80, 9, 2
@@ -43,21 +42,8 @@ SIZES = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 ROWS = 'rows (N, C)'
 MAPS = 'maps (B, A * C, H, W)'
 THEIRS = 'mmdet + mmcv'
-# How the operators are called in the table, in its order.
-OPS = {
-    'clone': 'copy',
-    'new_zeros': 'zeros',
-    'max': 'check of labels',
-    'sigmoid_focal_loss_forward': 'kernel',
-    'sigmoid_focal_loss_backward': 'kernel',
-    'loss_forward': 'kernel',
-    'loss_backward': 'kernel',
-    'mul': 'times weight',
-    'sum': 'sum',
-    '_to_copy': 'cast',
-    'mul_': 'times upstream gradient',
-}
-SCALARS = 'scalars'
+SCALARS, TOTAL = 'scalars', 'total'
+MOVES = f'{THEIRS} moves'
 
 _mmcv = torch.library.Library('mmcv_cuda', 'DEF')
 for _name, _output in (('forward', 'output'), ('backward', 'grad_input')):
@@ -119,28 +105,19 @@ def as_on_gpu() -> Iterator[None]:
         yield
 
 
-class Way(NamedTuple):
-    """What a head does with its logits, and the loss that it calls."""
-
-    loss: torch.nn.Module
-    hand_over: Callable = lambda logits: logits
+def as_they_are(logits: Tensor) -> Tensor:
+    return logits
 
 
-PATHS = {
-    ROWS: {THEIRS: Way(FocalLoss()), 'FusedFocalLoss': Way(FusedFocalLoss())},
+# What a head does with its logits, and the loss that it calls.
+PATHS: dict[str, dict[str, tuple[Callable, torch.nn.Module]]] = {
+    ROWS: {THEIRS: (as_they_are, FocalLoss()), 'FusedFocalLoss': (as_they_are, FusedFocalLoss())},
     MAPS: {
-        THEIRS: Way(FocalLoss()),
-        'RetinaHead, FusedFocalLoss': Way(FusedFocalLoss()),
-        'FusedRetinaHead': Way(FusedFocalLoss(), Map),
+        THEIRS: (as_they_are, FocalLoss()),
+        'RetinaHead, FusedFocalLoss': (as_they_are, FusedFocalLoss()),
+        'FusedRetinaHead': (Map, FusedFocalLoss()),
     },
 }
-
-
-class Count(NamedTuple):
-    """Bytes a logit."""
-
-    total: float
-    of_logits: float  # in tensors as large as the logits; the rest is one a row or less
 
 
 def inputs(work: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -155,56 +132,46 @@ def inputs(work: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tens
         yield torch.empty(shape, dtype=dtype, device='meta', requires_grad=True), *targets
 
 
-def traced(work: str, way: Way, levels: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Trace, Trace]:
+def traced(work: str, path: str, levels: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Trace, Trace]:
     """Forward and backward."""
+    hand_over, loss = PATHS[work][path]
     with as_on_gpu(), Trace(KERNELS) as forward:
         value = 0.0
         for logits, labels, weights in levels:  # AnchorHead.loss_by_feat_single
             labels, weights, pred = labels.reshape(-1), weights.reshape(-1), logits
             if work == MAPS:
-                pred = way.hand_over(logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
-            value = value + way.loss(pred, labels, weights, avg_factor=100.0)
+                pred = hand_over(logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
+            value = value + loss(pred, labels, weights, avg_factor=100.0)
     with as_on_gpu(), Trace(KERNELS) as backward:
         for grad in torch.autograd.grad(value, [logits for logits, *_ in levels]):
             grad.contiguous()  # as the convolution that made the maps wants it (cudnn_convolution_backward)
     return forward, backward
 
 
-def counted(work: str, path: str, dtype: torch.dtype) -> dict[str, Count]:
-    """What each kind of operator moves."""
+def counted(work: str, path: str, dtype: torch.dtype) -> dict[str, tuple[float, float]]:
+    """What each kind of operator moves, and all: bytes per logit, and of them those of tensors as large as the logits."""
     levels = list(inputs(work, dtype))
     sizes = [logits.numel() for logits, *_ in levels]
     total, of_logits = Counter(), Counter()
-    for phase, trace in zip(('forward', 'backward'), traced(work, PATHS[work][path], levels), strict=True):
+    for phase, trace in zip(('forward', 'backward'), traced(work, path, levels), strict=True):
         for step in trace.steps:
             scalar = all(each.elements <= 1 for each in step.accesses)
-            op = SCALARS if scalar else f'{phase} {OPS[step.name]}'
+            op = SCALARS if scalar else f'{phase} {step.name}'
             total[op] += sum(each.bytes for each in step.accesses)
             of_logits[op] += sum(each.bytes for each in step.accesses if each.elements in sizes)
-    return {op: Count(total[op] / sum(sizes), of_logits[op] / sum(sizes)) for op in total}
+    total[TOTAL], of_logits[TOTAL] = total.total(), of_logits.total()
+    return {op: (total[op] / sum(sizes), of_logits[op] / sum(sizes)) for op in total}
 
 
-def summed(counts: dict[str, Count]) -> Count:
-    return Count(*map(math.fsum, zip(*counts.values(), strict=True)))
-
-
-def table(counts: dict[str, dict[str, Count]], titles: list[str]) -> str:
-    """Lines of one work: operators down, paths across."""
-    ops = [f'{phase} {op}' for phase in ('forward', 'backward') for op in dict.fromkeys(OPS.values())] + [SCALARS]
-    sums = [summed(each) for each in counts.values()]
-    lines = [['', *titles]]
-    for op in ops:
-        if any(op in each for each in counts.values()):
-            lines.append([op, *(f'{each[op].total:.2f}' if op in each else '-' for each in counts.values())])
-    lines.append(['total', *(f'{each.total:.2f}' for each in sums)])
-    lines.append(['  of the size of the logits', *(f'{each.of_logits:.2f}' for each in sums)])
-    lines.append([f'{THEIRS} moves', *(f'{sums[0].total / each.total:.2f} x' for each in sums)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    first, *others = widths
-    return '\n'.join(
-        name.ljust(first) + ''.join(cell.rjust(width + 2) for cell, width in zip(cells, others, strict=True))
-        for name, *cells in lines
-    )
+def rows_of(work: str, dtypes: tuple[torch.dtype, torch.dtype]) -> Iterator[dict[str, str]]:
+    """A row for each path and operator, in mmdet's and in our dtype; the total is compared with mmdet's."""
+    by_path = {path: counted(work, path, dtypes[path != THEIRS]) for path in PATHS[work]}
+    for path, counts in by_path.items():
+        name = str(dtypes[path != THEIRS]).removeprefix('torch.')
+        for op, (total, of_logits) in counts.items():
+            key = {'path': path, 'dtype': name, 'work': work, 'op': op}
+            ratio = f'{by_path[THEIRS][TOTAL][0] / total:.2f} x' if op == TOTAL else ''
+            yield key | {'bytes_per_logit': f'{total:.4g}', 'of_logits': f'{of_logits:.4g}', MOVES: ratio}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -212,28 +179,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--csv', type=Path, nargs='?', const=BYTES, help='writes the counts; default file: %(const)s')
     args = parser.parse_args(arguments)
     print(
-        f'Bytes a logit, counted from a trace of the operators on meta tensors that are taken for CUDA tensors (Triton '
-        f'kernels,\nforward and backward); torch {torch.__version__}, mmdet {version("mmdet")}, mmcv {version("mmcv")}'
+        f'Bytes per logit, counted from a trace of the operators on meta tensors that are taken for CUDA tensors (Triton '
+        f'kernels,\nforward and backward); torch {torch.__version__}, mmdet {version("mmdet")}, mmcv {version("mmcv")}\n'
     )
-    rows = []
-    for work, paths in PATHS.items():
-        # mmcv's kernels take no bfloat16.
-        for theirs, ours in ((torch.float32, torch.float32), (torch.float16, torch.bfloat16)):
-            dtypes = [theirs if path == THEIRS else ours for path in paths]
-            counts = {path: counted(work, path, dtype) for path, dtype in zip(paths, dtypes, strict=True)}
-            names = [str(dtype).removeprefix('torch.') for dtype in dtypes]
-            titles = [f'{path} ({name})' for path, name in zip(paths, names, strict=True)]
-            print(f'\n{work}\n{table(counts, titles)}')
-            for (path, ops), name in zip(counts.items(), names, strict=True):
-                for op, count in (ops | {'total': summed(ops)}).items():
-                    key = {'path': path, 'dtype': name, 'work': work, 'op': op}
-                    rows.append(key | {'bytes_per_logit': f'{count.total:.4g}', 'of_logits': f'{count.of_logits:.4g}'})
+    # mmcv's kernels take no bfloat16.
+    pairs = [(torch.float32, torch.float32), (torch.float16, torch.bfloat16)]
+    rows = [row for work in PATHS for dtypes in pairs for row in rows_of(work, dtypes)]
+    print(table(rows))
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open('w', newline='') as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
-            writer.writeheader()
-            writer.writerows(rows)
+        write(args.csv, [{name: row[name] for name in row if name != MOVES} for row in rows])
         print(f'\nrows written to {args.csv}')
     return 0
 

@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -23,6 +22,8 @@ OURS = {
     name: f'{"FusedFocalLoss" if HAS_MMDET else "sigmoid_focal_loss"} ({name})'
     for name in ('torch', 'native', 'triton')
 }
+BACKENDS = {label: name for name, label in OURS.items()}
+"""Those that are forced while a contender of this name runs."""
 CLONE = 'clone of the logits'
 GAMMA, ALPHA = 2.0, 0.25
 
@@ -41,19 +42,6 @@ def first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {line}'
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A loss of (pred, labels, weight of each row, avg_factor).
-
-    Attributes:
-        prepare: the logits that it will be called with -> the loss; raises CannotRunError.
-        backend: ours, forced while it runs.
-    """
-
-    prepare: Callable[[Tensor], Callable[[Tensor, Tensor, Tensor, float], Tensor]]
-    backend: str = 'auto'
-
-
 def elementwise_formula(pred: Tensor, target: Tensor) -> Tensor:
     """torchvision.ops.sigmoid_focal_loss without its reduction, for dense targets."""
     p = torch.sigmoid(pred)
@@ -69,31 +57,26 @@ def formula(pred: Tensor, labels: Tensor, weight: Tensor, avg_factor: float) -> 
     return (elementwise_formula(pred, target) * weight[:, None]).sum() / avg_factor
 
 
-def _formula(pred):
-    return formula
-
-
-def _compiled(pred):
+def _compiled(pred: Tensor) -> Callable:
     if pred.is_cpu and not (shutil.which('g++') or shutil.which('clang++')):
         raise CannotRunError('torch.compile needs a C++ compiler')
     torch._dynamo.reset()
     return torch.compile(formula, dynamic=False)
 
 
-def _mmdet(pred):
+def _mmdet(pred: Tensor) -> Callable:
     if not HAS_MMDET:
         raise CannotRunError('mmdet is not installed')
     from mmdet.registry import MODELS
 
-    if pred.is_cuda:
-        provide_mmcv_op(pred.dtype, pred.numel())
+    provide_mmcv_op(pred)
     return MODELS.build({'type': 'FocalLoss', 'gamma': GAMMA, 'alpha': ALPHA})
 
 
-def _mmcv(pred):
+def _mmcv(pred: Tensor) -> Callable:
     if not pred.is_cuda:
         raise CannotRunError("mmcv's op needs a GPU")
-    provide_mmcv_op(pred.dtype, pred.numel())
+    provide_mmcv_op(pred)
     from mmcv.ops import sigmoid_focal_loss
 
     def loss(pred, labels, weight, avg_factor):
@@ -102,41 +85,36 @@ def _mmcv(pred):
     return loss
 
 
-def provide_mmcv_op(dtype: torch.dtype, logits: int = 0) -> None:
-    """Lets mmcv's Python code run on the GPU; raises CannotRunError."""
-    if dtype == torch.bfloat16:
+def provide_mmcv_op(pred: Tensor) -> None:
+    """Lets mmcv's Python code run on logits like these, where they are on a GPU; raises CannotRunError."""
+    if not pred.is_cuda:
+        return
+    if pred.dtype == torch.bfloat16:
         raise CannotRunError("mmcv's op takes no bfloat16")
-    if logits >= 2**31:
+    if pred.numel() >= 2**31:
         raise CannotRunError("mmcv's op counts logits in 32 bits")
-    reason = _provided_mmcv_op()
-    if reason is not None:
-        raise CannotRunError(reason)
+    for needed in ('mmcv', 'pytest'):
+        if importlib.util.find_spec(needed) is None:
+            raise CannotRunError(f"mmcv's op is found and built by tests/interop/mmcv_kernel.py, which needs {needed}")
+    from mmcv.ops import focal_loss
 
-
-@functools.cache
-def _provided_mmcv_op() -> str | None:
-    """Provides it; or why it can't be."""
-    if importlib.util.find_spec('mmcv') is None:
-        return 'mmcv is not installed'
-    if importlib.util.find_spec('pytest') is None:
-        return "mmcv's op is found and built by tests/interop/mmcv_kernel.py, which needs pytest"
     from tests.interop import mmcv_kernel as kernel
 
     try:
         if kernel._has_cuda_op():
-            return None
+            return
     except RuntimeError as error:
         if 'no kernel image' not in str(error):  # mmcv was built for other GPUs
             raise
     if not shutil.which('nvcc'):
-        return 'this mmcv was not built for this GPU, and there is no nvcc on the PATH to build its op from its sources'
-    from mmcv.ops import focal_loss
-
+        raise CannotRunError(
+            'this mmcv was not built for this GPU, and no nvcc on the PATH builds its op from its sources'
+        )
     try:
         focal_loss.ext_module = _built_op(kernel)
     except AssertionError as error:
-        return f"nvcc does not build mmcv's op: {' '.join(str(error).splitlines()[1:4])}"
-    return None
+        said = ' '.join(str(error).splitlines()[1:4])
+        raise CannotRunError(f"nvcc does not build mmcv's op: {said}") from error
 
 
 def _built_op(kernel) -> SimpleNamespace:
@@ -158,11 +136,11 @@ def _built_op(kernel) -> SimpleNamespace:
     )
 
 
-def fused(dtype: torch.dtype, device: str, name: str, reduction: str = 'mean') -> Callable:
-    """Ours, where the backend can run: the class, or without mmdet the function."""
+def fused(name: str, pred: Tensor, reduction: str = 'mean') -> Callable:
+    """Ours for logits like these, where the backend can run: the class, or without mmdet the function."""
     try:
         with focal_plugin.use_backend(name):
-            backend.choose(torch.empty(0, 1, dtype=dtype, device=device))
+            backend.choose(pred[:0])
     except ValueError as error:
         raise CannotRunError(str(error)) from error
     arguments = dict(gamma=GAMMA, alpha=ALPHA, reduction=reduction)
@@ -175,14 +153,11 @@ def fused(dtype: torch.dtype, device: str, name: str, reduction: str = 'mean') -
     return loss
 
 
-def _fused(name: str) -> Contender:
-    return Contender(lambda pred: fused(pred.dtype, pred.device.type, name), name)
-
-
-CONTENDERS: dict[str, Contender] = {
-    MMDET: Contender(_mmdet),
-    FORMULA: Contender(_formula),
-    COMPILED: Contender(_compiled),
-    MMCV: Contender(_mmcv),
-    **{label: _fused(name) for name, label in OURS.items()},
+CONTENDERS: dict[str, Callable[[Tensor], Callable]] = {
+    MMDET: _mmdet,
+    FORMULA: lambda pred: formula,
+    COMPILED: _compiled,
+    MMCV: _mmcv,
+    **{label: functools.partial(fused, name) for name, label in OURS.items()},
 }
+"""By name: the logits -> the loss, called with (pred, labels, weight of each row, avg_factor); raises CannotRunError."""

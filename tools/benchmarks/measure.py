@@ -1,72 +1,106 @@
-"""Time and memory of one forward and backward, on the CPU and on a GPU."""
+"""Time and memory of runs, on the CPU and on a GPU. A run is a few steps: functions that are called one after the other."""
 
 import ctypes
 import gc
 import itertools
-import os
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from tools.training.memory import resident
 
-
-def timed(device: str, *steps: Callable[[], object]) -> list[float]:
-    """Milliseconds of each step, run one after the other."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
-        marks = _marked(steps)
-        torch.cuda.synchronize()
-        return _between(marks)
-    times = [time.perf_counter()]
-    for step in steps:
-        step()
-        times.append(time.perf_counter())
-    return [1e3 * (end - start) for start, end in itertools.pairwise(times)]
+Runs = Iterable[Iterable[Callable[[], object]]]
+REPLAYS = 10
 
 
-def timed_runs(device: str, runs: Iterable[Iterable[Callable[[], object]]]) -> list[list[float]]:
+def timed_runs(device: str, runs: Runs) -> list[list[float]]:
     """Milliseconds of each step of each run; on a GPU the first run is not counted.
 
     A GPU is not waited for between the runs: a step takes its time as long as Python launches faster than it works, and
     else, where there is little to do, Python's.
     """
-    if device == 'cuda':
-        marks = [_marked(steps) for steps in runs]
-        torch.cuda.synchronize()
-        return [_between(run) for run in marks[1:]]
-    return [timed(device, *steps) for steps in runs]
+    if device == 'cpu':
+        clocks = _marked(runs, time.perf_counter)
+        return [[1e3 * (end - start) for start, end in itertools.pairwise(run)] for run in clocks]
+    events = _marked(runs, _event)
+    torch.cuda.synchronize()
+    return [[start.elapsed_time(end) for start, end in itertools.pairwise(run)] for run in events[1:]]
 
 
-def _marked(steps: Iterable[Callable[[], object]]) -> list[torch.cuda.Event]:
-    """Runs the steps; events before the first and after each."""
-    marks = [torch.cuda.Event(enable_timing=True)]
-    marks[0].record()
-    for step in steps:
-        step()
-        marks.append(torch.cuda.Event(enable_timing=True))
-        marks[-1].record()
+def _marked(runs: Runs, mark: Callable) -> list[list]:
+    """Runs the steps; the marks of each run, made before its first step and after each."""
+    marks = []
+    for steps in runs:
+        marks.append([mark()])
+        for step in steps:
+            step()
+            marks[-1].append(mark())
     return marks
 
 
-def _between(marks: list[torch.cuda.Event]) -> list[float]:
-    return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
-def busy(runs: Iterable[Iterable[Callable[[], object]]]) -> float:
+def busy(runs: Runs) -> float:
     """Milliseconds that the GPU works in a run: those of its kernels, copies and fills, without the gaps between them."""
-    count = 0
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        for steps in runs:
-            count += 1
-            for step in steps:
-                step()
+        count = run_all(runs)
         torch.cuda.synchronize()
     return sum(event.device_time for event in seen.events() if event.device_type == DeviceType.CUDA) / 1e3 / count
+
+
+def replayed(runs: Callable[[], Runs], gradients: Callable[[], list[Tensor]]) -> float:
+    """Milliseconds of a run where a CUDA graph replays all of them, so without Python between their kernels.
+
+    Args:
+        runs: the steps of one run on each set of inputs.
+        gradients: what the runs left.
+
+    Raises:
+        RuntimeError: the runs can't be recorded, or replayed they leave other gradients.
+    """
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    # Entered here too, because torch.cuda.graph leaves its stream current where the recording fails.
+    with torch.cuda.stream(stream):
+        # What waits for the GPU can't be recorded: found before, since torch does not recover from a recording that fails.
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            run_all(runs())
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        right = gradients()
+        with torch.cuda.graph(graph, stream=stream):
+            count = run_all(runs())
+    torch.cuda.synchronize()
+    for gradient in gradients():
+        gradient.fill_(torch.nan)
+    graph.replay()
+    if not all(map(torch.allclose, gradients(), right)):
+        raise RuntimeError('its replay leaves other gradients than its run')
+    del right
+    times = timed_runs('cuda', ([graph.replay] for _ in range(REPLAYS + 1)))
+    return statistics.median(time for (time,) in times) / count
+
+
+def run_all(runs: Runs) -> int:
+    """Runs all steps; how many runs there were."""
+    count = 0
+    for steps in runs:
+        count += 1
+        for step in steps:
+            step()
+    return count
 
 
 def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
@@ -97,23 +131,3 @@ def release() -> None:
     """Gives the GPU memory that nothing holds any more back, for others to find as free."""
     gc.collect()
     torch.cuda.empty_cache()
-
-
-class Noise:
-    """How much of the processor other processes take from the moment this is made; 0 to 1, None where unknown."""
-
-    def __init__(self) -> None:
-        self.start = self._clocks()
-
-    def share(self) -> float | None:
-        total, idle, own = (end - start for start, end in zip(self.start, self._clocks(), strict=True))
-        return max(0.0, total - idle - own) / total if total else None
-
-    @staticmethod
-    def _clocks() -> tuple[float, float, float]:
-        """Seconds of all processors, of those the idle ones, and of this process."""
-        own = sum(os.times()[:2])
-        if not Path('/proc/stat').exists():
-            return 0.0, 0.0, own
-        ticks = [int(field) / os.sysconf('SC_CLK_TCK') for field in Path('/proc/stat').read_text().split()[1:9]]
-        return sum(ticks), ticks[3] + ticks[4], own

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARK = ROOT / 'tools/results/benchmark.csv'
-ACCURACY = ROOT / 'tools/results/accuracy.csv'
-BYTES = ROOT / 'tools/results/bytes.csv'
-KERNELS = ROOT / 'tools/results/kernels.csv'
-VARIANTS = ROOT / 'tools/results/variants.csv'
-MAPS = ROOT / 'tools/results/maps.csv'
-TRAINING = ROOT / 'tools/results/training.csv'
-TRITON_VERSIONS = ROOT / 'tools/results/triton_versions.csv'
+RESULTS = ROOT / 'tools/results'
+ACCURACY = RESULTS / 'accuracy.csv'
+BENCHMARK = RESULTS / 'benchmark.csv'
+BYTES = RESULTS / 'bytes.csv'
+KERNELS = RESULTS / 'kernels.csv'
+MAPS = RESULTS / 'maps.csv'
+TRAINING = RESULTS / 'training.csv'
+TRITON_VERSIONS = RESULTS / 'triton_versions.csv'
+VARIANTS = RESULTS / 'variants.csv'
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -24,18 +25,31 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def write(path: Path, rows: Sequence[dict]) -> None:
+    """The rows with all columns that one of them has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    with temporary.open('w', newline='') as file:
+        columns = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(file, list(columns), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
 def update(path: Path, rows: Sequence[dict], key: Sequence[str]) -> None:
     """Writes rows into a CSV: one with the same key is replaced in its place, another appended."""
     merged = {tuple(row[k] for k in key): row for row in (read(path) if path.exists() else [])}
     merged |= {tuple(str(row[k]) for k in key): row for row in rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('w', newline='') as file:
-        columns = dict.fromkeys(name for row in merged.values() for name in row)
-        writer = csv.DictWriter(file, list(columns), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(merged.values())
-    temporary.replace(path)
+    write(path, list(merged.values()))
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The rows as a Markdown table, with all columns that one of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ['---'] * len(names), *([str(row.get(name, '')) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in lines)
 
 
 def provenance(device: str) -> dict[str, str]:
@@ -49,14 +63,11 @@ def provenance(device: str) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    names = [line.split(':', 1)[1].strip() for line in _lines('/proc/cpuinfo') if line.startswith('model name')]
-    name = names[0] if names else 'CPU'
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), 'CPU')
     threads = torch.get_num_threads()
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}, {threads} thread{"s" * (threads > 1)}'
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 def _commit() -> str:

@@ -1,12 +1,17 @@
 """Times a training step of RetinaNet-R50 with mmdet's loss and with ours; rows go into tools/results/training.csv.
 
+    python -m tools.benchmarks.training [--device cuda]
+
 The model is that of mmdet's config with random weights, photos and boxes are made up and on the device already: nothing is
 downloaded. A step is forward, losses, backward and SGD; float16 and bfloat16 are autocast, float16 with a loss scaler.
 What starts from another class loss than the first contender in float32 is not timed. Memory is the most that a step holds
 beyond weights, momentum and images.
 """
 
-import argparse
+from tools.training import needs_mmdet  # noqa: F401
+
+# isort: split
+import itertools
 import statistics
 import sys
 from collections.abc import Callable
@@ -14,21 +19,19 @@ from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
+from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import MMLogger
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 import focal_plugin  # noqa: F401  registers ours
-from tools.benchmarks.budget import Budget
-from tools.benchmarks.cases import DTYPES
+from tools.benchmarks import options
 from tools.benchmarks.contenders import CannotRunError, first_line, provide_mmcv_op
+from tools.benchmarks.inputs import DTYPES
 from tools.benchmarks.measure import peak_bytes, release, timed_runs
-from tools.benchmarks.results import TRAINING, provenance, update
-from tools.training import needs_mmdet  # noqa: F401
+from tools.benchmarks.results import TRAINING, update
 
 CONFIG = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 IMAGES, SIZE, OBJECTS = 2, (800, 1216), 7  # of a batch, an image, and in an image
@@ -46,6 +49,7 @@ def model_config() -> ConfigDict:
 
 def build(head: str, loss: str, device: str) -> torch.nn.Module:
     """The same weights for each."""
+    register_all_modules()
     config = model_config()
     config.bbox_head.type, config.bbox_head.loss_cls.type = head, loss
     torch.manual_seed(0)
@@ -54,27 +58,11 @@ def build(head: str, loss: str, device: str) -> torch.nn.Module:
     return model.to(device).train()
 
 
-def batch(model: torch.nn.Module) -> dict:
-    """Noise with boxes of a tenth to half of its size, as the model's forward takes it."""
-    generator = torch.Generator().manual_seed(0)
-    height, width = SIZE
-    images, samples = [], []
-    for _ in range(IMAGES):
-        images.append(torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8, generator=generator))
-        corner, extent = torch.rand(2, OBJECTS, 2, generator=generator)
-        extent = 0.1 + 0.4 * extent
-        corner *= 1 - extent
-        boxes = torch.cat([corner, corner + extent], 1) * torch.tensor([width, height] * 2)
-        labels = torch.randint(0, model.bbox_head.num_classes, (OBJECTS,), generator=generator)
-        sample = DetDataSample(metainfo=dict(img_shape=SIZE))
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-        samples.append(sample)
-    return model.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
-
-
 def step(model: torch.nn.Module, precision: str, device: str) -> Callable[[], Tensor]:
     """A training step, which gives the class loss before it."""
-    data, dtype = batch(model), DTYPES[precision]
+    classes = model.bbox_head.num_classes
+    photos = demo_mm_inputs(IMAGES, [(3, *SIZE)] * IMAGES, [OBJECTS] * IMAGES, classes)
+    data, dtype = model.data_preprocessor(photos, training=True), DTYPES[precision]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     scaler = torch.amp.GradScaler(device, enabled=precision == 'float16')
 
@@ -97,8 +85,8 @@ def measured(head: str, loss: str, precision: str, device: str, right: float | N
         CannotRunError: the loss can't run here.
         ValueError: it is wrong.
     """
-    if device == 'cuda' and loss == 'FocalLoss':
-        provide_mmcv_op(DTYPES[precision])
+    if loss == 'FocalLoss':
+        provide_mmcv_op(torch.empty(0, dtype=DTYPES[precision], device=device))
     run = step(build(head, loss, device), precision, device)
     first = run().item()
     if right is not None and not abs(first - right) <= TOLERANCE[precision] * abs(right):
@@ -115,46 +103,34 @@ def measured(head: str, loss: str, precision: str, device: str, right: float | N
     }
 
 
-def run(device: str, out: Path, source: dict[str, str], budget: Budget) -> int:
+def run(device: str, out: Path, source: dict[str, str]) -> int:
     """Times all contenders and writes their rows; gives how many fail."""
-    register_all_modules()
     MMLogger.get_current_instance().setLevel('WARNING')  # below, init_weights prints every parameter
     work = f'RetinaNet-R50, {IMAGES} images of {SIZE[0]} x {SIZE[1]}'
     print(f'\nTraining step: {work}, on {device}', flush=True)
-    works = {
-        f'{head}, {loss}, {precision}': (head, loss, precision) for precision in DTYPES for head, loss in CONTENDERS
-    }
     right, wrong = None, 0
-    for head, loss, precision in budget.within(works):
-        name = f'{precision:9} {head}, {loss}'
+    for precision, names in itertools.product(DTYPES, CONTENDERS):
+        contender = ', '.join(names)
+        key = dict(machine=source['machine'], device=device, work=work, precision=precision, contender=contender)
         try:
-            row = measured(head, loss, precision, device, right)
+            row = measured(*names, precision, device, right)
+            right = right or float(row['loss_cls'])
+            print(f'  {precision:9} {contender:45}{row["step_ms"]:>10} ms{row["extra_mib"] or "?":>8} MiB', flush=True)
+            update(out, [{**key, **row, **source}], KEY)
         except CannotRunError as reason:
-            print(f'  left out: {name}: {reason}')
+            print(f'  left out: {precision} {contender}: {reason}')
         except torch.cuda.OutOfMemoryError:
-            print(f'  left out: {name}: out of GPU memory')
+            print(f'  left out: {precision} {contender}: out of GPU memory')
         except Exception as error:  # whatever it is, the others are timed
             wrong += 1
-            print(f'  NOT TIMED: {name}: {first_line(error)}')
-        else:
-            right = right or float(row['loss_cls'])
-            print(
-                f'  {name:45}{row["step_ms"]:>10} ms{row["extra_mib"] or "?":>8} MiB{row["runs"]:>6} runs', flush=True
-            )
-            key = {'machine': source['machine'], 'device': device, 'work': work, 'precision': precision}
-            update(out, [{**key, 'contender': f'{head}, {loss}', **row, **source}], KEY)
+            print(f'  NOT TIMED: {precision} {contender}: {first_line(error)}')
         release()
     return wrong
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--out', type=Path, default=TRAINING, help='the CSV, whose rows of the same work are replaced')
-    args = parser.parse_args(arguments)
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch sees no GPU here')
-    wrong = run(args.device, args.out, provenance(args.device), Budget(None))
+    args = options.parse(options.parser(__doc__, TRAINING), arguments)
+    wrong = run(args.device, args.out, options.begin(args.device))
     print(f'\nrows written to {args.out}')
     return 1 if wrong else 0
 

@@ -5,44 +5,39 @@
 A line of JSON for each: what it was, and the error, or null.
 """
 
+import itertools
 import json
 import sys
+from collections.abc import Iterator
 
 from focal_plugin.math import SPECS
 from tools.kernel_analysis import jit
 from tools.kernel_analysis.launches import DTYPES, MASKS, launches
 from tools.kernel_analysis.report import ARCHS
 
-CLASSES = (80, 3, 365)  # walked in tiles, a thread to a row, in order
+CLASSES = (80, 3, 365)  # walked in tiles, a thread per row, in order
 
 
-def tell(what: str, error: BaseException | None) -> None:
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    print(json.dumps({'what': what, 'error': error and f'{type(error).__name__}: {error}'}), flush=True)
-
-
-def main() -> None:
+def attempts(arch: str) -> Iterator[tuple[str, Exception | None]]:
     from triton.backends.compiler import GPUTarget
 
-    target = GPUTarget(*ARCHS[sys.argv[1]])
-    for spec in [*SPECS, MASKS]:
-        for dtype in ('fp32', 'bf16'):
-            for classes in CLASSES:
-                what = f'{spec}, {dtype}, C = {classes}'
+    target = GPUTarget(*ARCHS[arch])
+    for spec, dtype, classes in itertools.product([*SPECS, MASKS], ('fp32', 'bf16'), CLASSES):
+        what = f'{spec}, {dtype}, C = {classes}'
+        try:
+            for launch in launches(spec, DTYPES[dtype], classes, target):
                 try:
-                    found = launches(spec, DTYPES[dtype], classes, target)
+                    jit.compiled(launch, target)
                 except Exception as error:
-                    tell(what, error)
-                    continue
-                for launch in found:
-                    try:
-                        jit.compiled(launch, target)
-                    except Exception as error:
-                        tell(what, error)
-                    else:
-                        tell(what, None)
+                    yield what, error
+                else:
+                    yield what, None
+        except Exception as error:
+            yield what, error
 
 
 if __name__ == '__main__':
-    main()
+    for what, error in attempts(sys.argv[1]):
+        while error is not None and error.__cause__ is not None:
+            error = error.__cause__
+        print(json.dumps({'what': what, 'error': error and f'{type(error).__name__}: {error}'}), flush=True)

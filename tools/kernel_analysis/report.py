@@ -20,6 +20,7 @@ The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N 
 
 import argparse
 import fcntl
+import itertools
 import math
 import os
 import sys
@@ -29,10 +30,10 @@ from typing import Any
 import torch
 
 from focal_plugin.math import SPECS
-from tools.benchmarks.results import update
+from tools.benchmarks.results import table, update
 from tools.kernel_analysis import mmcv_code
 from tools.kernel_analysis.compiled import compiled
-from tools.kernel_analysis.counts import UNITS, count
+from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
 from tools.kernel_analysis.gpus import GPUS
 from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, form_of, launches
 
@@ -73,7 +74,7 @@ def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> l
     return [head | card for card in cards or [{'card': ''}]]
 
 
-def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any]]:
+def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any]]:
     """The rows of the kernels of a variant, of MASKS or of some of MAPS."""
     from triton.backends.compiler import GPUTarget
 
@@ -83,6 +84,8 @@ def report(name: str, dtype: str, arch: str, classes: int) -> list[dict[str, Any
     rows = []
     forward, _, backward = launches(name, DTYPES[dtype], classes, target)
     for launch, kind in ((forward, 'fwd'), (backward, 'bwd')):
+        if not {LOGITS, GRADIENTS, LABELS} <= set(launch['fn'].jit_function.arg_names):
+            raise ValueError(f'{name}: its kernels do not call their operands as counts.py does')
         kernel = compiled(launch, target)
         constants = kernel.constants
         if not constants.get('HELD', True):
@@ -128,18 +131,6 @@ def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
     return rows
 
 
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    names = columns(rows)
-    lines = [names, ['---'] * len(names), *([str(row.get(name, '')) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in lines)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', nargs='+', choices=ARCHS, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
@@ -160,26 +151,19 @@ def main() -> int:
         import triton
     except ImportError:
         sys.exit('Triton is not installed: pip install triton')
-    rows = [
-        row
-        for classes in args.classes
-        for spec in args.spec
-        for dtype in args.dtype
-        for arch in args.arch
-        if not (spec in MAPS and arch in UNREAD)
-        for row in report(spec, dtype, arch, classes)
-    ]
+    works = list(itertools.product(args.classes, args.spec, args.dtype, args.arch))
+    left_out = [(name, arch) for _, name, _, arch in works if name in MAPS and arch in UNREAD]
+    rows = [row for work in works if (work[1], work[3]) not in left_out for row in report(*work)]
     rows += [of_sum(arch) for arch in args.arch]
     rows = [row | {'compiler': f'Triton {triton.__version__}'} for row in rows]
     spills = sum(row['spills (bytes)'] for row in rows)
     missing = mmcv_code.why_not()
     if missing is None:
-        rows += [
-            row for arch in args.arch if arch.startswith('sm_') for row in of_mmcv(arch, args.dtype, args.classes[0])
-        ]
+        nvidia = [arch for arch in args.arch if arch.startswith('sm_')]
+        rows += [row for arch in nvidia for row in of_mmcv(arch, args.dtype, args.classes[0])]
     title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
     print(f'{title}\n{table(rows)}')
-    if any(arch in UNREAD for arch in args.arch) and any(spec in MAPS for spec in args.spec):
+    if left_out:
         print(f'left out: the kernels of maps for {", ".join(UNREAD)}, whose machine code is not followed to its end')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")

@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.results import ROOT, TRITON_VERSIONS, provenance, update
-from tools.kernel_analysis.report import ARCHS, table
+from tools.benchmarks.results import ROOT, TRITON_VERSIONS, provenance, table, update
+from tools.kernel_analysis.report import ARCHS
 
 # Interpreters before 3.9 take arrays of one element for numbers, which NumPy 2.4 refuses.
 NUMPY = 'numpy<2.4'

@@ -1,23 +1,24 @@
-"""Draws photos with their true and predicted boxes on one sheet, from what `tools/test.py --out FILE.pkl` wrote.
+"""Draws photos on one sheet, each with its true objects and beside it with the predicted ones, as mmdet's visualizer does.
 
-Where the predictions have masks, masks are drawn in place of boxes.
+python -m tools.plots.detections FILE.pkl ANNOTATIONS
 """
 
 import argparse
-import json
+import contextlib
+import io
 import pickle
 import sys
-from collections import defaultdict
 from pathlib import Path
 
+import mmcv
 import numpy as np
-from matplotlib import colormaps, image, patheffects
+import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
 from pycocotools import mask as rle
-
-TRUE, PREDICTED, MASKS = '#FFFFFF', '#FFB000', colormaps['Set2']
-OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground='black')]
 
 
 def read_predictions(file: Path) -> list[dict]:
@@ -30,115 +31,51 @@ def read_predictions(file: Path) -> list[dict]:
     return rows
 
 
-def read_truth(file: Path) -> tuple[list[str], dict[int, list[tuple]]]:
-    """The class names, and for each photo its (x, y, width, height, name, COCO segmentation or None)."""
-    coco = json.loads(file.read_text())
-    names = {category['id']: category['name'] for category in coco['categories']}
-    objects = defaultdict(list)
-    for annotation in coco['annotations']:
-        name, segmentation = names[annotation['category_id']], annotation.get('segmentation')
-        objects[annotation['image_id']].append((*annotation['bbox'], name, segmentation))
-    return list(names.values()), objects
+def read_truth(file: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(file))
 
 
-def best_of_overlapping(detections: dict, score_thr: float) -> list[tuple]:
-    """The (x, y, width, height), score, label and index of each box that no higher-scoring one covers by half (IoU)."""
-    kept = []
-    rows = zip(*(detections[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True)
-    for index, ((x1, y1, x2, y2), score, label) in sorted(enumerate(rows), key=lambda row: -row[1][1]):
-        box = (x1, y1, x2 - x1, y2 - y1)
-        if score >= score_thr and all(iou(box, other) < 0.5 for other, *_ in kept):
-            kept.append((box, score, label, index))
-    return kept
+def sample_of(row: dict, truth: COCO) -> DetDataSample:
+    """The true and the predicted objects of a photo; the true masks where masks are predicted."""
+    predicted = InstanceData(**{key: row['pred_instances'][key] for key in ('bboxes', 'scores', 'labels')})
+    annotations = truth.loadAnns(truth.getAnnIds(row['img_id']))
+    boxes = torch.tensor([each['bbox'] for each in annotations], dtype=torch.float32).reshape(-1, 4)
+    classes = truth.getCatIds()
+    labels = torch.tensor([classes.index(each['category_id']) for each in annotations], dtype=torch.int64)
+    true = InstanceData(bboxes=torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), labels=labels)
+    if 'masks' in row['pred_instances']:
+        predicted.masks = _stacked([rle.decode(each) for each in row['pred_instances']['masks']])
+        true.masks = _stacked([truth.annToMask(each) for each in annotations])
+    return DetDataSample(gt_instances=true, pred_instances=predicted)
 
 
-def iou(a: tuple, b: tuple) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    return common / (a[2] * a[3] + b[2] * b[3] - common)
+def _stacked(masks: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 1, 1)
 
 
-def draw_box(axis, box: tuple, colour, dashed: bool) -> None:
-    x, y, width, height = box
-    style = dict(fill=False, edgecolor=colour, linewidth=1.8, linestyle='--' if dashed else '-', path_effects=OUTLINE)
-    axis.add_patch(Rectangle((x, y), width, height, **style))
-
-
-def draw_outlines(axis, segmentation, colour) -> None:
-    """The outline of a true mask: COCO polygons; of a crowd, which has none, nothing."""
-    for polygon in segmentation if isinstance(segmentation, list) else []:
-        axis.fill(polygon[0::2], polygon[1::2], fill=False, edgecolor=colour, linewidth=1.2, linestyle='--')
-
-
-def draw_mask(axis, encoded: dict, colour: tuple) -> None:
-    """A predicted mask, as COCO's run lengths, laid over the photo."""
-    mask = rle.decode(encoded).astype(bool)
-    layer = np.zeros((*mask.shape, 4))
-    layer[mask] = (*colour, 0.55)
-    axis.imshow(layer)
-
-
-def draw_label(axis, box: tuple, colour, label: str, below: bool) -> None:
-    x, y, width, height = box
-    bottom, right = axis.get_ylim()[0], axis.get_xlim()[1]
-    # Labels stay inside the photo: true ones under their box, predicted ones above.
-    text_y = min(y + height + 2, bottom - 16) if below else max(y - 2, 16)
-    left = x < right * 0.6
-    axis.text(
-        max(x, 2) if left else min(x + width, right - 2),
-        text_y,
-        label,
-        color=colour,
-        fontsize=9,
-        fontweight='bold',
-        ha='left' if left else 'right',
-        va='top' if below else 'bottom',
-        path_effects=OUTLINE,
-    )
-
-
-def draw(rows: list[dict], names: list[str], truth: dict, score_thr: float, columns: int, title: str):
-    """A figure with one photo a cell."""
+def draw(rows: list[dict], truth: COCO, score_thr: float, columns: int, title: str) -> Figure:
+    """A figure with one photo per cell: the true objects on its left copy, the predicted ones on its right one."""
+    visualizer = DetLocalVisualizer(line_width=2)
+    visualizer.dataset_meta = {
+        'classes': [each['name'] for each in truth.loadCats(truth.getCatIds())],
+        'palette': 'coco',
+    }
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.75 * lines + 0.9), layout='constrained')
+    figure = Figure(figsize=(6.4 * columns, 2.5 * lines + 0.5), layout='constrained')
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis('off')
     for axis, row in zip(axes.flat, rows, strict=False):
-        photo = image.imread(row['img_path'])
-        axis.imshow(photo)
-        masks = row['pred_instances'].get('masks')
-        for *box, name, segmentation in truth[row['img_id']]:
-            if masks is None:
-                draw_box(axis, box, TRUE, dashed=True)
-                draw_label(axis, box, TRUE, name, below=True)
-            else:  # objects are many and overlap: their names would hide them
-                draw_outlines(axis, segmentation, TRUE)
-        for nth, (box, score, label, index) in enumerate(best_of_overlapping(row['pred_instances'], score_thr)):
-            colour = PREDICTED if masks is None else MASKS(nth % MASKS.N)[:3]
-            if masks is None:
-                draw_box(axis, box, colour, dashed=False)
-            else:
-                draw_mask(axis, masks[index], colour)
-            draw_label(axis, box, colour, f'{names[label]} {score:.2f}', below=False)
-    masked = 'masks' in rows[0]['pred_instances']
-    handles = [
-        Rectangle((0, 0), 1, 1, fill=False, edgecolor='#222222', linestyle='--', linewidth=1.8),
-        Rectangle((0, 0), 1, 1, fill=masked, color=MASKS(0) if masked else PREDICTED, linewidth=2.4),
-    ]
-    labels = [
-        'true mask (white outline)' if masked else 'true box (white, name below)',
-        f'predicted {"mask" if masked else "box"} (name and score above): score at least {score_thr:g}, '
-        'the best of overlapping ones',
-    ]
-    figure.suptitle(title, fontsize=14)
-    figure.legend(handles, labels, loc='outside lower center', ncols=2, frameon=False, fontsize=11)
+        photo = mmcv.imread(row['img_path'], channel_order='rgb')
+        visualizer.add_datasample('photo', photo, sample_of(row, truth), pred_score_thr=score_thr)
+        axis.imshow(visualizer.get_image())
+    figure.suptitle(f'{title} (left: true, right: predicted, score over {score_thr:g})')
     return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('predictions', type=Path, help='FILE.pkl of `tools/test.py --out FILE.pkl`')
     parser.add_argument('annotations', type=Path, help='the COCO file of the same photos')
     parser.add_argument('-o', '--out', type=Path, default=Path('detections.png'), help='default: %(default)s')
@@ -146,14 +83,13 @@ def main() -> None:
     parser.add_argument(
         '--max-photos', type=int, default=16, help='how many photos, evenly spaced; default: %(default)s'
     )
-    parser.add_argument('--columns', type=int, default=4, help='default: %(default)s')
+    parser.add_argument('--columns', type=int, default=2, help='default: %(default)s')
     parser.add_argument('--title', default='Detections', help='default: %(default)s')
     args = parser.parse_args()
     rows = read_predictions(args.predictions)
-    names, truth = read_truth(args.annotations)
     count = min(args.max_photos, len(rows))
     chosen = [rows[index * len(rows) // count] for index in range(count)]
-    figure = draw(chosen, names, truth, args.score_thr, min(args.columns, count), args.title)
+    figure = draw(chosen, read_truth(args.annotations), args.score_thr, min(args.columns, count), args.title)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=110)
     print(args.out)

@@ -77,7 +77,7 @@ def draw() -> Figure:
     # The first part is room for its labels.
     draw_figure_1(figure.add_subplot(grid[-1, -2:].subgridspec(1, 2, width_ratios=(1, 20), wspace=0)[1]))
     handles = first.get_legend_handles_labels()
-    figure.legend(*handles, loc='upper center', ncols=len(handles[0]), frameon=False, fontsize=11)
+    figure.legend(*handles, loc='upper center', ncols=len(handles[0]), fontsize=11)
     return figure
 
 
@@ -87,8 +87,6 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     for axis, pair in ((value, (-(1 - wrong).log(), -wrong.log())), (gradient, (-wrong, 1 - wrong))):
         for curve, label in zip(pair, ('cross-entropy', None), strict=True):
             axis.plot(logits, curve, color=REFERENCE, linewidth=1, label=label)
-        axis.grid(alpha=0.2)
-        axis.spines[['top', 'right']].set_visible(False)
     for curve in curves(spec, logits):
         style = dict(
             color=POSITIVE if curve.positive else NEGATIVE, linestyle='--' if curve.dashed else '-', linewidth=1.8
@@ -170,9 +168,7 @@ def draw_figure_1(axis: Axes) -> None:
     axis.text(0.8, 1.55, 'well classified', ha='center', fontsize=9, color='#1B6B45')
     axis.set(xlim=(0, 1), ylim=(0, 5), xlabel='$p_t$, probability of the true class', ylabel='loss')
     axis.set_title('focal loss without alpha (Figure 1 of arXiv 1708.02002)', fontsize=11, fontweight='bold')
-    axis.grid(alpha=0.2)
-    axis.spines[['top', 'right']].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(fontsize=9)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Draws a run's loss curve, and its validation AP50 below it, from the scalars that mmengine logs."""
+"""Draws a run's loss curve, and its validation AP50 below it, from the scalars that mmengine logs.
+
+python -m tools.plots.training WORK_DIR
+"""
 
 import argparse
 import json
@@ -7,6 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from tools.plots import newest
 
 LOSSES = {
     'loss': ('total', '#222222'),
@@ -17,29 +22,19 @@ LOSSES = {
 AP50 = 'coco/bbox_mAP_50'
 
 
-def newest_scalars(path: Path) -> Path:
-    """The file itself, or the newest scalars.json of a work_dir."""
-    if path.is_file():
-        return path
-    found = sorted(path.glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime)
-    if not found:
-        sys.exit(f'{path}: no */vis_data/scalars.json in it; give the work_dir of a training run, or the file itself')
-    return found[-1]
-
-
 def read(file: Path) -> tuple[list[dict], list[dict]]:
     """The training rows and the validation rows."""
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
     except json.JSONDecodeError as error:
-        sys.exit(f'{file}: not one JSON object a line ({error})')
+        sys.exit(f'{file}: not one JSON object per line ({error})')
     training = [row for row in rows if 'loss' in row]
     if not training:
         sys.exit(f'{file}: holds no training loss')
     return training, [row for row in rows if AP50 in row]
 
 
-def draw(training: list[dict], validation: list[dict], title: str):
+def draw(training: list[dict], validation: list[dict], title: str) -> Figure:
     """A figure: losses over the iterations, and AP50 where it was measured."""
     panels = 2 if validation else 1
     figure = Figure(figsize=(8, 3.2 * panels + 0.6), layout='constrained')
@@ -49,8 +44,8 @@ def draw(training: list[dict], validation: list[dict], title: str):
     for key, (label, colour) in LOSSES.items():
         if all(key in row for row in training):
             losses.plot(steps, [row[key] for row in training], color=colour, label=label, linewidth=1.8)
-    losses.set_ylabel('training loss')
-    losses.legend(frameon=False)
+    losses.set(ylabel='training loss', ylim=(0, None))
+    losses.legend()
     if validation:
         # mmengine numbers a validation row by its epoch.
         steps_per_epoch = training[-1]['step'] / training[-1]['epoch']
@@ -58,26 +53,20 @@ def draw(training: list[dict], validation: list[dict], title: str):
         scores.plot(*zip(*points, strict=True), color='#009E73', marker='o', linewidth=1.8)
         for x, y in points:
             scores.annotate(f'{y:.2f}', (x, y), xytext=(0, 7), textcoords='offset points', ha='center', fontsize=9)
-        scores.set_ylabel('validation AP50')
-        scores.set_ylim(0, max(0.1, 1.25 * max(y for _, y in points)))
-    for axis in axes[:, 0]:
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.25)
-        axis.spines[['top', 'right']].set_visible(False)
-    scores.set_xlim(left=0)
+        scores.set(ylabel='validation AP50', ylim=(0, max(0.1, 1.25 * max(y for _, y in points))))
+    scores.set(xlabel='iteration', xlim=(0, None))
     scores.xaxis.set_major_locator(MaxNLocator(integer=True))
-    scores.set_xlabel('iteration')
     figure.suptitle(title)
     return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', type=Path, help='the work_dir of a run, or its scalars.json')
     parser.add_argument('-o', '--out', type=Path, default=Path('loss_curve.png'), help='default: %(default)s')
     parser.add_argument('--title', default='Training', help='default: %(default)s')
     args = parser.parse_args()
-    figure = draw(*read(newest_scalars(args.run)), args.title)
+    figure = draw(*read(newest(args.run, '*/vis_data/scalars.json', 'the work_dir of a training run')), args.title)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     print(args.out)

@@ -15,10 +15,9 @@ import fcntl
 import json
 import logging
 import math
-import os
+import multiprocessing
 import shutil
 import signal
-import subprocess
 import sys
 import warnings
 from contextlib import suppress
@@ -32,6 +31,7 @@ from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_c
 from focal_plugin.check_swap.sites import type_name
 
 from .comparison import chosen_metrics, draw, folder_of, markdown, rows_of
+from .train_one import train_one
 
 TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
@@ -87,29 +87,27 @@ def prepared(folder: Path, text: str, restart: bool) -> bool:
 
 def train(loss: Loss, folder: Path) -> bool:
     """Trains, or goes on, in a process of its own; whether it came to its end."""
-    reader, writer = os.pipe()
-    with (folder / 'log.txt').open('a') as log, os.fdopen(reader) as progress:
-        command = [sys.executable, '-m', 'training.train_one', folder, str(writer)]
-        variables = os.environ | {'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-        child = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT, pass_fds=[writer])
-        os.close(writer)
-        try:
-            with tqdm(desc=loss.text, unit='it', disable=None) as bar:
-                for line in progress:
-                    row = json.loads(line)
-                    if 'total' in row:
-                        bar.total = row['total']
-                        tqdm.write(f'{loss.text}: {row["start"]} of {row["total"]} iterations done')
-                        sys.stdout.flush()
-                    bar.update(row.get('done', row.get('start', 0)) - bar.n)
-            return child.wait() == 0
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(30)
-                child.kill()
-                child.wait()
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=train_one, args=(folder, sender))
+    child.start()
+    sender.close()
+    try:
+        with tqdm(desc=loss.text, unit='it', disable=None) as bar, suppress(EOFError):
+            while True:
+                row = receiver.recv()
+                if 'total' in row:
+                    bar.total = row['total']
+                    tqdm.write(f'{loss.text}: {row["start"]} of {row["total"]} iterations done')
+                    sys.stdout.flush()
+                bar.update(row.get('done', row.get('start', 0)) - bar.n)
+        child.join()
+        return child.exitcode == 0
+    finally:
+        child.terminate()
+        child.join(30)
+        child.kill()
+        child.join()
 
 
 def fits(config: Config, losses: list[Loss], only: str) -> bool:

@@ -1,17 +1,13 @@
-"""Trains one config of compare_losses.py in a process of its own, as -m with FOLDER PIPE.
-
-FOLDER holds config.py and gets records.jsonl, checkpoints and, at the end, result.json. What is written to the file
-descriptor PIPE tells how far it is; a reader that is gone ends the training, so that none outlives its comparison.
-"""
+"""Trains one config of compare_losses.py, in a process of its own."""
 
 import fcntl
 import json
 import os
 import random
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -102,17 +98,16 @@ class Recorder(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, folder: Path, pipe: int, every: int) -> None:
+    def __init__(self, folder: Path, tell: Callable[[dict], None], every: int) -> None:
         self.file = (folder / 'records.jsonl').open('a')
         # Ends the half line that a killed process may have left.
         self.file.write('\n')
-        self.pipe = os.fdopen(pipe, 'w')
-        self.every = every
+        self.tell, self.every = tell, every
         self.steps: list[dict] = []
         self.metrics: dict = {}
 
     def before_train(self, runner) -> None:
-        self.tell(start=runner.iter, total=runner.max_iters)
+        self.tell(dict(start=runner.iter, total=runner.max_iters))
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         else:
@@ -128,7 +123,7 @@ class Recorder(Hook):
             means = {name: sum(float(step[name]) for step in self.steps) / len(self.steps) for name in self.steps[0]}
             self.write(iter=done, peak=peak(), **means)
             self.steps.clear()
-        self.tell(done=done)
+        self.tell(dict(done=done))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self.metrics = {name: float(value) for name, value in metrics.items()}
@@ -137,10 +132,6 @@ class Recorder(Hook):
     def write(self, **row) -> None:
         self.file.write(json.dumps(row) + '\n')
         self.file.flush()
-
-    def tell(self, **row) -> None:
-        self.pipe.write(json.dumps(row) + '\n')
-        self.pipe.flush()
 
 
 def now() -> float:
@@ -154,8 +145,16 @@ def peak() -> int:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident('VmHWM')
 
 
-def main(folder: Path, pipe: int) -> None:
-    with (folder / 'lock').open('w') as lock:
+def train_one(folder: Path, progress: Connection) -> None:
+    """Trains the config.py of a folder, which gets records.jsonl, checkpoints, log.txt and, at the end, result.json.
+
+    Args:
+        folder: of this training alone.
+        progress: is told how far it is; a reader that is gone ends the training, so that none outlives its comparison.
+    """
+    with (folder / 'log.txt').open('a') as log, (folder / 'lock').open('w') as lock:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
         # One that lost its comparison may be in its last iteration.
         fcntl.flock(lock, fcntl.LOCK_EX)
         last = folder / 'last_checkpoint'
@@ -166,14 +165,10 @@ def main(folder: Path, pipe: int) -> None:
         # Under another name, since mmengine writes what it runs into the folder.
         config = Config(config.to_dict(), config.text, folder / 'run.py')
         runner = Runner.from_cfg(config)
-        recorder = Recorder(folder, pipe, config.default_hooks.logger.interval)
+        recorder = Recorder(folder, progress.send, config.default_hooks.logger.interval)
         runner.register_hook(recorder)
         with safe_checkpoints():
             runner.train()
         temporary = folder / 'result.tmp'
         temporary.write_text(json.dumps(dict(iters=runner.iter, metrics=recorder.metrics)))
         temporary.replace(folder / 'result.json')
-
-
-if __name__ == '__main__':
-    main(Path(sys.argv[1]), int(sys.argv[2]))
