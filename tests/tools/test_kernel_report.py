@@ -75,9 +75,7 @@ def checked(tmp_path, *arguments, timeout=600, **environment) -> list[dict[str, 
 def test_bf16_on_sm_90(tmp_path):
     """One of each family, and one with parameters and statistics a class."""
     specs = ['focal', 'equalized_focal', 'softmax_focal']
-    markdown = tmp_path / 'report.md'
-    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs, '--markdown', markdown)
-    assert all(f'| {row["kernel"]} ' in markdown.read_text() for row in rows)
+    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs)
     assert [row['kernel'] for row in rows] == [f'{spec}_{kind}' for spec in specs for kind in ('fwd', 'bwd')]
 
 
