@@ -9,10 +9,10 @@
 #include <limits>
 
 #include "operand.h"
-#include "threads.h"
+#include "schedule.h"
 #include "variant.h"
 #include "vmath.h"
-#include "walk.h"
+#include "plan.h"
 
 namespace focal_plugin {
 namespace {

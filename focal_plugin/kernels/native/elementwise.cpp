@@ -10,9 +10,9 @@
 
 #include "api.h"
 #include "operand.h"
-#include "threads.h"
+#include "schedule.h"
 #include "variant.h"
-#include "walk.h"
+#include "plan.h"
 
 namespace focal_plugin {
 namespace {
