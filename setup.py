@@ -24,7 +24,7 @@ FLAGS = [
     '-fvisibility=hidden',
     '-pthread',
 ]
-SKELETONS = ['skeleton.cpp', 'rowwise.cpp']
+FAMILIES = ['elementwise.cpp', 'rowwise.cpp']
 INSTRUCTION_SETS = {'baseline': []}
 if platform.machine().lower() in ('x86_64', 'amd64'):
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma', '-mf16c']
@@ -59,7 +59,7 @@ class BuildNative(build_ext):
             return compiled('variant.cpp', os.path.join(folder, name), macros)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(compiled, source, folder) for source in SKELETONS]
+            jobs = [pool.submit(compiled, source, folder) for source in FAMILIES]
             jobs += [pool.submit(variant, header) for header in sorted(MATH.glob('*.h'))]
             objects = [name for job in jobs for name in job.result()]
         target = self.get_ext_fullpath(ext.name)
@@ -68,7 +68,7 @@ class BuildNative(build_ext):
 
 
 def extension(instruction_set):
-    sources = [str(NATIVE / source) for source in (*SKELETONS, 'variant.cpp')]
+    sources = [str(NATIVE / source) for source in (*FAMILIES, 'variant.cpp')]
     depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
     return Extension(
         f'focal_plugin.kernels.native.lib_{instruction_set}', sources, depends=depends, language='c++', optional=True

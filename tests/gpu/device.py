@@ -224,9 +224,8 @@ def take_for_a_gpu(monkeypatch) -> str:
 
 def compute_without_kernels(monkeypatch) -> str:
     """Runs the host side of the Triton backend on the device: launches write nothing, and the torch backend the values."""
-    from gpu.driver import kernels
-
     from focal_plugin.kernels.triton import elementwise, launches, rowwise, selftest
+    from tests.gpu.driver import kernels
 
     name = take_for_a_gpu(monkeypatch)
     for kernel in kernels():

@@ -7,10 +7,10 @@ import itertools
 
 import pytest
 import torch
-from gpu import machine
-from gpu.memory import Region
 
 from focal_plugin import backend
+from tests.gpu import machine
+from tests.gpu.memory import Region
 
 needs_compiler = pytest.mark.skipif(
     backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
