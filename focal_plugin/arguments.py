@@ -204,7 +204,7 @@ def canonical_ignore_index(ignore_index) -> int | None:
         return None
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
         raise TypeError(f'ignore_index must be an integer label or None, got {ignore_index!r}')
-    if not -(2**63) <= ignore_index < 2**63:
+    if not -(2**63) <= int(ignore_index) < 2**63:
         raise ValueError(f'ignore_index must be a label, which is an int64, got {ignore_index!r}')
     return int(ignore_index)
 

@@ -69,9 +69,9 @@ def apply(
     if name != 'native':  # whose kernel looks for itself
         target, score = checks.targets_in_range(read, target, score, ignore_index)
     if spec.prepare is not None:
-        target, score, weight = _prepared(spec, parameters, pred, target, score, weight, ignore_index)
+        target, score, weight = _prepared(spec.prepare, parameters, pred, target, score, weight, ignore_index)
 
-    scale = loss_weight
+    scale: Any = loss_weight
     if reduction == 'mean' and divisor is None:
         count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
         scale = scale / (max(count, 1) if avg_factor is None else avg_factor + EPS)
@@ -83,15 +83,15 @@ def apply(
     return autograd.loss_of(problem, statistics)
 
 
-def _prepared(spec: Spec, parameters: Mapping[str, Any], pred, target, score, weight, ignore_index):
+def _prepared(
+    prepare: Callable, parameters: Mapping[str, Any], pred: Tensor, target: Tensor, score, weight, ignore_index
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them."""
-    target_of_spec, score_of_spec, weight_of_spec = spec.prepare(
-        pred, target, score, weight, ignore_index, **parameters
-    )
-    if target_of_spec is target and score_of_spec is score:
-        return target, score, weight_of_spec
+    prepared = prepare(pred, target, score, weight, ignore_index, **parameters)
+    if prepared[0] is target and prepared[1] is score:
+        return prepared
     target, score = checks.targets_in_range(pred, target, score, ignore_index)
-    return spec.prepare(pred, target, score, weight, ignore_index, **parameters)
+    return prepare(pred, target, score, weight, ignore_index, **parameters)
 
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
@@ -137,7 +137,7 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     def loss(pred, target, weight=None, *, reduction='mean', avg_factor=None, ignore_index=None, **given) -> Tensor:
         pred = arguments.canonical_pred(pred)
         classes = pred.size(-1)
-        common = {}
+        common: dict[str, Any] = {}
         if spec.probabilities is not None:
             given_flag = flag(spec.probabilities, given.pop(spec.probabilities, False))
             common['activated'] = given_flag is (spec.probabilities == 'activated')
@@ -162,15 +162,15 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
 
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    flags = {spec.probabilities: False} if spec.probabilities else {}
+    flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
     flags |= {'statistics': None} if spec.statistics else {}
     common = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None, **flags}
-    loss.__signature__ = inspect.Signature(
+    loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter('pred', positional),
             inspect.Parameter('target', positional),
             inspect.Parameter('weight', positional, default=None),
-            *(keyword(name, default) for name, default in (spec.defaults | common).items()),
+            *(keyword(name, default) for name, default in {**spec.defaults, **common}.items()),
         ]
     )
     loss.__name__ = loss.__qualname__ = spec.function

@@ -68,11 +68,11 @@ class FusedLoss(nn.Module):
             [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
         )
         parameters = [p for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name in defaults]
-        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters, cls.labelled)
+        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__ or ''), parameters, cls.labelled)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
+        flag: dict[str, Any] = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
         parameters = {
             p.name: p.default for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name not in cls.withheld
         }
@@ -228,9 +228,9 @@ class FusedLoss(nn.Module):
             return self.run(rows.tensor(), target, weight, avg_factor, reduction, statistics, **changed)
         part = 1.0
         if reduction == 'mean' and avg_factor is None:
-            count = rows.size(0) if self.spec.per_row else math.prod(rows.shape)
+            count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)
             reduction, part = 'sum', 1 / max(count, 1)
-        return sum(
+        return sum(  # type: ignore[return-value]  # there is a level
             self.run(*level, avg_factor, reduction, statistics, part=part, **changed)
             for level in rows.levels(target, weight)
         )

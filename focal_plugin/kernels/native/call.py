@@ -88,7 +88,7 @@ def _filled(
     if problem.channel is not None:
         call.channel, call.channels = problem.channel.data_ptr(), problem.pred.size(1)
         call.channel_stride[0] = problem.pred.stride(1)
-        if derivative:
+        if derivative and output is not None:
             call.channel_stride[1] = output.stride(1)
             output = problem.selected(output)
     if output is not None:

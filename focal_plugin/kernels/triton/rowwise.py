@@ -60,13 +60,13 @@ def _sums(
         logits = ()
         exps = ()
         for i in tl.static_range(BLOCKS):
-            logits += (
+            logits += (  # type: ignore[assignment]  # longer by one
                 _others(x_ptr, row_at, stride, label, row_mask, i * BLOCK_C + lane, C, MASK_C and i == BLOCKS - 1),
             )
             most = tl.maximum(most, logits[i])
         top = tl.max(most, 1, keep_dims=True)
         for i in tl.static_range(BLOCKS):
-            exps += (_exp(logits[i], top),)
+            exps += (_exp(logits[i], top),)  # type: ignore[assignment]
             total += exps[i]
     else:
         for c in range(0, C, BLOCK_C):
