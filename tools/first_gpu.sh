@@ -4,7 +4,7 @@
 #   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]      (default: all parts, into work_dirs/first_gpu)
 #
 #   1  the tests on the GPU (pytest -m gpu, in up to 16 processes where pytest-xdist is installed)
-#   2  FusedFocalLoss and its peers (tools/benchmarks/losses.py)
+#   2  FusedFocalLoss and its peers (tools/benchmarks/losses.py), and where matplotlib is installed a picture
 #   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmarks/variants.py, heads.py, training.py)
 #
 # Takes the Python of the active environment, else that of .venv, and installs nothing. Exit status: 0 all went well, 1 a
@@ -89,7 +89,9 @@ for part in "${parts[@]}"; do
       parallel=()
       has xdist && parallel=(-n $(($(nproc) < 16 ? $(nproc) : 16)) --dist worksteal)  # each holds half a gigabyte of the GPU
       run tests -m pytest -m gpu -q "${parallel[@]}" ;;
-    2) run benchmark -m tools.benchmarks.losses --device cuda --minutes 7.5 --out "$out/benchmark.csv" ;;
+    2)
+      run benchmark -m tools.benchmarks.losses --device cuda --minutes 7.5 --out "$out/benchmark.csv"
+      has matplotlib && [ -f "$out/benchmark.csv" ] && run picture -m tools.plots.benchmark "$out/benchmark.csv" ;;
     3)
       if has mmdet; then
         run variants -m tools.benchmarks.variants --device cuda --out "$out/variants.csv"

@@ -39,7 +39,7 @@ def test_the_contenders_of_a_head_are_its_own_code_and_agree_with_mmdets_loss(to
 
 def test_a_head_that_copies_is_seen(tool):
     """Bytes, since the table's peak is the process's, which this small tells nothing."""
-    from tests.kernels.test_memory import allocated
+    from tests.allocations import allocated
 
     logits, steps = tool.dense_head(tool.HEADS['ATSS'], 'cpu')
     leaves = [each.requires_grad_() for each in logits]

@@ -257,15 +257,14 @@ def test_a_run_on_a_gpu_takes_its_defaults_from_there(tool, monkeypatch, tmp_pat
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     args = benchmark.parse(['--device', 'cuda', '--out', str(tmp_path / 'new.csv')])
     assert args.dtypes == ['float32', 'float16', 'bfloat16'] and args.minutes == 7
-    assert args.picture == tmp_path / 'gpu.png'
     # mmcv's kernel counts logits in 32 bits; training as users do it has hundreds of megabytes of them.
     assert max(4 * rows * classes for rows, classes in args.shapes) > 400e6
     assert all(rows * classes < 2**31 for rows, classes in args.shapes)
     assert {classes for _, classes in args.shapes} == {80, 1203, 1}
     quick = benchmark.parse(['--device', 'cuda', '--quick'])
-    assert quick.out is None and quick.picture is None
+    assert quick.out is None
     cpu = benchmark.parse([])
-    assert cpu.dtypes == ['float32', 'bfloat16'] and cpu.minutes == float('inf') and cpu.picture is None
+    assert cpu.dtypes == ['float32', 'bfloat16'] and cpu.minutes == float('inf')
     assert (200000, 80) in cpu.shapes
 
 
@@ -421,7 +420,7 @@ def test_a_whole_run(tool, monkeypatch, tmp_path, capsys):
     """As on a GPU, but on the CPU: one case has too many logits, the last one no time."""
     benchmark, out = tool('tools.benchmarks.losses'), tmp_path / 'new' / 'benchmark.csv'
     args = benchmark.parse(['--shapes', '50x3', '9999x1', '60x1', '70x2', '--dtypes', 'float16', '--rounds', '2'])
-    args.contenders, args.minutes, args.out, args.picture = [NATIVE], 4.0, out, tmp_path / 'a.png'
+    args.contenders, args.minutes, args.out = [NATIVE], 4.0, out
     clock = [0.0]
 
     def sets(make, device):
@@ -443,5 +442,3 @@ def test_a_whole_run(tool, monkeypatch, tmp_path, capsys):
     assert [(row['shape'], row['contender']) for row in times] == [
         (s, n) for s in ('50x3', '60x1') for n in (NATIVE, CLONE)
     ]
-    text = args.picture.with_suffix('.md').read_text()
-    assert all(row['both_ms'] in text for row in times) and args.picture.exists()

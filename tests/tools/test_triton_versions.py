@@ -55,7 +55,7 @@ def environments(tool, monkeypatch, tmp_path):
             )
         if arguments[0] == '-c':
             return done('2.13.0\n')
-        return done(lines(None, 'E: no linker') if arguments[1] == 'gfx942' else lines(None, None))
+        return done(lines(None, 'E: no linker') if arguments[-1] == 'gfx942' else lines(None, None))
 
     monkeypatch.setattr(tool, 'environment', environment)
     monkeypatch.setattr(tool, 'run', run)

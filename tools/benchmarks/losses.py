@@ -11,26 +11,24 @@ included, in units of the logits' own bytes.
 On a GPU runs follow one another without waiting, on inputs that together are four times the cache: a step takes the GPU's
 time, or Python's where it launches more slowly than the GPU works, as for small shapes; gpu_ms is what the GPU's kernels
 take of it, by CUDA's profiler, and graph_ms what a run takes where a CUDA graph replays it: the GPU's work with the gaps
-between its kernels, and no Python. A table and a picture come last. What does not fit into --minutes, and what needs a
-package that is not installed, is left out and named.
+between its kernels, and no Python. What does not fit into --minutes, and what needs a package that is not installed, is
+left out and named. tools/plots/benchmark.py draws the rows.
 """
 
 import argparse
 import functools
-import importlib.util
 import itertools
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic
 
 import focal_plugin
-from tools.benchmarks import options, tables
+from tools.benchmarks import options
 from tools.benchmarks.compare import Work, run
 from tools.benchmarks.contenders import CONTENDERS, formula
 from tools.benchmarks.inputs import DTYPES, TOLERANCE, detector
-from tools.benchmarks.results import BENCHMARK, provenance, read
+from tools.benchmarks.results import BENCHMARK
 
 # On a GPU: RetinaNet on COCO, 182403 anchors of an 800 x 1216 image, 8 images, then about one; ATSS on LVIS, one anchor in
 # place of 9, 4 images; MaskFormer, 16 masks.
@@ -65,21 +63,6 @@ def works(args: argparse.Namespace) -> Iterator[Work]:
         print(f'\nleft out to be done in {args.minutes:g} minutes (--minutes): {"; ".join(left_out)}')
 
 
-def report(times: Path, device: str, picture: Path) -> None:
-    """A picture, and tables beside it, of what the CSV holds of this machine."""
-    machine = provenance(device)['machine']
-    rows = [row for row in read(times) if (row['machine'], row['device']) == (machine, device)]
-    page = picture.with_suffix('.md')
-    page.write_text(tables.benchmark(rows) + '\n')
-    print(page)
-    if importlib.util.find_spec('matplotlib') is None:
-        print(f'left out: {picture}, because matplotlib is not installed')
-        return
-    from tools.plots import benchmark
-
-    benchmark.main([str(times), '--machine', machine, '--out', str(picture)])
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = options.parser(__doc__, None)
     usual = '; '.join(f'{device}: {" ".join(shapes)}' for device, shapes in SHAPES.items())
@@ -91,29 +74,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--quick', action='store_true', help='two small shapes, 3 rounds and nothing else; only printed, without --out'
     )
-    parser.add_argument('--picture', type=Path, help='drawn from the CSV; default: gpu.png beside it; cpu: none')
     args = options.parse(parser, arguments)
-    on_gpu = args.device == 'cuda'
-    if on_gpu and focal_plugin.backend.INTERPRETING:
+    if args.device == 'cuda' and focal_plugin.backend.INTERPRETING:
         parser.error('--device cuda: TRITON_INTERPRET=1 runs the kernels in Python')
     args.rounds = args.rounds or (3 if args.quick else 9)
     args.shapes = args.shapes or [*map(options.shape, ['20000x80', '3000x3'] if args.quick else SHAPES[args.device])]
     args.dtypes = args.dtypes or USUAL_DTYPES[args.device]
     args.minutes = args.minutes or MINUTES[args.device]
     args.out = args.out or (None if args.quick else BENCHMARK)
-    if args.picture and not args.out:
-        parser.error('--picture is drawn from a CSV: give --out')
-    if args.out and on_gpu:
-        args.picture = args.picture or args.out.with_name('gpu.png')
     return args
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
-    status = run(works(args), args, KEY)
-    if args.picture and args.out.exists():
-        report(args.out, args.device, args.picture)
-    return status
+    return run(works(args), args, KEY)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Iterator
 
 from focal_plugin.math import SPECS
-from tools.kernel_analysis import jit
-from tools.kernel_analysis.launches import DTYPES, MASKS, launches
+from tools.kernel_analysis.launches import DTYPES, MASKS, compiled
 from tools.kernel_analysis.report import ARCHS
 
 CLASSES = (80, 3, 365)  # walked in tiles, a thread per row, in order
@@ -21,19 +20,13 @@ CLASSES = (80, 3, 365)  # walked in tiles, a thread per row, in order
 def attempts(arch: str) -> Iterator[tuple[str, Exception | None]]:
     from triton.backends.compiler import GPUTarget
 
-    target = GPUTarget(*ARCHS[arch])
     for spec, dtype, classes in itertools.product([*SPECS, MASKS], ('fp32', 'bf16'), CLASSES):
-        what = f'{spec}, {dtype}, C = {classes}'
         try:
-            for launch in launches(spec, DTYPES[dtype], classes, target):
-                try:
-                    jit.compiled(launch, target)
-                except Exception as error:
-                    yield what, error
-                else:
-                    yield what, None
+            found = compiled(spec, DTYPES[dtype], classes, GPUTarget(*ARCHS[arch]))
         except Exception as error:
-            yield what, error
+            found = [error]
+        for kernel in found:
+            yield f'{spec}, {dtype}, C = {classes}', kernel if isinstance(kernel, Exception) else None
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
-"""What the package launches for a variant's loss as heads call it, without a GPU."""
+"""What the package launches for a variant's loss as heads call it, compiled for a GPU that need not be there."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -9,7 +11,6 @@ from focal_plugin.functional import packed
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
 from tools.benchmarks.typical_arguments import typical_arguments
-from tools.kernel_analysis import jit
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 ROWS = 200_000
@@ -58,29 +59,38 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
     )
 
 
-def launches(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[dict]:
-    """What Triton's JIT would compile for a forward of the package, its sum and a backward, taken from it before it does."""
+def compiled(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[Any]:
+    """The kernels of a forward of the package, of its sum and of a backward, compiled by Triton in place of being launched.
+
+    Where one can't be compiled, the error takes its place.
+    """
+    import triton
     from triton.runtime import driver
 
-    from focal_plugin.kernels.triton import elementwise, layout, rowwise
+    from focal_plugin.kernels.triton import elementwise, launches, layout, rowwise
 
-    class Driver:
-        """Stands for the driver of a GPU."""
+    kernels = []
 
-        def get_current_target(self):
-            return target
+    def compile_instead(function: Any, grid: Any) -> Callable:
+        def compile_one(*args, **kwargs) -> None:
+            try:
+                kernels.append(function.run(*args, grid=grid, warmup=True, **kwargs))
+            except Exception as error:
+                kernels.append(error)
 
-        def get_current_device(self):
-            return target  # the key of the JIT's caches
-
-        def get_current_stream(self, device):
-            return 0
+        return compile_one
 
     problem = typical_problem(kernel, dtype, classes)
     more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
     family = rowwise if problem.spec.family == 'rowwise' else elementwise
-    driver.set_active(Driver())
-    with jit.instead_of_compiling() as seen, mock.patch.object(layout, 'LANES', target.warp_size):
+    # In the place of a GPU's driver; the device is the key of the JIT's caches.
+    of_target = {f'get_current_{what}': lambda: target for what in ('target', 'device')}
+    driver.set_active(SimpleNamespace(**of_target, get_current_stream=lambda device: 0))
+    with (
+        mock.patch.object(triton.JITFunction, '__getitem__', compile_instead),
+        mock.patch.object(layout, 'LANES', target.warp_size),
+        mock.patch.object(launches, '_kept', {}),
+    ):
         family.forward(problem)
         family.backward(problem, torch.empty((), device='meta'), *more)
-    return seen
+    return kernels

@@ -32,10 +32,10 @@ import torch
 from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
 from tools.kernel_analysis import mmcv_code
-from tools.kernel_analysis.compiled import compiled
 from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
 from tools.kernel_analysis.gpus import GPUS
-from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, form_of, launches
+from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, compiled, form_of
+from tools.kernel_analysis.resources import machine_code
 
 ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
@@ -82,12 +82,14 @@ def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any
     bits = torch.finfo(DTYPES[dtype]).bits
     along = PIXELS if name == MASKS else classes
     rows = []
-    forward, _, backward = launches(name, DTYPES[dtype], classes, target)
-    for launch, kind in ((forward, 'fwd'), (backward, 'bwd')):
-        if not {LOGITS, GRADIENTS, LABELS} <= set(launch['fn'].jit_function.arg_names):
+    forward, _, backward = compiled(name, DTYPES[dtype], classes, target)
+    for kernel, kind in ((forward, 'fwd'), (backward, 'bwd')):
+        if isinstance(kernel, Exception):
+            raise kernel
+        if not {LOGITS, GRADIENTS, LABELS} <= set(kernel.src.fn.arg_names):
             raise ValueError(f'{name}: its kernels do not call their operands as counts.py does')
-        kernel = compiled(launch, target)
-        constants = kernel.constants
+        code = machine_code(kernel)
+        constants = code.constants
         if not constants.get('HELD', True):
             sys.exit(f'{name}, --classes {classes}: it reads rows so long several times, which is not counted')
         is_flat = 'GROUPS' in constants
@@ -96,15 +98,15 @@ def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any
         plane = math.prod(MAPS.get(name, ()))
         filled = plane / (-(-plane // rows_of_tile) * rows_of_tile) if name in MAPS else 1  # of a plane's programs
         counted = count(
-            kernel.listing,
-            kernel.origins,
+            code.listing,
+            code.origins,
             bits,
-            slots=tile * -int(-used // 1) // kernel.threads,
-            logits=tile * used * filled / kernel.threads,
+            slots=tile * -int(-used // 1) // code.threads,
+            logits=tile * used * filled / code.threads,
             stores=kind == 'bwd',
             positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else rows_of_tile),
         )
-        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **kernel.resources}
+        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **code.resources}
         rows += on_cards(head, counted, moved_bytes(form_of(name), kind, bits // 8, along))
     return rows
 
@@ -114,8 +116,8 @@ def of_sum(arch: str) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
 
     target = GPUTarget(*ARCHS[arch])
-    _, launch, _ = launches('focal', torch.float32, 80, target)
-    resources = compiled(launch, target).resources
+    _, kernel, _ = compiled('focal', torch.float32, 80, target)
+    resources = machine_code(kernel).resources
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
 
@@ -141,7 +143,6 @@ def main() -> int:
     )
     parser.add_argument('--classes', nargs='+', type=int, default=[80], metavar='C')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='also write the rows here')
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='also write the table here')
     args = parser.parse_args()
     if min(args.classes) < 1:
         parser.error(f'--classes {min(args.classes)}: at least 1')
@@ -173,8 +174,6 @@ def main() -> int:
         fcntl.flock(folder, fcntl.LOCK_EX)
         update(args.csv, rows, KEY)
         os.close(folder)
-    if args.markdown:
-        args.markdown.write_text(f'{title}\n\n{table(rows)}\n')
     print(f'spills: {spills}')
     return 1 if spills else 0
 

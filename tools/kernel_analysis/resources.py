@@ -1,4 +1,4 @@
-"""A kernel compiled for a GPU that need not be there: its machine code, taken apart, and what it takes of the GPU."""
+"""The machine code of a compiled kernel, taken apart, and what it takes of the GPU."""
 
 import re
 import subprocess
@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.kernel_analysis import gcn, jit, sass
+from tools.kernel_analysis import gcn, sass
 from tools.kernel_analysis.data_flow import Origin, origins
 from tools.kernel_analysis.machine_code import Listing, parse
 
 
-class Compiled(NamedTuple):
-    """A compiled kernel.
+class MachineCode(NamedTuple):
+    """Of a compiled kernel.
 
     Attributes:
         listing: its machine code.
@@ -29,16 +29,17 @@ class Compiled(NamedTuple):
     resources: dict[str, int]
 
 
-def compiled(launch: dict, target: Any) -> Compiled:
-    """The kernel of a launch."""
-    kernel = jit.compiled(launch, target)
+def machine_code(kernel: Any) -> MachineCode:
+    """Of Triton's CompiledKernel."""
     read = _of_amd if 'amdgcn' in kernel.asm else _of_nvidia
-    listing, found, registers, spills = read(kernel.asm, jit.parameters(launch))
-    return Compiled(
+    parameters = {name: of for name, of in kernel.src.signature.items() if of != 'constexpr'}
+    listing, found, registers, spills = read(kernel.asm, parameters)
+    names = kernel.src.fn.arg_names
+    return MachineCode(
         listing,
         found,
-        kernel.metadata.num_warps * target.warp_size,
-        jit.constants(launch),
+        kernel.metadata.num_warps * kernel.metadata.target.warp_size,
+        {names[path[0]]: value for path, value in kernel.src.constants.items()},
         {'registers': registers, 'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills},
     )
 
