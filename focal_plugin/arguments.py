@@ -43,7 +43,7 @@ def canonical_target(
             raise TypeError(f'target must be a tensor, got {type(target).__name__}: this loss takes no scores')
         if len(target) != 2:
             raise ValueError(f'target must be a tensor or the pair (labels, scores), got {len(target)} values')
-        labels = _canonical_labels(pred, target[0])
+        labels = _canonical_labels(pred, on_device_of(pred, 'target', target[0]))
         return labels, _canonical_score(pred, labels, target[1])
     target = on_device_of(pred, 'target', target)
     if target.dim() == pred.dim() - 1:
@@ -61,7 +61,6 @@ def canonical_target(
 
 
 def _canonical_labels(pred: Tensor, labels: Tensor) -> Tensor:
-    labels = on_device_of(pred, 'target', labels)
     if labels.dtype not in INTEGERS:
         raise TypeError(
             f'target of shape {tuple(labels.shape)} holds labels for pred of shape {tuple(pred.shape)}, so it must be '
@@ -84,10 +83,8 @@ def _canonical_score(pred: Tensor, labels: Tensor, score: Tensor) -> Tensor:
     return score if score.dtype in WEIGHTS or score.dtype == pred.dtype else score.to(torch.float32)
 
 
-def canonical_weight(pred: Tensor, weight: Tensor | None) -> Tensor | None:
+def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
     """A view of the weight that broadcasts to pred's shape."""
-    if weight is None:
-        return None
     weight = on_device_of(pred, 'weight', weight)
     if not weight.requires_grad and weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
         weight = weight.to(torch.float32)
@@ -188,9 +185,9 @@ def check_rows(pred: Tensor, target, weight) -> None:
         )
 
 
-def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor | None:
-    """None, a number, or a tensor of shape () or (1,) on pred's device."""
-    if avg_factor is None or type(avg_factor) is float:
+def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor:
+    """A number, or a tensor of shape () or (1,) on pred's device."""
+    if type(avg_factor) is float:
         return avg_factor
     if not isinstance(avg_factor, Tensor):
         return number('avg_factor', avg_factor, 'a number or a tensor of one element')
@@ -212,9 +209,7 @@ def canonical_ignore_index(ignore_index) -> int | None:
     return int(ignore_index)
 
 
-def check_statistics(pred: Tensor, statistics: Tensor | None) -> None:
-    if statistics is None:
-        return
+def check_statistics(pred: Tensor, statistics: Tensor) -> None:
     on_device_of(pred, 'statistics', statistics)
     shape = (2, pred.size(-1))
     if statistics.shape != shape or statistics.dtype is not torch.float64 or not statistics.is_contiguous():

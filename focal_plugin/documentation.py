@@ -54,7 +54,7 @@ def _entry(name: str, text: str) -> str:
 
 def _head(spec: Spec) -> str:
     symbols = 'With p = sigmoid(x), q = 1 - p, p_t = p for a positive and q for a negative:'
-    if spec.skeleton == 'rowwise':
+    if spec.family == 'rowwise':
         symbols = 'With p = softmax(x) and y the label of the row:'
     return f'{symbols}\n\n    loss = {spec.formula}'
 
@@ -62,13 +62,13 @@ def _head(spec: Spec) -> str:
 def of_function(spec: Spec) -> str:
     """The docstring of a public function."""
     rows = spec.per_row
-    target = _ROWWISE_TARGET if spec.skeleton == 'rowwise' else _TARGET[spec.scored]
+    target = _ROWWISE_TARGET if spec.family == 'rowwise' else _TARGET[spec.scored]
     none = "one value a row, in pred's dtype" if rows else "pred's shape and dtype"
     entries = {
         'pred': 'logits of any shape (..., C) and any strides; float64, float32, float16 or bfloat16. It is read where it '
         'lies, and its gradient has the same layout.',
         'target': target,
-        'weight': _ROW_WEIGHT + ('.' if spec.skeleton == 'rowwise' else _ELEMENT_WEIGHT),
+        'weight': _ROW_WEIGHT + ('.' if spec.family == 'rowwise' else _ELEMENT_WEIGHT),
         **{p.name: _sentence(p) for p in spec.parameters},
         'reduction': f"'none' ({none}), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean' divides by the number "
         f'of {"rows" if rows else "elements"}, or by avg_factor + 1.19e-7 where that is given.',
@@ -109,7 +109,7 @@ def of_class(spec: Spec, purpose: str, parameters: Iterable[Parameter], labelled
         parameters: the arguments of its constructor that are its own.
         labelled: it takes ignore_index and class_weight.
     """
-    sigmoid = spec.skeleton != 'rowwise'
+    sigmoid = spec.family != 'rowwise'
     entries = {
         'use_sigmoid (bool)': f'Heads read it. Defaults to {sigmoid}.',
         **{f'{p.name} ({_number(p)})': _sentence(p) + _default(p) for p in parameters},

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from focal_plugin import arguments, backend, documentation
-from focal_plugin.kernels import checks, eager
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels import checks
+from focal_plugin.kernels.problem import EPS, Problem
 from focal_plugin.math import SPECS, Spec
 from focal_plugin.ops import autograd
-from focal_plugin.parameters import check_parameter, flag, number, unknown
-from focal_plugin.tensors import vector_on_device_of
+from focal_plugin.parameters import check_parameter, flag, unknown
+from focal_plugin.tensors import require_grad, vector_on_device_of
 
 
 def apply(
@@ -48,50 +48,39 @@ def apply(
     The other arguments are those of the public functions.
     """
     arguments.check_reduction(reduction, avg_factor)
-    ignore_index = arguments.canonical_ignore_index(ignore_index)
-    if spec.skeleton == 'rowwise':
+    if ignore_index is not None:
+        ignore_index = arguments.canonical_ignore_index(ignore_index)
+    if spec.family == 'rowwise':
         arguments.check_rows(pred, target, weight)
     read = pred if channel is None else pred.select(1, 0)
     target, score = arguments.canonical_target(read, target, ignore_index, spec.scored)
-    weight = arguments.canonical_weight(read, weight)
-    avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
-    arguments.check_statistics(pred, statistics)
+    if weight is not None:
+        weight = arguments.canonical_weight(read, weight)
+    if avg_factor is not None:
+        avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
+    if statistics is not None:
+        arguments.check_statistics(pred, statistics)
     if not pred.is_cpu:
         parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
-    numbers, table = packed(spec, parameters, pred)
-    others = (target, score, weight, table, avg_factor)
-    more = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in others)
-    name = backend.choose(pred, more)
+    packed_parameters, per_class = packed(spec, parameters, pred)
+    divisor = avg_factor if isinstance(avg_factor, Tensor) and reduction == 'mean' else None
+    others = (target, score, weight, per_class, divisor)
+    name = backend.choose(pred, torch.is_grad_enabled() and require_grad(others))
     if name != 'native':  # whose kernel looks for itself
         target, score = checks.targets_in_range(read, target, score, ignore_index)
     if spec.prepare is not None:
         target, score, weight = _prepared(spec, parameters, pred, target, score, weight, ignore_index)
 
-    scale, divisor = number('loss_weight', loss_weight), None
-    if reduction == 'mean':
-        if isinstance(avg_factor, Tensor):
-            divisor = avg_factor
-        else:
-            count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
-            scale = scale / (max(count, 1) if avg_factor is None else avg_factor + eager.EPS)
+    scale = loss_weight
+    if reduction == 'mean' and divisor is None:
+        count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
+        scale = scale / (max(count, 1) if avg_factor is None else avg_factor + EPS)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
-
     problem = Problem(
-        pred,
-        target,
-        score,
-        weight,
-        table,
-        divisor,
-        channel,
-        spec,
-        numbers,
-        flag('activated', activated),
-        ignore_index,
-        float(scale),
-        output,
-    )
-    return autograd.loss_of(problem, name, statistics)
+        pred, target, score, weight, per_class, divisor, channel,
+        spec.name, packed_parameters, activated, ignore_index, float(scale), output, name,
+    )  # fmt: skip
+    return autograd.loss_of(problem, statistics)
 
 
 def _prepared(spec: Spec, parameters: Mapping[str, Any], pred, target, score, weight, ignore_index):
@@ -107,7 +96,10 @@ def _prepared(spec: Spec, parameters: Mapping[str, Any], pred, target, score, we
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
     """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
-    if not any(isinstance(value, Tensor) for value in arguments_of_spec.values()):
+    for value in arguments_of_spec.values():
+        if isinstance(value, Tensor):
+            break
+    else:
         return list(spec.pack(**arguments_of_spec)), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
     # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
@@ -242,7 +234,7 @@ def mask_focal_loss(
         weight,
         reduction=reduction,
         avg_factor=avg_factor,
-        activated=activated,
+        activated=flag('activated', activated),
         loss_weight=1 / max(pred.size(-1), 1),
         channel=channel,
     )

@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from focal_plugin import metainfo, mining, swap
+from focal_plugin import metainfo, mining
+from focal_plugin.check_swap import pairing, sites
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math.spec import REQUIRED
 
@@ -21,9 +22,9 @@ class FusedLossCheckHook(Hook):
 
     It compares, for every head whose classification loss is fused: use_sigmoid of head and loss, the number of channels
     with num_classes, num_classes with the classes of the training set and of each of its parts, the sampler, the costs of
-    matching, and what the head hands over with what the loss takes (focal_plugin.swap). It logs what is right but may
-    surprise: arguments that differ from the loss's defaults, or that it does not use, and labels that mean other classes
-    in another part or in the validation set.
+    matching, and what the head hands over with what the loss takes (focal_plugin.check_swap.pairing). It logs what is
+    right but may surprise: arguments that differ from the loss's defaults, or that it does not use, and labels that mean
+    other classes in another part or in the validation set.
 
     Raises:
         ValueError: at the start of training, with all that was found.
@@ -74,16 +75,16 @@ def notes(model: nn.Module) -> Iterator[str]:
 def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
     """Each head with a fused classification loss: its name for a sentence, itself, the loss."""
     for path, head in model.named_modules():
-        for key in swap.KEYS:
+        for key in sites.KEYS:
             loss = getattr(head, key, None)
             if isinstance(loss, FusedLoss):
                 yield f'{path} ({type(head).__name__})' if path else type(head).__name__, head, loss
 
 
 def _of_head(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
-    entry = swap.head_of(type(head))
+    entry = pairing.head_of(type(head))
     if entry is not None:
-        yield from swap.refusals(name, entry, loss)
+        yield from pairing.refusals(name, entry, loss)
     # Box heads have channels of their own.
     if entry is None or entry.activation != 'softmax':
         yield from _channels(name, head, loss)
@@ -105,7 +106,7 @@ def _of_head(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
 def _classes(name: str, head: nn.Module, counts: Mapping[str, int]) -> Iterator[str]:
     """Whether the head has as many classes as the training set, and each of its parts."""
     num_classes = getattr(head, 'num_classes', None)
-    entry = swap.head_of(type(head))
+    entry = pairing.head_of(type(head))
     # The head of a region proposal network tells objects from the background, whatever their class; the channels of one
     # that reads a text are the text's tokens.
     if num_classes is None or 'rpn_head' in name or (entry is not None and entry.targets == 'flat'):
@@ -145,7 +146,7 @@ def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
 
 def _notes(head: nn.Module, loss: FusedLoss) -> Iterator[str]:
     kind = type(loss).__name__
-    entry = swap.head_of(type(head))
+    entry = pairing.head_of(type(head))
     differing = {
         name: value for name, value in loss.given_arguments.items() if _differs(value, loss.spec.defaults[name])
     }

@@ -1,5 +1,7 @@
 """Tensors that callers pass: whose memory is what it says, or refused by name."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
@@ -10,6 +12,14 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 REAL = (*FLOATS, *INTEGERS, torch.bool)
 _STRIDED = torch.strided
+
+
+def require_grad(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a gradient of any of them is asked for."""
+    for tensor in tensors:
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
 
 
 def resolved(tensor: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def stand_in(monkeypatch) -> str:
     """A device in the place of a GPU, on which the Triton backend is forced: its launches are made, but not run."""
     if backend.INTERPRETING or torch.cuda.is_available() or not backend.HAS_TRITON:
         pytest.skip('needs Triton, and no GPU')
-    from gpu.device import compute_without_kernels
+    from tests.gpu.device import compute_without_kernels
 
     with focal_plugin.use_backend('triton'):
         yield compute_without_kernels(monkeypatch)

@@ -1,12 +1,13 @@
-"""A pytest plugin: the modules of tools/check_swap.py, and small detectors for them."""
+"""A pytest plugin: the modules of focal_plugin.check_swap, and small detectors for them."""
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import mmdet
 import pytest
 from mmengine.config import Config
+
+from focal_plugin.check_swap import report, request, training_step
 
 ROOT = Path(__file__).parents[1]
 MMDET = Path(mmdet.__file__).parent / '.mim/configs'
@@ -32,11 +33,9 @@ def small(path: str, **options) -> Config:
 
 @pytest.fixture(scope='module')
 def tool():
-    """The modules of the tool - what is asked for, the training step, the report, the command - and configs for them."""
+    """The modules of the tool - what is asked for, the training step, the report - and configs for them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        names = dict(request='_swap_request', steps='_training_step', report='_swap_report', command='check_swap')
-        tool = SimpleNamespace(**{key: importlib.import_module(name) for key, name in names.items()})
+        tool = SimpleNamespace(request=request, steps=training_step, report=report)
         patch.setattr(tool.steps, 'SIZE', 128)
         tool.boards, tool.small = boards, small
         tool.check = lambda config, text, only='': tool.report.check(config, tool.request.parse_loss(text), only)

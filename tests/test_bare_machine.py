@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NEEDED_BY_SOME
 from packaging.requirements import Requirement
+
+from tests.conftest import NEEDED_BY_SOME
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = ('torch', 'triton', 'pytest', 'numpy')
@@ -53,9 +54,16 @@ def test_tests_that_need_nothing_else_are_collected_and_the_others_are_left_out_
     done = start('-m', 'pytest', '-q', '-p', 'with_a_gpu', '-m', 'gpu', '--collect-only')
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     collected = {line.partition('::')[0] for line in done.stdout.splitlines() if '::' in line}
-    assert {f'tests/test_{name}.py' for name in ('accuracy', 'functional', 'variants', 'ends', 'ops')} <= collected
+    kept = (
+        'test_functional',
+        'kernels/test_accuracy',
+        'kernels/test_ops',
+        'variants/test_variants',
+        'variants/test_ends',
+    )
+    assert {f'tests/{name}.py' for name in kept} <= collected
     left_out = dict(re.findall(r'(tests/\S+\.py) needs (\w+), which is not installed', done.stdout))
-    assert left_out['tests/test_losses.py'] == 'mmdet' and left_out['tests/interop/test_mmcv.py'] == 'mmcv'
+    assert left_out['tests/losses/test_losses.py'] == 'mmdet' and left_out['tests/interop/test_mmcv.py'] == 'mmcv'
     assert set(left_out.values()) <= set(NEEDED_BY_SOME) and not collected & set(left_out)
 
 
@@ -71,26 +79,24 @@ def test_a_test_that_imports_mmdet_by_itself_is_left_out_too_and_an_unknown_modu
 
 
 def test_the_benchmark_times_what_is_there(start, tmp_path):
-    out, picture = tmp_path / 'benchmark.csv', tmp_path / 'times.png'
-    arguments = ('--dtypes', 'float32', '--shapes', '50x3', '--quick', '--out', out, '--picture', picture)
+    out = tmp_path / 'benchmark.csv'
+    arguments = ('--dtypes', 'float32', '--shapes', '50x3', '--quick', '--out', out)
     names = ('mmdet FocalLoss', "torchvision's formula", 'sigmoid_focal_loss (torch)')
-    done = start('tools/benchmark.py', *arguments, '--contenders', *names)
+    done = start('-m', 'tools.benchmarks.losses', *arguments, '--contenders', *names)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'left out: mmdet FocalLoss: mmdet is not installed' in done.stdout
-    assert f'left out: {picture}, because matplotlib is not installed' in done.stdout
     assert all(name in out.read_text() for name in names[1:])
-    assert '| (50, 3) | float32 |' in picture.with_suffix('.md').read_text()
 
 
 @pytest.mark.parametrize(
     ('tool', 'status', 'said'),
     [
-        ('benchmark', 2, 'torch sees no GPU here'),
-        ('benchmark_variants', 1, 'mmdet is not installed'),
-        ('benchmark_heads', 1, 'mmdet is not installed'),
-        ('benchmark_training', 1, 'mmdet is not installed'),
+        ('losses', 2, 'torch sees no GPU here'),
+        ('variants', 1, 'mmdet is not installed'),
+        ('heads', 1, 'mmdet is not installed'),
+        ('training', 1, 'mmdet is not installed'),
     ],
 )
 def test_what_cannot_run_is_said(start, tool, status, said):
-    done = start(f'tools/{tool}.py', '--device', 'cuda')
+    done = start('-m', f'tools.benchmarks.{tool}', '--device', 'cuda')
     assert done.returncode == status and said in done.stderr and 'Traceback' not in done.stderr

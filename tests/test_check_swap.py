@@ -1,8 +1,10 @@
 """What the check of a swap says of real configs, and what it prints."""
 
+import configparser
 import logging
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import mmdet
@@ -13,9 +15,10 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing, sites
+from focal_plugin.command import main
 
-pytest_plugins = ['swap_tool']
+pytest_plugins = ['tests.swap_tool']
 
 ROOT = Path(__file__).parents[1]
 MMDET = Path(mmdet.__file__).parent / '.mim/configs'
@@ -160,8 +163,8 @@ def test_heads_hand_over_what_the_table_says(tool, monkeypatch, path, form):
     seen = []
     for name, module in model.named_modules():
         parent, _, key = name.rpartition('.')
-        if key in swap.KEYS:
-            entry = swap.head_of(type(model.get_submodule(parent)))
+        if key in sites.KEYS:
+            entry = pairing.head_of(type(model.get_submodule(parent)))
             module.register_forward_pre_hook(lambda _, inputs, entry=entry: seen.append((entry, *inputs[:2])))
     tool.steps.backward(model, tool.report.loads_masks(config.train_dataloader))
     assert {handed(pred, target) for _, pred, target in seen} == {form}
@@ -200,10 +203,9 @@ def test_detr_heads_hand_over_qualities_to_losses_that_take_them(tool, monkeypat
     ],
     ids=['fits', 'does not fit', 'unknown name', 'wrong arguments', 'no config'],
 )
-def test_status_and_words(tool, monkeypatch, capsys, arguments, status, words):
-    monkeypatch.setattr(sys, 'argv', ['check_swap.py', *map(str, arguments)])
+def test_status_and_words(tool, capsys, arguments, status, words):
     try:
-        assert tool.command.main() == status
+        assert main(['check-swap', *map(str, arguments)]) == status
     except SystemExit as exit:
         assert exit.code == status
     finally:
@@ -212,11 +214,60 @@ def test_status_and_words(tool, monkeypatch, capsys, arguments, status, words):
     assert all(word in output for word in words), output
 
 
-def test_command():
-    command = [sys.executable, 'tools/check_swap.py', BOARDS, '--loss', 'FusedFocalLoss,gama=2.0']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize(
+    ('name', 'text', 'words'),
+    [
+        ('cut.py', 'model = dict(', ['cut.py is no config that can be read: SyntaxError']),
+        ('base.py', "_base_ = 'absent.py'", ['base.py is no config that can be read: FileNotFoundError', 'absent.py']),
+        ('notes.txt', 'model', ['notes.txt is no config that can be read', 'py/yml/yaml/json']),
+        ('data.py', 'train_dataloader = dict()', ['data.py: the config has no model']),
+    ],
+    ids=['not Python', 'a base that is not there', 'another kind of file', 'no model'],
+)
+def test_a_bad_config_is_said_in_one_sentence(tmp_path, capsys, name, text, words):
+    (tmp_path / name).write_text(text)
+    try:
+        with pytest.raises(SystemExit) as raised:
+            main(['check-swap', str(tmp_path / name), '--loss', 'FusedFocalLoss'])
+    finally:
+        logging.disable(logging.NOTSET)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert raised.value.code == 2
+    assert said.startswith('focal-plugin check-swap: error: ') and all(word in said for word in words), said
+
+
+def start(folder: Path, *command) -> subprocess.CompletedProcess:
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_command_needs_no_checkout(tmp_path):
+    done = start(tmp_path, '-m', 'focal_plugin.check_swap', BOARDS, '--loss', 'FusedFocalLoss,gama=2.0')
     assert done.returncode == 1, done.stderr
     assert "FusedFocalLoss has no argument 'gama': did you mean 'gamma'?" in done.stdout
     assert done.stdout.splitlines()[-1] == 'FusedFocalLoss does not fit'
     # What mmengine and mmdet log and warn about would bury the report.
     assert done.stderr == ''
+
+
+def test_installing_makes_the_command():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    scripts = dict(line.split(' = ') for line in setup['options.entry_points']['console_scripts'].split('\n') if line)
+    assert EntryPoint('focal-plugin', scripts['focal-plugin'], 'console_scripts').load() is main
+
+
+WITHOUT_MMDET = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == 'mmdet' else find(name, *a)
+from focal_plugin.command import main
+main(['check-swap', 'config.py', '--loss', 'FusedFocalLoss'])
+"""
+
+
+def test_command_without_mmdet_says_what_to_install(tmp_path):
+    done = start(tmp_path, '-c', WITHOUT_MMDET)
+    assert done.returncode == 2
+    assert "mmdet is not installed here: pip install 'focal_plugin[mmdet]'" in done.stderr
+    assert 'Traceback' not in done.stderr

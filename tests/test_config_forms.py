@@ -14,9 +14,9 @@ from mmengine.dataset import ConcatDataset
 from mmengine.model import PretrainedInit
 from mmengine.runner import IterBasedTrainLoop
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing, sites
 
-pytest_plugins = ['swap_tool']
+pytest_plugins = ['tests.swap_tool']
 
 register_all_modules()
 
@@ -104,14 +104,14 @@ class UnregisteredHead(RetinaHead):
 
 def test_the_table_knows_a_class_that_no_registry_does():
     loss = dict(type=FocalLoss, use_sigmoid=True)
-    (site,) = swap.sites(ConfigDict(bbox_head=dict(type=UnregisteredHead, loss_cls=loss)))
+    (site,) = sites.of_model(ConfigDict(bbox_head=dict(type=UnregisteredHead, loss_cls=loss)))
     assert site.head == 'UnregisteredHead'
-    assert swap.head_of(site.kind) is swap.HEADS['AnchorHead']
+    assert pairing.head_of(site.kind) is pairing.HEADS['AnchorHead']
 
 
 def test_a_head_with_a_loss_of_its_own_is_found_by_its_class():
     ssd = MODELS.get('SSDHead')
-    (sentence,) = swap.fixed(dict(bbox_head=dict(type=type('Mine', (ssd,), {}))))
+    (sentence,) = sites.fixed(dict(bbox_head=dict(type=type('Mine', (ssd,), {}))))
     assert sentence.startswith('bbox_head (Mine) keeps its loss')
 
 
@@ -192,7 +192,7 @@ def test_validation_of_other_classes_is_noted(tool):
 
 @pytest.fixture(scope='module')
 def compare(tool):
-    import compare_losses
+    from tools.training import compare_losses
 
     return compare_losses
 

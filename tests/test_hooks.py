@@ -78,7 +78,7 @@ def test_matching_by_a_softmax(cost, fits):
 
 
 def test_what_a_head_hands_over():
-    """focal_plugin.swap knows each head; its sentences come with the others."""
+    """focal_plugin.check_swap.pairing knows each head; its sentences come with the others."""
     sentences = list(findings(retinanet(loss_cls=dict(type='FusedGaussianFocalLoss', use_sigmoid=True)), 4))
     assert any('is a loss of heat maps' in sentence for sentence in sentences)
 

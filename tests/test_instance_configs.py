@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
-from test_configs import INSTANCE, ROOT, build_to_train, fused, name, num_classes, parsed, read, training_step
 
 from focal_plugin.losses import FusedMaskFocalLoss
+from tests.configs import INSTANCE, ROOT, build_to_train, fused, name, num_classes, parsed, read, training_step
 
 DATA = ROOT / 'tests/data/coco_mini'
 DEMO = [path for path in INSTANCE if '_coco-mini_' in path.stem]

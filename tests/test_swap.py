@@ -6,10 +6,11 @@ import pytest
 from mmdet.models.losses import DDQAuxLoss
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from focal_plugin import swap
+from focal_plugin.check_swap import pairing, sites
+from focal_plugin.check_swap.request import Loss, swapped
 from focal_plugin.losses import CLASSES
 
 register_all_modules()
@@ -17,7 +18,7 @@ register_all_modules()
 
 def heads_of_mmdet() -> list[type]:
     def takes_a_loss(kind: type) -> bool:
-        return any(key in inspect.signature(base.__init__).parameters for base in kind.__mro__ for key in swap.KEYS)
+        return any(key in inspect.signature(base.__init__).parameters for base in kind.__mro__ for key in sites.KEYS)
 
     return [
         kind
@@ -29,14 +30,14 @@ def heads_of_mmdet() -> list[type]:
 def test_table_knows_every_head_of_mmdet():
     heads = heads_of_mmdet()
     assert len(heads) > 50
-    assert [kind.__name__ for kind in heads if swap.head_of(kind) is None] == []
+    assert [kind.__name__ for kind in heads if pairing.head_of(kind) is None] == []
 
 
 def test_table_has_no_other_names():
     kinds = {kind.__name__ for kind in [*MODELS.module_dict.values(), DDQAuxLoss]}
     bases = {base.__name__ for kind in heads_of_mmdet() for base in kind.__mro__}
-    assert sorted(swap.HEADS.keys() - kinds - bases) == []
-    assert all(head.targets in swap.TARGETS for head in swap.HEADS.values())
+    assert sorted(pairing.HEADS.keys() - kinds - bases) == []
+    assert all(head.targets in pairing.TARGETS for head in pairing.HEADS.values())
 
 
 def loss_of(spec: str, **arguments) -> nn.Module:
@@ -45,7 +46,7 @@ def loss_of(spec: str, **arguments) -> nn.Module:
 
 
 def refused(head: str, spec: str, **arguments) -> list[str]:
-    return list(swap.refusals(f'head ({head})', swap.head_of(head), loss_of(spec, **arguments)))
+    return list(pairing.refusals(f'head ({head})', pairing.head_of(head), loss_of(spec, **arguments)))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_what_does_not_fit_is_refused(head, spec, arguments, words):
 )
 def test_what_fits_is_not_refused(head, spec, arguments):
     if head == 'DDQAuxLoss':
-        assert list(swap.refusals('aux', swap.head_of(DDQAuxLoss), loss_of(spec, **arguments))) == []
+        assert list(pairing.refusals('aux', pairing.head_of(DDQAuxLoss), loss_of(spec, **arguments))) == []
     else:
         assert refused(head, spec, **arguments) == []
 
@@ -114,13 +115,14 @@ def test_every_classification_loss_is_found_and_swapped():
         roi_head=dict(bbox_head=[dict(type='DIIHead', loss_cls=dict(old)), dict(type='DIIHead', loss_cls=dict(old))]),
         detector=dict(bbox_head=dict(type='CenterNetHead', loss_center_heatmap=dict(type='GaussianFocalLoss'))),
     )
-    new = swap.swapped(model, 'FusedPolyFocalLoss', dict(epsilon=0.5, gamma=1.0))
-    assert [(site.path, site.head) for site in swap.sites(new)] == [
+    loss = Loss('', 'FusedPolyFocalLoss', dict(epsilon=0.5, gamma=1.0))
+    new = swapped(Config(dict(model=model)), loss, '').model
+    assert [(site.path, site.head) for site in sites.of_model(new)] == [
         ('rpn_head.loss_cls', 'RPNHead'),
         ('roi_head.bbox_head.0.loss_cls', 'DIIHead'),
         ('roi_head.bbox_head.1.loss_cls', 'DIIHead'),
         ('detector.bbox_head.loss_center_heatmap', 'CenterNetHead'),
     ]
-    swapped = dict(type='FusedPolyFocalLoss', use_sigmoid=True, gamma=1.0, alpha=0.25, epsilon=0.5)
-    assert [site.loss for site in swap.sites(new)][:3] == [swapped] * 3
+    written = dict(type='FusedPolyFocalLoss', use_sigmoid=True, gamma=1.0, alpha=0.25, epsilon=0.5)
+    assert [site.loss for site in sites.of_model(new)][:3] == [written] * 3
     assert new.rpn_head.loss_bbox == dict(type='L1Loss') and model.rpn_head.loss_cls == old

@@ -46,10 +46,10 @@ step "testing"
   2>&1 | tee "$work/test.log"
 
 step "results"
-"$python" tools/coco_table.py "$work/test" --out "$work/coco_table.md"
-"$python" tools/plot_training.py "$work" --out "$work/loss_curve.png" \
+"$python" -m tools.plots.coco_table "$work/test" --out "$work/coco_table.md"
+"$python" -m tools.plots.training "$work" --out "$work/loss_curve.png" \
   --title "$trained, seed $seed" >/dev/null
-"$python" tools/draw_detections.py "$work/predictions.pkl" $data/val.json --out "$work/detections.png" \
+"$python" -m tools.plots.detections "$work/predictions.pkl" $data/val.json --out "$work/detections.png" \
   --title "${shown/SEED/$seed}" >/dev/null
 
 cat <<END

@@ -3,9 +3,9 @@
 #
 #   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]      (default: all parts, into work_dirs/first_gpu)
 #
-#   1  the tests on the GPU (tools/gpu_tests.py)
-#   2  FusedFocalLoss and its peers (tools/benchmark.py)
-#   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmark_*.py)
+#   1  the tests on the GPU (pytest -m gpu, in up to 16 processes where pytest-xdist is installed)
+#   2  FusedFocalLoss and its peers (tools/benchmarks/losses.py), and where matplotlib is installed a picture
+#   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmarks/variants.py, heads.py, training.py)
 #
 # Takes the Python of the active environment, else that of .venv, and installs nothing. Exit status: 0 all went well, 1 a
 # part failed or was not done in time (the other parts are run), 2 there is no GPU, or the arguments are wrong.
@@ -85,13 +85,18 @@ for part in "${parts[@]}"; do
   end=$((SECONDS + 500))
   say "== part $part ($(date '+%F %T'))"
   case $part in
-    1) run tests tools/gpu_tests.py ;;
-    2) run benchmark tools/benchmark.py --device cuda --skip tests training --minutes 7.5 --out "$out/benchmark.csv" ;;
+    1)
+      parallel=()
+      has xdist && parallel=(-n $(($(nproc) < 16 ? $(nproc) : 16)) --dist worksteal)  # each holds half a gigabyte of the GPU
+      run tests -m pytest -m gpu -q "${parallel[@]}" ;;
+    2)
+      run benchmark -m tools.benchmarks.losses --device cuda --minutes 7.5 --out "$out/benchmark.csv"
+      has matplotlib && [ -f "$out/benchmark.csv" ] && run picture -m tools.plots.benchmark "$out/benchmark.csv" ;;
     3)
       if has mmdet; then
-        run variants tools/benchmark_variants.py --device cuda --out "$out/variants.csv"
-        run heads tools/benchmark_heads.py --device cuda --out "$out/maps.csv"
-        run training tools/benchmark_training.py --device cuda --out "$out/training.csv"
+        run variants -m tools.benchmarks.variants --device cuda --out "$out/variants.csv"
+        run heads -m tools.benchmarks.heads --device cuda --out "$out/maps.csv"
+        run training -m tools.benchmarks.training --device cuda --out "$out/training.csv"
       else
         say 'left out: the variants, the heads and the training step, because mmdet is not installed'
       fi ;;

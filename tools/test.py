@@ -1,5 +1,5 @@
 """mmdet's own tools/test.py, taken from the installed mmdet; `--help` lists its arguments."""
 
-from mmdet_script import run
+from training.mmdet_scripts import run
 
 run('test.py')

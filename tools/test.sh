@@ -29,6 +29,8 @@ echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/clang-format --dry-run --Werror focal_plugin/kernels/native/*.{h,cpp} focal_plugin/math/*.h
+echo '== types'
+.venv/bin/python -m mypy
 echo '== tests of the Triton kernels, interpreted'
 TRITON_INTERPRET=1 run -m "triton$quick" "$@"
 echo '== tests on a stand-in for a GPU'

@@ -1,5 +1,5 @@
 """mmdet's own tools/train.py, taken from the installed mmdet; `--help` lists its arguments."""
 
-from mmdet_script import run
+from training.mmdet_scripts import run
 
 run('train.py')

@@ -9,7 +9,7 @@ from focal_plugin.tracing import may_look
 
 def _has_background(problem: Problem) -> bool:
     """Whether label C is the background, all of whose targets are 0; over a softmax it would be a class without a logit."""
-    return problem.spec.skeleton == 'elementwise'
+    return problem.spec.family == 'elementwise'
 
 
 def _is_ignored(problem: Problem) -> Tensor | None:

@@ -33,7 +33,7 @@ class FusedLoss(nn.Module):
 
     Attributes:
         spec: the variant.
-        own: arguments of the class beside those of its spec.
+        extra_parameters: arguments of the class beside those of its spec.
         withheld: arguments of its spec that it sets itself.
         labelled: a target of labels says what each row is, so that ignore_index and class_weight are arguments.
         replaces: mmdet's name that focal_plugin.override gives to the class, or None.
@@ -42,7 +42,7 @@ class FusedLoss(nn.Module):
     """
 
     spec: Spec
-    own: tuple[Parameter, ...] = ()
+    extra_parameters: tuple[Parameter, ...] = ()
     withheld: tuple[str, ...] = ()
     labelled: bool = True
     replaces: str | None = None
@@ -53,6 +53,8 @@ class FusedLoss(nn.Module):
     class_weight: Tensor | None
     given_arguments: dict[str, Any]
     ignored_arguments: dict[str, Any]
+    _weighted_spec: Spec
+    __signature__: inspect.Signature
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -65,13 +67,15 @@ class FusedLoss(nn.Module):
         cls.__signature__ = inspect.Signature(
             [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
         )
-        parameters = [p for p in (*cls.own, *cls.spec.parameters) if p.name in defaults]
+        parameters = [p for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name in defaults]
         cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters, cls.labelled)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
         flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
-        parameters = {p.name: p.default for p in (*cls.own, *cls.spec.parameters) if p.name not in cls.withheld}
+        parameters = {
+            p.name: p.default for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name not in cls.withheld
+        }
         of_labels = dict.fromkeys(_OF_LABELS * cls.labelled)
         return {
             'use_sigmoid': cls.use_sigmoid,
@@ -112,7 +116,7 @@ class FusedLoss(nn.Module):
         self._set_of_labels(*(values.get(name) for name in _OF_LABELS))
         if spec.probabilities:
             setattr(self, spec.probabilities, flag(spec.probabilities, values[spec.probabilities]))
-        for parameter in (*self.own, *spec.parameters):
+        for parameter in (*self.extra_parameters, *spec.parameters):
             if parameter.name in values:
                 value = class_weight.checked_beside(parameter, values[parameter.name], self.labelled)
                 self._set_parameter(parameter.name, value)
@@ -199,7 +203,7 @@ class FusedLoss(nn.Module):
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
             )
         spec = self.applied_spec
-        if spec.skeleton == 'elementwise' and isinstance(pred, Tensor):
+        if weight is not None and spec.family == 'elementwise' and isinstance(pred, Tensor):
             weight = spread(pred, weight)
         pred = arguments.canonical_pred(pred)
         return functional.apply(

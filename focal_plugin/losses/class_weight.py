@@ -65,7 +65,7 @@ def _check(spec: Spec, pred: Tensor, target: Tensor, class_weight: Tensor) -> No
             'class_weight weights a row by its label, and the target is dense: write the factors into weight instead'
         )
     given, classes = class_weight.numel(), pred.size(-1)
-    with_background = spec.skeleton == 'elementwise'
+    with_background = spec.family == 'elementwise'
     if given != classes and not (with_background and given == classes + 1):
         more = f', or {classes + 1} with the background last' * with_background
         raise ValueError(f'class_weight holds {given} numbers for logits of {classes} classes: write {classes}{more}')

@@ -37,8 +37,12 @@ class FusedEqualizedFocalLoss(FusedLoss):
     """
 
     spec = equalized_focal.SPEC
-    own = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
+    extra_parameters = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
     withheld = ('ratio',)
+    num_classes: int
+    gradients: Tensor
+    ratio: Tensor
+    _gathered: Tensor
 
     def __init__(self, *args, **given) -> None:
         super().__init__(*args, **given)

@@ -21,7 +21,11 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
 
     spec = focal.SPEC
     replaces = 'FocalCustomLoss'
-    own = (Parameter('num_classes', -1, 'Number of classes of the head; must be given', low=-1, whole=True),)
+    extra_parameters = (
+        Parameter('num_classes', -1, 'Number of classes of the head; must be given', low=-1, whole=True),
+    )
+    num_classes: int
+    activated: bool
     custom_cls_channels = custom_activation = custom_accuracy = True
 
     def __init__(self, *args, **given) -> None:

@@ -38,7 +38,7 @@ def _check_loss(kind: str, loss) -> None:
     name = type(loss).__name__
     if not isinstance(loss, FusedLoss):
         raise TypeError(f"loss must be one of focal_plugin's (dict(type='FusedFocalLoss', ...)), got {name}")
-    if loss.spec.skeleton == 'rowwise':
+    if loss.spec.family == 'rowwise':
         raise ValueError(
             f'{kind} needs a value of each class alone, {name} is a loss over a softmax: write '
             f"dict(type='ClassificationCost', weight=...)"

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 REQUIRED = inspect.Parameter.empty
@@ -76,7 +76,7 @@ class Spec:
             the exponent that the kernels specialise at 0, 1, 2 and 4.
         value: eager point function, differentiable.
         value_and_grad: source of the Triton point function; compiled at its first use.
-        skeleton: what surrounds the point function: one value a logit, or a softmax over a row.
+        family: what surrounds the point function: a value per logit ('elementwise'), or a softmax over a row ('rowwise').
         form: the targets that heads hand it most: 'labels', 'scored' (labels with a quality each) or 'dense' values.
         scored: (labels, scores) are taken as a target.
         per_row: 'mean' divides by the rows instead of the elements, and 'none' sums each row.
@@ -87,6 +87,7 @@ class Spec:
         prepare: rewrites (pred, target, score, weight, ignore_index, **arguments) -> (target, score, weight) before the
             kernels, on their canonical forms; or None.
         function: name of the public function; <name>_loss by default.
+        defaults: the public arguments and their defaults.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Spec:
     pack: Callable[..., tuple]
     value: Callable
     value_and_grad: Callable
-    skeleton: Literal['elementwise', 'rowwise'] = 'elementwise'
+    family: Literal['elementwise', 'rowwise'] = 'elementwise'
     form: Literal['labels', 'scored', 'dense'] = 'labels'
     scored: bool = False
     per_row: bool = False
@@ -107,12 +108,9 @@ class Spec:
     factors: tuple[int, ...] = ()
     prepare: Callable | None = None
     function: str = ''
+    defaults: Mapping[str, Any] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.function:
             object.__setattr__(self, 'function', f'{self.name}_loss')
-
-    @property
-    def defaults(self) -> Mapping[str, Any]:
-        """The public arguments and their defaults."""
-        return {p.name: p.default for p in self.parameters}
+        object.__setattr__(self, 'defaults', {p.name: p.default for p in self.parameters})

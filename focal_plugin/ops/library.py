@@ -7,51 +7,36 @@ traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the ope
 import contextlib
 import functools
 import importlib
-from collections.abc import Iterable
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels import checks, eager, rowwise_eager
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels import checks
+from focal_plugin.kernels.problem import SCHEMA, TENSORS, Problem
+from focal_plugin.kernels.torch import elementwise, rowwise
 from focal_plugin.math import SPECS
 
-_MODULES = {
-    ('elementwise', 'triton'): 'focal_plugin.kernels.triton.elementwise',
-    ('elementwise', 'native'): 'focal_plugin.kernels.native.elementwise',
-    ('elementwise', 'torch'): 'focal_plugin.kernels.eager',
-    ('rowwise', 'triton'): 'focal_plugin.kernels.triton.rowwise',
-    ('rowwise', 'native'): 'focal_plugin.kernels.native.elementwise',
-    ('rowwise', 'torch'): 'focal_plugin.kernels.rowwise_eager',
-}
-_PROBLEM = (
-    'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? table, Tensor? avg_factor, '
-    'Tensor? channel, str spec, float[] parameters, bool activated, int? ignore_index, float scale, str output, '
-    'str backend'
-)
-
 _library = torch.library.Library('focal_plugin', 'DEF')
-_library.define(f'loss_forward({_PROBLEM}) -> Tensor')
-_library.define(f'loss_backward(Tensor upstream, {_PROBLEM}, bool gathers) -> (Tensor, Tensor)')
-_SCRIPTABLE = ('sigmoid_focal_loss', 'sigmoid_focal_star_loss')
-for _name in _SCRIPTABLE:
-    _library.define(f'{_name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
+_library.define(f'loss_forward({SCHEMA}) -> Tensor')
+_library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Tensor, Tensor)')
 
 
-def problem_of(pred, target, score, weight, table, avg_factor, channel, spec, *rest) -> Problem:
-    return Problem(pred, target, score, weight, table, avg_factor, channel, SPECS[spec], *rest)
+@functools.cache
+def _kernels(backend: str, variant: str) -> ModuleType:
+    """The module of a variant's family, whose functions are forward, backward and, where one pass does both, the two."""
+    return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
 
 
-_imported = functools.cache(importlib.import_module)
-
-
-def _run(backend: str, function: str, problem: Problem, *arguments):
-    """Calls a function of a backend's kernels."""
-    call = getattr(_imported(_MODULES[problem.spec.skeleton, backend]), function)
-    if backend != 'triton':
+def _run(function: str, problem: Problem, *arguments):
+    """Calls a function of the backend's kernels."""
+    call = getattr(_kernels(problem.backend, problem.variant), function)
+    if problem.backend != 'triton':
         return call(problem, *arguments)
+    from focal_plugin.kernels.triton import selftest
+
     with _current(problem.pred.device):
-        _imported('focal_plugin.kernels.triton.self_test').require(problem.pred)
+        selftest.require(problem.pred)
         return call(problem, *arguments)
 
 
@@ -63,123 +48,104 @@ def _current(device: torch.device):
     return contextlib.nullcontext() if gpus.current_device() == device.index else gpus.device(device)
 
 
-def _forward(*arguments) -> Tensor:
-    problem = problem_of(*arguments[:-1])
-    checks.check_probabilities(problem)
-    if problem.pred.numel() == 0:
-        checks.check_labels(problem)  # no kernel runs that would
-    return _run(arguments[-1], 'forward', problem)
-
-
-def _backward(upstream: Tensor, *arguments) -> tuple[Tensor, Tensor | None]:
-    *arguments, backend, gathers = arguments
-    problem = problem_of(*arguments)
-    statistics = _statistics_of(problem.pred) if gathers else None
-    return _run(backend, 'backward', problem, problem.per_element(upstream), statistics), statistics
-
-
-def _statistics_of(pred: Tensor) -> Tensor:
-    return pred.new_zeros((2, pred.size(-1)), dtype=torch.float64)
-
-
-def _backward_of_tensors(*arguments) -> tuple[Tensor, Tensor]:
-    grad, statistics = _backward(*arguments)
-    return grad, grad.new_empty(0, dtype=torch.float64) if statistics is None else statistics
-
-
-def _directly(tensors: Iterable[Tensor | None], backend: str) -> bool:
+def _is_direct(problem: Problem) -> bool:
     """Whether a call may pass the dispatcher by (7 us a call on a CPU): nothing watches, and no tensor stands for another.
 
     The torch backend is no operator: it differentiates a chunk at a time, which nothing below autograd may do.
     """
-    if backend == 'torch':
+    if problem.backend == 'torch':
         return True
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return torch._C._len_torch_dispatch_stack() == 0 and all(t is None or type(t) is Tensor for t in tensors)
+    for tensor in problem[:TENSORS]:
+        if tensor is not None and type(tensor) is not Tensor:
+            return False
+    return True
 
 
-def forward(*arguments) -> Tensor:
-    """The forward of a problem, given as the operator's arguments."""
-    run = _forward if _directly(arguments[:7], arguments[-1]) else loss_forward
-    return run(*arguments)
+def forward(problem: Problem) -> Tensor:
+    """The losses, or their sum."""
+    return _forward(problem) if _is_direct(problem) else loss_forward(*problem)
 
 
-def in_one_pass(*arguments) -> bool:
+def _forward(problem: Problem) -> Tensor:
+    if problem.activated:
+        checks.check_probabilities(problem)
+    if problem.pred.numel() == 0:
+        checks.check_labels(problem)  # no kernel runs that would
+    return _run('forward', problem)
+
+
+def has_one_pass(problem: Problem) -> bool:
     """Whether forward_and_backward takes the problem.
 
     Of half-precision logits no gradient may be kept: it underflows without the loss scale, which comes with the backward.
     """
-    tensors, spec, output, backend = arguments[:7], SPECS[arguments[7]], *arguments[-2:]
-    pred, channel = tensors[0], tensors[6]
-    alone = backend == 'native' and output == 'sum' and channel is None and pred.dtype == torch.float32
-    return alone and spec.skeleton == 'elementwise' and pred.numel() > 0 and _directly(tensors, backend)
+    pred = problem.pred
+    if problem.output != 'sum' or problem.channel is not None or pred.dtype != torch.float32 or pred.numel() == 0:
+        return False
+    return _is_direct(problem) and hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward')
+
+
+def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The sum and the gradient by pred."""
+    if problem.activated:
+        checks.check_probabilities(problem)
+    return _run('forward_and_backward', problem)
+
+
+def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
+    """(the gradient by pred under an upstream gradient, the statistics by class: empty unless gathered)."""
+    if _is_direct(problem) and type(upstream) is Tensor:
+        return _backward(problem, upstream, gathers)
+    return loss_backward(upstream, gathers, *problem)
+
+
+def _backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
+    statistics = _statistics(problem, gathers).zero_()
+    grad = _run('backward', problem, problem.per_element(upstream), statistics if gathers else None)
+    return grad, statistics
+
+
+def _statistics(problem: Problem, gathers: bool) -> Tensor:
+    return problem.pred.new_empty((2, problem.pred.size(-1)) if gathers else 0, dtype=torch.float64)
 
 
 def composed(problem: Problem) -> Tensor:
     """The loss as plain autograd operations, which compilers and transforms see through."""
     checks.check_probabilities(problem)
-    read = problem.own(problem.pred)
+    read = problem.selected(problem.pred)
     target, score = checks.targets_in_range(read, problem.target, problem.score, problem.ignore_index)
-    problem = problem._replace(target=target, score=score)
-    return (eager if problem.spec.skeleton == 'elementwise' else rowwise_eager).compose(problem)
+    plain = elementwise if problem.spec.family == 'elementwise' else rowwise  # a compiler follows no import
+    return plain.compose(problem._replace(target=target, score=score))
 
 
-def forward_and_backward(*arguments) -> tuple[Tensor, Tensor]:
-    """The sum and the gradient by pred, given the operator's arguments."""
-    problem = problem_of(*arguments[:-1])
-    checks.check_probabilities(problem)
-    return _run(arguments[-1], 'forward_and_backward', problem)
-
-
-def backward(*arguments) -> tuple[Tensor, Tensor | None]:
-    """The gradient by pred under an upstream gradient, given as the operator's arguments; and the statistics, if wanted."""
-    run = _backward if _directly(arguments[:8], arguments[-2]) else loss_backward
-    return run(*arguments)
-
-
-def _fake_forward(
-    pred,
-    target,
-    score,
-    weight,
-    table,
-    avg_factor,
-    channel,
-    spec,
-    parameters,
-    activated,
-    ignore_index,
-    scale,
-    output,
-    backend,
-):
-    if output == 'element':
+def _fake_forward(*arguments) -> Tensor:
+    problem = Problem(*arguments)
+    pred = problem.pred
+    if problem.output == 'element':
         return torch.empty_like(pred)
-    if output == 'row':
-        return pred.new_empty(pred.shape[:-1] if channel is None else channel.shape)
-    shape = () if avg_factor is None else avg_factor.shape
-    return pred.new_empty(shape, dtype=torch.promote_types(pred.dtype, torch.float32))
+    if problem.output == 'row':
+        return pred.new_empty(pred.shape[:-1] if problem.channel is None else problem.channel.shape)
+    shape = () if problem.avg_factor is None else problem.avg_factor.shape
+    return pred.new_empty(shape, dtype=problem.arithmetic)
 
 
-def _fake_backward(upstream, pred, *arguments):
-    gathers = arguments[-1]
-    return torch.empty_like(pred), _statistics_of(pred) if gathers else pred.new_empty(0, dtype=torch.float64)
+def _fake_backward(upstream, gathers, *arguments) -> tuple[Tensor, Tensor]:
+    problem = Problem(*arguments)
+    return torch.empty_like(problem.pred), _statistics(problem, gathers)
 
 
-def _scriptable(name: str, pred: Tensor, target: Tensor, gamma: float, alpha: float, reduction: str) -> Tensor:
-    from focal_plugin import functional
+def _operator(name: str, implementation, fake):
+    """A defined operator, given what it does and what its results look like."""
+    _library.impl(name, implementation, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'focal_plugin::{name}', fake, lib=_library)
+    return getattr(torch.ops.focal_plugin, name).default
 
-    return getattr(functional, name)(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
 
-
-_library.impl('loss_forward', _forward, 'CompositeExplicitAutograd')
-_library.impl('loss_backward', _backward_of_tensors, 'CompositeExplicitAutograd')
-# TorchScript can't call an autograd.Function, but it can call an operator that does.
-for _name in _SCRIPTABLE:
-    _library.impl(_name, functools.partial(_scriptable, _name), 'CompositeImplicitAutograd')
-torch.library.register_fake('focal_plugin::loss_forward', _fake_forward, lib=_library)
-torch.library.register_fake('focal_plugin::loss_backward', _fake_backward, lib=_library)
-
-loss_forward = torch.ops.focal_plugin.loss_forward.default
-loss_backward = torch.ops.focal_plugin.loss_backward.default
+loss_forward = _operator('loss_forward', lambda *arguments: _forward(Problem(*arguments)), _fake_forward)
+loss_backward = _operator(
+    'loss_backward',
+    lambda upstream, gathers, *arguments: _backward(Problem(*arguments), upstream, gathers),
+    _fake_backward,
+)

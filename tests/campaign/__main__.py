@@ -2,7 +2,7 @@
 
 import sys
 
-from campaign.report import again
+from tests.campaign.report import again
 
 if __name__ == '__main__':
     backend, seed, index = sys.argv[1:]

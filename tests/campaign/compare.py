@@ -2,14 +2,13 @@
 
 import numpy as np
 import torch
-from conftest import device_of
 
-from campaign import formulas
-from campaign.call import Call, Result, run, value_of
-from campaign.reference import Exact, expected
-from campaign.tensors import in_memory
-
-from oracle import array, rounded, ulp_distance
+from tests.campaign import formulas
+from tests.campaign.call import Call, Result, run, value_of
+from tests.campaign.reference import Exact, expected
+from tests.campaign.tensors import in_memory
+from tests.conftest import device_of
+from tests.oracle import array, rounded, ulp_distance
 
 # A composed derivative has no promised budget: what plain float32 gives.
 COMPOSED = {torch.float64: 1e-7}  # else 1e-3
@@ -138,7 +137,7 @@ def _composed(call: Call, result: Result) -> list[str]:
         (grad,) = torch.autograd.grad(exact, x, upstream, create_graph=True)
         return torch.autograd.grad((grad * call.second.double()).sum(), x, materialize_grads=True)[0]
 
-    if call.variant == 'class_balanced_focal':  # its factors are not in the formulas
+    if call.spec.factor_of_label is not None:  # the factors are not in the formulas
         return []
     exact, eps = derivative(x), 4 * torch.finfo(call.arithmetic).eps
     # What a few units in the last place of p change: near a pole or a step of the formula everything.

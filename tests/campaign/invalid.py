@@ -1,10 +1,10 @@
 """Calls that must be refused with a ValueError or TypeError that names the argument."""
 
-from campaign import mistaken_tensors, mistaken_values
-from campaign.mistakes import CLASSES, KINDS, C, N
-from campaign.tensors import Random
-from campaign.variants import VARIANTS
 from focal_plugin import functional, losses
+from tests.campaign import mistaken_tensors, mistaken_values
+from tests.campaign.mistakes import CLASSES, KINDS, C, N
+from tests.campaign.tensors import Random
+from tests.campaign.variants import VARIANTS
 
 MODULES = (mistaken_tensors, mistaken_values)
 """Importing them lists their kinds."""
@@ -17,9 +17,7 @@ def sound(random: Random, variant: str) -> dict:
         arguments = {'pred': random.normal((N, C)).float(), 'target': random.integers(2, (N, C))}
     if variant == 'gaussian_focal':  # probabilities, by default
         arguments['pred'] = random.uniform((N, C)).float()
-    if variant == 'class_balanced_focal':
-        arguments['samples_per_class'] = [10.0] * C
-    return arguments
+    return arguments | VARIANTS[variant].required(C)
 
 
 def refusal(random: Random, name: str) -> tuple[str, dict, str]:

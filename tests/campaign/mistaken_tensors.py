@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from campaign.mistakes import DENSE, LABELS, SCORED, VECTORS, C, N, kind
-from campaign.variants import VARIANTS
+from tests.campaign.mistakes import DENSE, LABELS, SCORED, VECTORS, C, N, kind
+from tests.campaign.variants import VARIANTS
 
 
 def _unread(random, tensor):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
-from campaign.mistakes import CLASSES, DENSE, LABELS, PROBABILITIES, SCORED, VECTORS, C, N, kind
-from campaign.tensors import NAN
-from campaign.variants import VARIANTS
+from tests.campaign.mistakes import CLASSES, DENSE, LABELS, PROBABILITIES, SCORED, VECTORS, C, N, kind
+from tests.campaign.tensors import NAN
+from tests.campaign.variants import VARIANTS
 
 
 @kind

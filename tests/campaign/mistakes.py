@@ -1,6 +1,6 @@
 """What the kinds of mistakes share: which losses they are made with, and how they are listed."""
 
-from campaign.variants import VARIANTS
+from tests.campaign.variants import VARIANTS
 
 LABELS = [name for name in VARIANTS if name != 'mask_focal']
 SCORED = [name for name, variant in VARIANTS.items() if variant.scored]

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from campaign.call import written
-from campaign.compare import faults
-from campaign.generate import call_of
-from campaign.shrink import shrunk
+from tests.campaign.call import written
+from tests.campaign.compare import faults
+from tests.campaign.generate import call_of
+from tests.campaign.shrink import shrunk
 
 SHOWN = 20
 LARGE = 30_000
@@ -50,7 +50,7 @@ def again(backend: str, seed: int, index: int) -> str:
         return f'nothing is wrong with {whole}'
     small = shrunk(call, backend, _shared(call))
     return '\n'.join([
-        f'python -m campaign {backend} {seed} {index}', *(f'  {fault}' for fault in found), f'  whole: {whole}',
+        f'python -m tests.campaign {backend} {seed} {index}', *(f'  {fault}' for fault in found), f'  whole: {whole}',
         f'  small: {written(small)}', *(f'  {fault}' for fault in faults(small, backend, _shared(small))),
     ])  # fmt: skip
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from campaign.call import Call
-from campaign.compare import faults
-from campaign.tensors import in_memory
+from tests.campaign.call import Call
+from tests.campaign.compare import faults
+from tests.campaign.tensors import in_memory
 
 
 def shrunk(call: Call, backend: str, threads: bool) -> Call:

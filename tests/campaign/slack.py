@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oracle import array
+from tests.oracle import array
 
 
 def allowed(exact, through_p, flushed, tiny, eps):

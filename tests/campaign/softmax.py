@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oracle import long, softplus, times
+from tests.oracle import long, softplus, times
 
 
 def softmax_point(x, labels, gamma, alpha):

@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from focal_plugin import backend
-from focal_plugin.kernels import eager, rowwise_eager
+from focal_plugin.kernels.torch import elementwise as eager
+from focal_plugin.kernels.torch import rowwise as rowwise_eager
 
 NAME = 'standin'
 CPU, DEVICE = 1, 12  # DLPack's numbers of the CPU, and of a device that it does not know
@@ -223,16 +224,15 @@ def take_for_a_gpu(monkeypatch) -> str:
 
 def compute_without_kernels(monkeypatch) -> str:
     """Runs the host side of the Triton backend on the device: launches write nothing, and the torch backend the values."""
-    from gpu.driver import kernels
-
-    from focal_plugin.kernels.triton import elementwise, launches, rowwise, self_test
+    from focal_plugin.kernels.triton import elementwise, launches, rowwise, selftest
+    from tests.gpu.driver import kernels
 
     name = take_for_a_gpu(monkeypatch)
     for kernel in kernels():
         module = sys.modules[kernel.fn.__module__]
         monkeypatch.setattr(module, kernel.fn.__name__, Unlaunched(kernel))
     monkeypatch.setattr(launches, '_kept', {})
-    monkeypatch.setattr(self_test, '_verdicts', {torch.device(NAME, 0): None})
+    monkeypatch.setattr(selftest, '_verdicts', {torch.device(NAME, 0): None})
     # A storage is allocated beside the operators.
     to = torch.UntypedStorage.to
     monkeypatch.setattr(
@@ -274,7 +274,7 @@ def _filled(function, values):
 
 
 def _fill(out: Tensor, problem, values, gradient: tuple, statistics: Tensor | None) -> None:
-    own = eager.of_own_channel(problem)
+    own = eager.of_selected_channel(problem)
     if not gradient and out.dtype == torch.float32:  # in which it has no infinities of the least slopes
         own = own._replace(pred=own.pred.double())
     result = values(own, *gradient, *(() if statistics is None else (statistics,)))

@@ -7,10 +7,10 @@ import itertools
 
 import pytest
 import torch
-from gpu import machine
-from gpu.memory import Region
 
 from focal_plugin import backend
+from tests.gpu import machine
+from tests.gpu.memory import Region
 
 needs_compiler = pytest.mark.skipif(
     backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
@@ -100,9 +100,9 @@ _caches: dict[int, list] = {}
 
 
 def kernels() -> tuple:
-    from focal_plugin.kernels.triton import elementwise, flat, rowwise, sums
+    from focal_plugin.kernels.triton import flat, rowwise, sums, tiles
 
-    return elementwise.elementwise_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
+    return tiles.tiled_kernel, flat.flat_kernel, rowwise.rowwise_kernel, sums.sum_kernel
 
 
 def binders() -> list:
@@ -115,7 +115,7 @@ def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool,
     import triton
 
     from focal_plugin.kernels import checks
-    from focal_plugin.kernels.triton import features, launches, self_test
+    from focal_plugin.kernels.triton import features, launches, selftest
 
     monkeypatch.setattr(triton.runtime.driver, '_active', driver)
     for kernel, cache in zip(kernels(), caches, strict=True):
@@ -123,10 +123,10 @@ def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool,
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(features, 'RELAUNCHES', relaunches)
     if not of_cpu:
-        monkeypatch.setattr(self_test, '_verdicts', {})
+        monkeypatch.setattr(selftest, '_verdicts', {})
         return
     monkeypatch.setattr(backend, 'INTERPRETING', True)  # which CPU tensors are let through for
-    monkeypatch.setattr(self_test, 'require', lambda pred: None)
+    monkeypatch.setattr(selftest, 'require', lambda pred: None)
     monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
 
 
@@ -146,9 +146,9 @@ def install(monkeypatch, capability: int, relaunches: bool = False, of_cpu: bool
     take_for_a_gpu(monkeypatch, driver, _caches[capability], relaunches, of_cpu)
     call = launches.Launch.__call__
 
-    def announced(self, tensors, *changing):
-        driver.tensors = tensors
-        call(self, tensors, *changing)
+    def announced(self, tensors, **changing):
+        driver.tensors = tensors.values()
+        call(self, tensors, **changing)
 
     monkeypatch.setattr(launches.Launch, '__call__', announced)
     return driver

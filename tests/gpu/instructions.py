@@ -9,7 +9,8 @@ import operator
 import re
 
 import numpy as np
-from gpu.memory import UNSIGNED
+
+from tests.gpu.memory import UNSIGNED
 
 ERRORS = {'ex2': 0.0, 'lg2': 0.0, 'rcp': 0.0, 'div': 0.0}
 """Relative errors put into the approximate instructions; near 1, in (0.5, 2), that of lg2 is absolute."""

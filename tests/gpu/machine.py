@@ -9,9 +9,10 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu import transfers
-from gpu.instructions import WIDTHS, UnknownInstruction, given, meaning, taken
-from gpu.memory import UNSIGNED, Fault, Global, Shared
+
+from tests.gpu import transfers
+from tests.gpu.instructions import WIDTHS, UnknownInstruction, given, meaning, taken
+from tests.gpu.memory import UNSIGNED, Fault, Global, Shared
 
 LANES = 2**14  # blocks at once have about as many threads
 STATEMENT = re.compile(r'\s*(?:([{}])|([$\w]+):|([^\s{};][^;]*);)')

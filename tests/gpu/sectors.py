@@ -3,7 +3,8 @@
 import collections
 
 import numpy as np
-from gpu.memory import Global
+
+from tests.gpu.memory import Global
 
 SECTOR = 32  # bytes, what an NVIDIA GPU fetches or writes at least
 

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from test_variants import labels, predictions
 
 from focal_plugin import functional
+from tests.oracle.inputs import labels, predictions
 
 ROWS, CLASSES = 30, 7
 
 
 @pytest.fixture
 def waits():
-    from gpu import device
+    from tests.gpu import device
 
     return device.waits
 

@@ -1,8 +1,9 @@
 """Each kind of fault stops the machine, which names the kernel and the instruction."""
 
 import pytest
-from gpu.memory import Fault
-from test_machine import PUT, REVERSED, TO_SHARED, run
+
+from tests.gpu.memory import Fault
+from tests.gpu.snippets import PUT, REVERSED, TO_SHARED, run
 
 FAULTS = {
     'beyond a tensor': ('ld.global.b32 %r3, [%rd2+8];' + PUT, r'read of 4 bytes at inputs \+ 256|outside of every tensor'),

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from gpu.driver import needs_compiler
-from gpu.memory import Global
-from gpu.sectors import SECTOR, Sectors
-from test_machine import PUT, run
 
 from focal_plugin import functional, use_backend
+from tests.gpu.driver import needs_compiler
+from tests.gpu.memory import Global
+from tests.gpu.sectors import SECTOR, Sectors
+from tests.gpu.snippets import PUT, run
 
 SIZES = (
     (100, 168),
@@ -65,7 +65,7 @@ compiles = needs_compiler
 
 def moved(monkeypatch, size, dtype) -> dict[str, tuple[float, float]]:
     """Of logits and gradients, for background alone: what a positive reads, it reads from anywhere."""
-    from gpu.driver import install
+    from tests.gpu.driver import install
 
     install(monkeypatch, 90)
     logits = torch.randn(2, 16, *size).to(dtype).requires_grad_()

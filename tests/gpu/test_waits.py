@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_variants import labels, predictions
 
 from focal_plugin import functional, use_backend
 from focal_plugin.math import SPECS
-from focal_plugin.math.spec import REQUIRED
+from tests.oracle.inputs import labels, predictions
+from tests.variants import VARIANTS
 
 ROWS, CLASSES = 30, 7
 VECTOR = [0.2 + 0.1 * k for k in range(CLASSES)]
@@ -31,7 +31,7 @@ def moved(value, stand_in: str):
 
 def waits_of_a_second_step(loss, stand_in: str, shape, *arguments, **named) -> list[str]:
     """What waits in a forward and a backward that are not the first, as a first one copies what stays there."""
-    from gpu.device import waits
+    from tests.gpu.device import waits
 
     arguments, named = moved(arguments, stand_in), {name: moved(value, stand_in) for name, value in named.items()}
     for _ in range(2):
@@ -45,7 +45,7 @@ def waits_of_a_second_step(loss, stand_in: str, shape, *arguments, **named) -> l
 
 
 def required(name: str) -> dict:
-    return {key: range(1, CLASSES + 1) for key, value in SPECS[name].defaults.items() if value is REQUIRED}
+    return VARIANTS[name].required(CLASSES)
 
 
 def vectors(name: str) -> dict:
@@ -56,8 +56,7 @@ FORMS = [
     (name, form)
     for name, spec in SPECS.items()
     for form in TARGETS
-    if not (form == 'scored' and not spec.scored)
-    and not (form == 'dense' and (spec.skeleton == 'rowwise' or name == 'class_balanced_focal'))
+    if not (form == 'scored' and not spec.scored) and not (form == 'dense' and not VARIANTS[name].dense)
 ]
 
 

@@ -1,13 +1,13 @@
 """A step on a device that is not there, whose kernels run in the machine: host and kernels as on a GPU, nothing left out."""
 
 import pytest
-import test_functional
-import test_softmax_focal
 import torch
-from gpu.driver import needs_compiler
-from test_variants import labels, predictions
 
 from focal_plugin import functional, use_backend
+from tests.gpu.driver import needs_compiler
+from tests.losses import iterations
+from tests.oracle import check_focal, check_masks, check_softmax
+from tests.oracle.inputs import labels, predictions
 
 pytestmark = [
     pytest.mark.stand_in,
@@ -18,8 +18,8 @@ ROWS = 40
 
 @pytest.fixture
 def driver(monkeypatch):
-    from gpu import device
-    from gpu.driver import install
+    from tests.gpu import device
+    from tests.gpu.driver import install
 
     device.take_for_a_gpu(monkeypatch)
     with use_backend('auto'):  # which takes Triton by itself
@@ -28,7 +28,7 @@ def driver(monkeypatch):
 
 @pytest.fixture
 def device(driver) -> str:
-    from gpu import device
+    from tests.gpu import device
 
     return device.NAME
 
@@ -52,27 +52,24 @@ def test_a_device_that_computes_something_else_is_refused(driver, device):
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 def test_focal(device, dtype, classes):
     pred, target = predictions(ROWS, classes).to(dtype), labels(ROWS, classes=classes)
-    test_functional.check(device, pred, target, torch.rand(ROWS), avg_factor=torch.tensor([3.0]).to(device))
-    test_functional.check(device, pred, torch.rand(ROWS, classes), reduction='none')
+    check_focal.check(device, pred, target, torch.rand(ROWS), avg_factor=torch.tensor([3.0]).to(device))
+    check_focal.check(device, pred, torch.rand(ROWS, classes), reduction='none')
 
 
 def test_softmax(device):
-    test_softmax_focal.check(device, *test_softmax_focal.inputs(ROWS, 21), reduction='sum')
+    check_softmax.check(device, *check_softmax.inputs(ROWS, 21), reduction='sum')
 
 
 def test_statistics(device):
-    import test_equalized_focal
-
-    test_equalized_focal.test_iterations_follow_the_definition(None, device)
+    iterations.check_iterations(device)
 
 
 def test_masks_by_channel(device):
-    test_mask_focal = pytest.importorskip('test_mask_focal', exc_type=ImportError)  # mmdet's registry
-    test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, device, (5, 7, 8, 9), torch.channels_last)
+    check_masks.check_own_channel(device, (5, 7, 8, 9), torch.channels_last)
 
 
 def test_a_step_waits_for_nothing(device):
-    from gpu.device import waits
+    from tests.gpu.device import waits
 
     alpha, avg_factor = torch.rand(8), torch.tensor(3.0).to(device)
     pred, target = predictions(ROWS, 8).to(device).requires_grad_(), labels(ROWS, classes=8).to(device)

@@ -1,8 +1,9 @@
 """Instructions that move values: between registers, memory and the threads of a warp; and branches and barriers."""
 
 import numpy as np
-from gpu.instructions import PLAIN, WIDTHS, UnknownInstruction, given, taken
-from gpu.memory import Fault
+
+from tests.gpu.instructions import PLAIN, WIDTHS, UnknownInstruction, given, taken
+from tests.gpu.memory import Fault
 
 
 def _listed(operand) -> list:

@@ -12,10 +12,9 @@ from focal_plugin.interop.fvcore import (
     sigmoid_focal_loss_star,
     sigmoid_focal_loss_star_jit,
 )
-
-from oracle import assert_accurate, ulp_distance
-from oracle import sigmoid_focal_loss as oracle
-from peers import formula, logit, signature, value_and_grad
+from tests.interop.peers import formula, logit, signature, value_and_grad
+from tests.oracle import assert_accurate, ulp_distance
+from tests.oracle import sigmoid_focal_loss as oracle
 
 CASES = {
     'fvcore defaults': ((4, 5), -1, 2),

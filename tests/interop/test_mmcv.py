@@ -1,16 +1,15 @@
 """mmcv.ops' focal losses under their own signatures, against mmcv's kernels and the oracle."""
 
 import mmcv.ops.focal_loss as peer
-import oracle_softmax
 import pytest
 import torch
 
 from focal_plugin.interop.mmcv import SigmoidFocalLoss, SoftmaxFocalLoss, sigmoid_focal_loss, softmax_focal_loss
-
-import mmcv_kernel
-from oracle import assert_accurate
-from oracle import sigmoid_focal_loss as oracle
-from peers import signature, value_and_grad
+from tests.interop import mmcv_kernel
+from tests.interop.peers import signature, value_and_grad
+from tests.oracle import assert_accurate
+from tests.oracle import sigmoid_focal_loss as oracle
+from tests.oracle import softmax as oracle_softmax
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from mmdet.models.losses import gfocal_loss as quality_peer
 from mmdet.models.losses import varifocal_loss as varifocal_peer
 
 from focal_plugin.interop import mmdet as ours
-
-from oracle import assert_accurate
-from oracle import sigmoid_focal_loss as oracle
-from peers import signature, value_and_grad
+from tests.interop.peers import signature, value_and_grad
+from tests.oracle import assert_accurate
+from tests.oracle import sigmoid_focal_loss as oracle
 
 NAMES = ['sigmoid_focal_loss', 'py_sigmoid_focal_loss', 'py_focal_loss_with_prob']
 ROWS, CLASSES = 12, 5

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from focal_plugin.interop.torchvision import sigmoid_focal_loss
-
-from oracle import assert_accurate, ulp_distance
-from oracle import sigmoid_focal_loss as oracle
-from peers import formula, signature, value_and_grad
+from tests.interop.peers import formula, signature, value_and_grad
+from tests.oracle import assert_accurate, ulp_distance
+from tests.oracle import sigmoid_focal_loss as oracle
 
 SHAPES = {'a batch': (6, 3), 'pixels': (2, 1, 4, 5), 'one dimension': (9,), 'a single number': ()}
 

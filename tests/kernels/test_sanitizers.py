@@ -21,16 +21,17 @@ TESTS = (
     'tests/test_rows.py',
 )
 PAST_THE_END = """
+import ctypes
 import torch
 from focal_plugin.kernels.native import loader
-from focal_plugin.math import SPECS
+from focal_plugin.kernels.native.call import Call
 
 pred, target = torch.zeros(1000), torch.zeros(1001)
-call = loader.Call(dims=1, scale=1.0, exponent=2)
+call = Call(dims=1, scale=1.0, exponent=2)
 call.size[0] = 1001
-call.input.set(pred, (1,))
-call.target.set(target, (1,))
-loader.run(call, SPECS['quality_focal'])
+call.input.set(pred)
+call.target.set(target)
+loader.entry_point('quality_focal')(ctypes.byref(call), loader.variant('quality_focal'))
 """
 
 pytestmark = pytest.mark.slow

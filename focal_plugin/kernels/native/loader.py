@@ -1,4 +1,4 @@
-"""Loads the library that fits this processor and calls it (see api.h for the structures)."""
+"""Loads the library that fits this processor, and finds what is in it."""
 
 import ctypes
 import functools
@@ -8,55 +8,11 @@ from pathlib import Path
 
 import torch
 
-from focal_plugin.math import Spec
+from focal_plugin.math import SPECS
 
-MAX_DIMS = 64  # as many as torch walks through
-MAX_PARAMETERS = 8
-TYPES = {
-    torch.float32: 0,
-    torch.bfloat16: 1,
-    torch.float16: 2,
-    torch.bool: 3,
-    torch.uint8: 3,
-    torch.int64: 4,
-}
 # torch's own name for the processor, so that ATEN_CPU_CAPABILITY limits this library as it limits torch.
 _LIBRARIES = {'AVX512': 'avx512', 'AVX2': 'avx2'}
-
-_Dims = ctypes.c_int64 * MAX_DIMS
-
-
-class Operand(ctypes.Structure):
-    _fields_ = [('data', ctypes.c_void_p), ('type', ctypes.c_int64), ('stride', _Dims)]
-
-    def set(self, tensor: torch.Tensor, strides: tuple[int, ...]) -> None:
-        self.data = tensor.data_ptr()
-        self.type = TYPES[tensor.dtype]
-        self.stride[: len(strides)] = strides
-
-
-class Call(ctypes.Structure):
-    _fields_ = [
-        ('dims', ctypes.c_int64),
-        ('size', _Dims),
-        *((name, Operand) for name in ('input', 'target', 'score', 'weight', 'upstream', 'output')),
-        ('by_row', ctypes.c_int64),
-        ('channel', ctypes.c_void_p),
-        ('channels', ctypes.c_int64),
-        ('channel_stride', ctypes.c_int64 * 2),
-        ('table', ctypes.c_void_p),
-        ('parameter', ctypes.c_float * MAX_PARAMETERS),
-        *((name, ctypes.c_int64) for name in ('exponent', 'labels', 'activated', 'derivative', 'both')),
-        *((name, ctypes.c_int64) for name in ('has_ignore_index', 'ignore_index')),
-        ('scale', ctypes.c_double),
-        ('after', ctypes.c_double),
-        ('statistics', ctypes.c_void_p),
-        ('threads', ctypes.c_int64),
-        ('gomp_parallel', ctypes.c_void_p),
-        ('sum', ctypes.c_double),
-        ('bad_row', ctypes.c_int64),
-        ('is_out_of_range', ctypes.c_int64),
-    ]
+_ENTRY_POINTS = {'elementwise': 'focal_plugin_run', 'rowwise': 'focal_plugin_run_rows'}  # by family
 
 
 @functools.cache
@@ -73,17 +29,26 @@ def path() -> Path | None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(path()))
-    for run in (loaded.focal_plugin_run, loaded.focal_plugin_run_rows):
-        run.restype = None
-        run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    loaded.focal_plugin_advise.restype = None
-    loaded.focal_plugin_advise.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    return loaded
+    return ctypes.CDLL(str(path()))
 
 
 @functools.cache
-def _gomp_parallel() -> int | None:
+def entry_point(name: str):
+    """The function that runs a variant: of a call and the variant's address."""
+    run = getattr(library(), _ENTRY_POINTS[SPECS[name].family])
+    run.restype = None
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return run
+
+
+@functools.cache
+def variant(name: str) -> int:
+    """The address of a variant's functions."""
+    return ctypes.addressof(ctypes.c_byte.in_dll(library(), f'focal_plugin_{name}'))
+
+
+@functools.cache
+def gomp_parallel() -> int | None:
     """The address of GOMP_parallel in the OpenMP runtime that torch has loaded: a second one would fight its threads."""
     try:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
@@ -91,20 +56,10 @@ def _gomp_parallel() -> int | None:
         return None
 
 
-@functools.cache
-def _variant(name: str) -> int:
-    return ctypes.addressof(ctypes.c_byte.in_dll(library(), f'focal_plugin_{name}'))
-
-
 def zeros_like(tensor: torch.Tensor) -> torch.Tensor:
     """As torch's, in large pages: filling fresh memory in small ones takes three times as long."""
     zeros = torch.empty_like(tensor)
-    library().focal_plugin_advise(zeros.data_ptr(), zeros.numel() * zeros.element_size())
+    advise = library().focal_plugin_advise
+    advise.restype, advise.argtypes = None, [ctypes.c_void_p, ctypes.c_int64]
+    advise(zeros.data_ptr(), zeros.numel() * zeros.element_size())
     return zeros.zero_()
-
-
-def run(call: Call, spec: Spec) -> None:
-    call.threads = torch.get_num_threads()
-    call.gomp_parallel = _gomp_parallel()
-    skeleton = library().focal_plugin_run if spec.skeleton == 'elementwise' else library().focal_plugin_run_rows
-    skeleton(ctypes.byref(call), _variant(spec.name))

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from focal_plugin.kernels.triton import primitives as prim
-from focal_plugin.kernels.triton.layout import Layout
+from focal_plugin.kernels.triton.layout import SHORT, Layout
 from focal_plugin.kernels.triton.operands import checked, divided
 from focal_plugin.kernels.triton.points import negative_point, point
 
@@ -70,16 +70,16 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
 
 @triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index'])
 def flat_kernel(
-    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
-    rows, scale, ignore_index, p0, p1, p2, p3, p4, p5,
+    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
+    scale, rows, ignore_index, p0, p1, p2, p3, p4, p5,
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
-    WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
+    WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
     T_IN_ORDER: tl.constexpr, W_IN_ORDER: tl.constexpr, U_IN_ORDER: tl.constexpr,
     C: tl.constexpr, SHIFT: tl.constexpr, LABEL_ROWS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """elementwise_kernel's work, and its arguments, for BLOCK = GROUPS * WIDTH logits; OUTPUT is an 'element' or the 'sum'.
+    """tiled_kernel's work, and its arguments, for BLOCK = GROUPS * WIDTH logits; OUTPUT is an 'element' or the 'sum'.
 
     SHIFT: row_at's; LABEL_ROWS: at least the rows that a tile touches; *_IN_ORDER: contiguous as the logits are.
     """
@@ -135,14 +135,14 @@ def flat_kernel(
                 score = of_row(score_ptr + first_row * s_s, s_s, row, last, 0.0, first_col, C, WIDTH)
                 y = tl.where(is_positive, score.to(tl.float32), 0.0)  # a product would spread a NaN over the row
             result = validity * point(
-                x, y, is_positive, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+                x, y, is_positive, per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
         else:
             col = class_at(first_col, C, WIDTH)
             result = negative_point(
-                x, table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, TABLE, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
+                x, per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
             )  # fmt: skip
     else:
         col = class_at(first_col, C, WIDTH)
@@ -151,8 +151,8 @@ def flat_kernel(
         else:
             y = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
         result = point(
-            x, y, ~(y <= 0), table_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, HARD, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+            x, y, ~(y <= 0), per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
 
     # 4. weights and upstream gradients; the sum, or one result a place
@@ -197,14 +197,18 @@ def flat_kernel(
             tl.store(out_ptr + start + lane, result, mask=tl.arange(0, WIDTH)[None, :] < left - group)
 
 
-def strides(layout: Layout) -> tuple[int, ...]:
-    """Of target, score, weight and upstream, in the kernel's order."""
-    (t, s, w, u) = (layout.strides[name][-2:] for name in ('target', 'score', 'weight', 'upstream'))
-    return (*t, s[0], *w, *u)
+def numbers(layout: Layout) -> dict[str, int]:
+    """The rows, and strides of target, score, weight and upstream."""
+    found = {'rows': layout.rows}
+    for name in ('target', 'score', 'weight', 'upstream'):
+        row, step = layout.strides[name][-2:]
+        found |= {f'{SHORT[name]}_s': row, f'{SHORT[name]}_sc': step}
+    del found['s_sc']  # a score has no classes
+    return found
 
 
 def constants(layout: Layout) -> dict:
-    """The kernel's compile-time arguments that elementwise_kernel lacks."""
+    """The kernel's compile-time arguments that tiled_kernel lacks."""
     C, block = layout.classes, layout.block_rows * layout.block_classes
     most = C + block
     # n // C = n ceil(2 ** shift / C) >> shift, exact for n up to most; 0 where that takes more than 32 bits.

@@ -5,48 +5,49 @@ a GPU takes for the loss of a few thousand rows. What it finds, and how the logi
 tensor, so it is kept.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.problem import TENSORS, Problem
 from focal_plugin.kernels.triton import features
+from focal_plugin.kernels.triton.layout import Layout
 
 MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
 _kept: dict[Hashable, 'Launch | None'] = {}
 
 
 class Launch:
-    """A launch but for its tensors, and for a number that may be another one each time.
+    """A launch but for its tensors, which are a kernel's first arguments, and for numbers that change, the next ones.
 
     Attributes:
-        kernel: gives the kernel, for its first launch.
+        kernel: the function that Triton compiles.
         grid: the numbers of programs.
-        constants: the compile-time arguments by name.
         warps: that share a program.
-        before, after: the numbers before the one that changes, and after it.
+        numbers, constants: the other arguments by name, those of the run and those that a kernel is compiled for.
         layout: how the logits are walked.
     """
 
     def __init__(
-        self, kernel: Callable[[], Any], grid: tuple[int, int, int], constants: dict[str, Any], warps: int,
-        before: Sequence[int] = (), after: Sequence[float] = (), layout=None,
+        self, kernel, grid: tuple[int, int, int], warps: int, numbers: Mapping[str, float],
+        constants: Mapping[str, Any], layout: Layout | None = None,
     ):  # fmt: skip
-        self.kernel, self.grid, self.constants, self.warps, self.layout = kernel, grid, constants, warps, layout
-        self.before, self.after = tuple(before), tuple(after)
-        self._again = None
+        self.kernel, self.grid, self.warps = kernel, grid, warps
+        self.numbers, self.constants, self.layout = numbers, constants, layout
+        self._again: Callable[..., None] | None = None
+        self._rest: tuple = ()
 
-    def __call__(self, tensors: Sequence[Tensor | None], *changing: float) -> None:
+    def __call__(self, tensors: Mapping[str, Tensor | None], **changing: float) -> None:
         if self._again is not None:
-            addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-            self._again(*addresses, *self.before, *changing, *self.after)
+            addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors.values()]
+            self._again(*addresses, *changing.values(), *self._rest)
             return
-        arguments = (*tensors, *self.before, *changing, *self.after)
-        kernel, options = self.kernel(), {'num_warps': self.warps, 'enable_fp_fusion': True}
-        compiled = kernel[self.grid](*arguments, **self.constants, **options)
+        given = {**tensors, **changing, **self.numbers, **self.constants}
+        compiled = self.kernel[self.grid](**given, num_warps=self.warps, enable_fp_fusion=True)
         if features.RELAUNCHES and compiled is not None:
-            self.after = (*self.after, *(self.constants[name] for name in kernel.arg_names[len(arguments) :]))
+            rest = self.kernel.arg_names[len(tensors) + len(changing) :]
+            self._rest = tuple(given[name] for name in rest)
             self._again = compiled[self.grid]
 
 
@@ -69,6 +70,6 @@ def like(
 ) -> Launch | None:
     """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
     numbers = (*problem.parameters, problem.activated, problem.ignore_index)
-    operands = map(described, (*problem[:7], upstream))
-    key = (problem.spec.name, problem.output, gathers, problem.pred.device, *numbers, *operands)
+    operands = map(described, (*problem[:TENSORS], upstream))
+    key = (problem.variant, problem.output, gathers, problem.pred.device, *numbers, *operands)
     return kept(key, make)

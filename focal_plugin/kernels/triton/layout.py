@@ -22,7 +22,8 @@ LANES = 64 if torch.version.hip else 32  # of a warp
 MAX_ROW_DIMS = 3
 PROGRAMS = 1024  # enough for a whole chip
 TRIPS = 8  # blocks of classes that a program takes one after the other though the chip has room for more programs
-OPERANDS = ('pred', 'target', 'score', 'weight', 'upstream', 'out')
+SHORT = {'pred': 'x', 'target': 't', 'score': 's', 'weight': 'w', 'upstream': 'u', 'out': 'o'}  # in names of strides
+OPERANDS = tuple(SHORT)
 ALIGNED = ('pred', 'out')
 
 
@@ -60,18 +61,16 @@ class Layout:
     span: int
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Classes, and the sizes of the two innermost dimensions of rows."""
+    def numbers(self) -> dict[str, int]:
+        """Classes, the sizes of the two innermost dimensions of rows, and strides, as the kernels name them."""
         n1, n2 = self.sizes
-        return self.classes, n1, n2 // self._align_of_planes
-
-    @property
-    def arguments(self) -> list[int]:
-        """The strides in the order of elementwise_kernel; a score has none along the classes."""
-        found = []
+        found = {'C': self.classes, 'n1': n1, 'n2': n2 // self._align_of_planes}
         for name, (*outer, row, step) in self.strides.items():
             align, step_align = (self.align, self._align_of_planes) if name in ALIGNED else (1, 1)
-            found += [stride // align for stride in outer] + [row] + ([] if name == 'score' else [step // step_align])
+            short = SHORT[name]
+            found |= {f'{short}_s{k}': stride // align for k, stride in enumerate(outer)}
+            found |= {f'{short}_s2': row, f'{short}_sc': step // step_align}
+        del found['s_sc']  # a score has no classes
         return found
 
     @property
@@ -209,7 +208,7 @@ def layout_of(
     problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None, statistics: bool = False
 ) -> Layout | None:
     """The layout of a problem, or None where more than three dimensions of rows don't join."""
-    pred, labels = problem.own(problem.pred), problem.has_labels
+    pred, labels = problem.selected(problem.pred), problem.has_labels
     by_row = out is not None and out.dim() < pred.dim()
 
     def steps(tensor: Tensor | None, per_row: bool = False) -> tuple[int, ...]:
@@ -229,7 +228,7 @@ def layout_of(
     one = (1, *[0] * len(operands))
     if problem.channel is not None:
         *row_dims, classes = dims
-    elif labels or problem.table is not None or by_row or statistics:
+    elif labels or problem.per_class_parameters is not None or by_row or statistics:
         classes, row_dims = dims[-1], _joined(dims[:-1])
     else:
         *row_dims, classes = _joined(dims) or [one]
@@ -248,7 +247,7 @@ def layout_of(
     in_order = in_order and problem.channel is None
     stores = out is not None and not by_row
     # What is one a class, a tile has once for all of its rows.
-    by_place = stores and problem.table is None and not statistics and LANES == 32
+    by_place = stores and problem.per_class_parameters is None and not statistics and LANES == 32
     # A thread to a row: of more rows, most tiles would have a positive.
     narrow = in_order and labels and 1 < size < 8 and not by_place
     flat = in_order and not narrow and not by_row and not statistics and (size % 8 != 0 or by_place)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from focal_plugin.kernels.eager import EPS
+from focal_plugin.kernels.problem import EPS
 
 _EPS = tl.constexpr(EPS)
 

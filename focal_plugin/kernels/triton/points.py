@@ -1,10 +1,12 @@
 """The point functions of the variants, as the kernels call them."""
 
 import functools
+from typing import Any
 
 import triton
 import triton.language as tl
 
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import features
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.lazy import resolve
@@ -19,25 +21,47 @@ def point_function(name: str):
     return features.constant(triton.jit(function))
 
 
+def constants(problem: Problem, gradient: bool) -> dict[str, Any]:
+    """The compile-time arguments that every kernel has."""
+    per_class = problem.per_class_parameters
+    return {
+        'FN': point_function(problem.variant),
+        'PARAMETERS': len(problem.parameters) if per_class is None else per_class.size(0),
+        'EXPONENT': problem.exponent,
+        'PER_CLASS': per_class is not None,
+        'HAS_AVG': problem.avg_factor is not None,
+        'HAS_IGNORE': problem.ignore_index is not None,
+        'VANISHES': problem.vanishes,
+        'GRADIENT': gradient,
+        'OUTPUT': problem.output,
+    }
+
+
+def numbers(problem: Problem) -> dict[str, float]:
+    """The numbers that every kernel has."""
+    parameters = [*problem.parameters, *[0.0] * 6][:6]
+    return {'ignore_index': problem.ignore_index or 0} | {f'p{k}': value for k, value in enumerate(parameters)}
+
+
 @triton.jit
 def at_parameters(
-    x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+    x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, PER_CLASS: tl.constexpr,
 ):  # fmt: skip
-    """(value, derivative) of the variant: its parameters are numbers, or a table of one a class."""
-    if TABLE:
+    """(value, derivative) of the variant: its parameters are numbers, or PER_CLASS."""
+    if PER_CLASS:
         col, mask = tl.broadcast(col, mask)  # a load does not, in Triton 3.1
-        p0 = tl.load(table_ptr + col, mask=mask, other=0.0)
+        p0 = tl.load(per_class_ptr + col, mask=mask, other=0.0)
         if PARAMETERS > 1:
-            p1 = tl.load(table_ptr + C + col, mask=mask, other=0.0)
+            p1 = tl.load(per_class_ptr + C + col, mask=mask, other=0.0)
         if PARAMETERS > 2:
-            p2 = tl.load(table_ptr + 2 * C + col, mask=mask, other=0.0)
+            p2 = tl.load(per_class_ptr + 2 * C + col, mask=mask, other=0.0)
         if PARAMETERS > 3:
-            p3 = tl.load(table_ptr + 3 * C + col, mask=mask, other=0.0)
+            p3 = tl.load(per_class_ptr + 3 * C + col, mask=mask, other=0.0)
         if PARAMETERS > 4:
-            p4 = tl.load(table_ptr + 4 * C + col, mask=mask, other=0.0)
+            p4 = tl.load(per_class_ptr + 4 * C + col, mask=mask, other=0.0)
         if PARAMETERS > 5:
-            p5 = tl.load(table_ptr + 5 * C + col, mask=mask, other=0.0)
+            p5 = tl.load(per_class_ptr + 5 * C + col, mask=mask, other=0.0)
     if PARAMETERS == 1:
         return FN(x, p, q, log_p, log_q, y, is_positive, p0, EXPONENT, HARD)
     elif PARAMETERS == 2:
@@ -54,8 +78,8 @@ def at_parameters(
 
 @triton.jit
 def point(
-    x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, TABLE: tl.constexpr,
+    x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, PER_CLASS: tl.constexpr,
     ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
 ):  # fmt: skip
     """The variant's value, or its derivative by what the caller passed. VANISHES: a factor of the loss may be 0."""
@@ -68,8 +92,8 @@ def point(
             x = prim.clamp(x, 1e30)
         x, p, q, log_p, log_q = prim.terms_of_logit(x)
     value, derivative = at_parameters(
-        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-        FN, PARAMETERS, EXPONENT, HARD, TABLE,
+        x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, HARD, PER_CLASS,
     )  # fmt: skip
     if GRADIENT:
         if ACTIVATED:
@@ -80,8 +104,8 @@ def point(
 
 @triton.jit
 def negative_point(
-    x, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, TABLE: tl.constexpr, ACTIVATED: tl.constexpr,
+    x, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr,
     EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
     PLAIN_SUM: tl.constexpr,
 ):  # fmt: skip
@@ -90,16 +114,16 @@ def negative_point(
     is_positive = tl.zeros(x.shape, tl.int1)
     if ACTIVATED or EXPONENT < 0:
         return point(
-            x, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, True, TABLE, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+            x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, True, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
     given = x
     if GRADIENT or VANISHES:
         x = prim.clamp(x, 1e30)
     x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, PLAIN_SUM)
     value, derivative = at_parameters(
-        x, p, q, log_p, log_q, y, is_positive, table_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-        FN, PARAMETERS, EXPONENT, True, TABLE,
+        x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, True, PER_CLASS,
     )  # fmt: skip
     if GRADIENT:
         return derivative

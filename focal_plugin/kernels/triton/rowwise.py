@@ -10,6 +10,7 @@ read again for every use.
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 import triton
@@ -17,13 +18,13 @@ import triton.language as tl
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import features, launches, sums
+from focal_plugin.kernels.triton import features, launches, points, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import Layout, at_once, layout_of
 from focal_plugin.kernels.triton.operands import OUTER_STRIDES, divided, label_of, row_offset, rows_of, unscaled
-from focal_plugin.kernels.triton.points import point, point_function
+from focal_plugin.kernels.triton.points import point
 
 LONGEST = 16384  # classes that registers hold
 THREADS = 128
@@ -105,12 +106,12 @@ def _spread(
     ]
 )  # fmt: skip
 def rowwise_kernel(
-    x_ptr, label_ptr, row_weight_ptr, upstream_ptr, avg_ptr, table_ptr, out_ptr,
-    C, n1, n2, scale, ignore_index, p0, p1, p2, p3, p4, p5,
+    x_ptr, label_ptr, row_weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
+    scale, C, n1, n2, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    HAS_AVG: tl.constexpr, TABLE: tl.constexpr, HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr,
+    HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr,
     OUTPUT: tl.constexpr, DIMS: tl.constexpr, INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
@@ -144,8 +145,8 @@ def rowwise_kernel(
     )  # fmt: skip
     own = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
     result = point(
-        _margin(own, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, table_ptr, label, is_inside,
-        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, TABLE, False, 0.0, GRADIENT, VANISHES,
+        _margin(own, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, per_class_ptr, label, is_inside,
+        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, PER_CLASS, False, 0.0, GRADIENT, VANISHES,
     )  # fmt: skip
     result = factor * result if GRADIENT else prim.times(factor, result)
     if HAS_IGNORE:
@@ -200,21 +201,12 @@ def _layout(problem: Problem, out: Tensor | None = None, upstream: Tensor | None
     return dataclasses.replace(layout, flat=False, block_rows=rows, block_classes=width)
 
 
-def constants(problem: Problem, layout: Layout, gradient: bool) -> dict:
-    """The kernel's compile-time arguments."""
-    table, blocks = problem.table, triton.cdiv(layout.classes, layout.block_classes)
+def constants(layout: Layout) -> dict[str, Any]:
+    """The compile-time arguments that other kernels lack."""
+    blocks = triton.cdiv(layout.classes, layout.block_classes)
     held = features.HAS_TUPLES and blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
     return {
-        'FN': point_function(problem.spec.name),
-        'PARAMETERS': len(problem.parameters) if table is None else table.size(0),
-        'EXPONENT': problem.exponent,
-        'HAS_WEIGHT': problem.weight is not None,
-        'HAS_AVG': problem.avg_factor is not None,
-        'TABLE': table is not None,
-        'HAS_IGNORE': problem.ignore_index is not None,
-        'VANISHES': problem.vanishes,
-        'GRADIENT': gradient,
-        'OUTPUT': problem.output,
+        'HAS_WEIGHT': layout.weight != 'none',
         'DIMS': layout.dims,
         'INNER': layout.inner,
         'ALIGN': layout.align,
@@ -231,32 +223,39 @@ def warps(layout: Layout) -> int:
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
-    layout = _layout(problem, out, None if problem.reduce else upstream)
+    layout = _layout(problem, out, None if problem.reduces else upstream)
     if layout is None:
         return None
-    numbers = (problem.ignore_index or 0, *[*problem.parameters, *[0.0] * 6][:6], *layout.arguments)
-    common = constants(problem, layout, upstream is not None)
-    grid = (layout.programs, 1, 1)
-    return Launch(lambda: rowwise_kernel, grid, common, warps(layout), layout.counts, numbers, layout)
+    numbers = points.numbers(problem) | layout.numbers
+    common = points.constants(problem, upstream is not None) | constants(layout)
+    return Launch(rowwise_kernel, (layout.programs, 1, 1), warps(layout), numbers, common, layout)
 
 
 def _launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None = None) -> None:
-    operands = (problem.pred, problem.target, problem.weight, upstream, problem.avg_factor, problem.table, out)
-    like(operands, problem.scale)
+    tensors = {
+        'x_ptr': problem.pred,
+        'label_ptr': problem.target,
+        'row_weight_ptr': problem.weight,
+        'upstream_ptr': upstream,
+        'avg_ptr': problem.avg_factor,
+        'per_class_ptr': problem.per_class_parameters,
+        'out_ptr': out,
+    }
+    like(tensors, scale=problem.scale)
 
 
 def forward(problem: Problem) -> Tensor:
-    pred, avg_factor, reduce = problem.pred, problem.avg_factor, problem.reduce
-    if reduce:
+    pred, avg_factor = problem.pred, problem.avg_factor
+    if problem.reduces:
         result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
     else:
         result = pred.new_empty(pred.shape[:-1])
     if pred.numel() == 0:
         return result.zero_()
-    like = launches.like(problem, None, lambda: _launch_of(problem, None if reduce else result, None))
+    like = launches.like(problem, None, lambda: _launch_of(problem, None if problem.reduces else result, None))
     if like is None:
         return forward(contiguous(problem))
-    if not reduce:
+    if not problem.reduces:
         _launch(problem, like, result)
         return result
     partial = pred.new_empty(like.layout.programs, dtype=torch.float32)
@@ -271,6 +270,6 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
         return out
     like = launches.like(problem, upstream, lambda: _launch_of(problem, out, upstream))
     if like is None:
-        return out.copy_(backward(contiguous(problem), upstream if problem.reduce else upstream.contiguous()))
+        return out.copy_(backward(contiguous(problem), upstream if problem.reduces else upstream.contiguous()))
     _launch(problem, like, out, upstream)
     return out

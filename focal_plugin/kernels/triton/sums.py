@@ -25,7 +25,9 @@ def sum_kernel(partial_ptr, avg_ptr, out_ptr, count, HAS_AVG: tl.constexpr, BLOC
 def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
     """Writes the sum, over avg_factor, into out."""
     count = partial.numel()
-    key = (partial.device, count, launches.described(avg_factor))
     constants = {'HAS_AVG': avg_factor is not None, 'BLOCK': BLOCK}
-    like = launches.kept(key, lambda: Launch(lambda: sum_kernel, (1, 1, 1), constants, WARPS, [count]))
-    like((partial, avg_factor, out))
+    like = launches.kept(
+        (partial.device, count, launches.described(avg_factor)),
+        lambda: Launch(sum_kernel, (1, 1, 1), WARPS, {'count': count}, constants),
+    )
+    like({'partial_ptr': partial, 'avg_ptr': avg_factor, 'out_ptr': out})

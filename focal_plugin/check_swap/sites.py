@@ -1,0 +1,68 @@
+"""Where the config of a model names its classification losses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import ConfigDict
+
+from focal_plugin.check_swap.pairing import head_of
+
+KEYS = ('loss_cls', 'loss_center_heatmap', 'loss_heatmap')
+"""The arguments of heads that name their classification loss."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a config that names a classification loss.
+
+    Attributes:
+        path: the dotted name of the loss.
+        kind: the head's type: a name in the registry, or in mmengine's new style the class itself.
+        loss: the config of the loss.
+    """
+
+    path: str
+    kind: str | type
+    loss: ConfigDict
+
+    @property
+    def head(self) -> str:
+        """The name of the head's class."""
+        return type_name(self.kind)
+
+
+def of_model(model: Any, only: str = '', path: str = '') -> Iterator[Site]:
+    """The classification losses of a model's config, wherever they stand.
+
+    Args:
+        model: the config of a model, or of the part of it under path.
+        only: how the dotted names of those that are wanted begin: 'roi_head.bbox_head'.
+        path: the dotted name of the part.
+    """
+    for name, value in _children(model, path):
+        if name.rpartition('.')[2] not in KEYS or not isinstance(value, dict) or 'type' not in value:
+            yield from of_model(value, only, name)
+        elif name.startswith(only):
+            yield Site(name, model.get('type', '?'), value)
+
+
+def _children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        yield f'{path}.{key}' if path else str(key), value
+
+
+def fixed(node: Any, path: str = '') -> Iterator[str]:
+    """Why heads in a model's config can't be given another loss, a sentence each, which begins with the head's name."""
+    if isinstance(node, dict):
+        head = head_of(node.get('type', ''))
+        if head is not None and head.fixed:
+            yield f'{path} ({type_name(node["type"])}) keeps its loss: {head.fixed}'
+    for name, value in _children(node, path):
+        yield from fixed(value, name)
+
+
+def type_name(kind: str | type) -> str:
+    """The name of a registry type, without its scope; configs in mmengine's new style hold the class itself."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))

@@ -1,0 +1,133 @@
+"""Whether this Triton computes what the kernels say: asked once for each device, before its first results are used.
+
+There are versions whose results are wrong without an error: 3.1's interpreter leaves outputs unwritten. And there are
+machines on which Triton can't start a kernel: its launcher is a C extension, built at the first launch.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.torch import elementwise as plain
+from focal_plugin.kernels.triton import elementwise, sums
+from focal_plugin.kernels.triton.elementwise import launch_of
+from focal_plugin.math import SPECS
+
+CLASSES = (9, 8)  # walked in order, and in tiles
+TOLERANCE = 1e-4  # relative
+
+_verdicts: dict[torch.device, RuntimeError | None] = {}
+
+
+def require(pred: Tensor) -> None:
+    """Tests the device of these logits, unless that is done, or nothing is computed there now.
+
+    Raises:
+        RuntimeError: Triton's results there are wrong, or there are none. Every later call raises it again.
+    """
+    device = pred.device
+    if device not in _verdicts:
+        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
+            return
+        _verdicts[device] = _verdict(device)
+    verdict = _verdicts[device]
+    if verdict is not None:
+        raise verdict.with_traceback(None)
+
+
+def _may_not_wait() -> bool:
+    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
+    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2
+
+
+def _verdict(device: torch.device) -> RuntimeError | None:
+    cause = remedy = None
+    try:
+        with torch.inference_mode(False):  # the expected gradient is autograd's
+            fault = next(filter(None, (_fault(device, classes) for classes in CLASSES)), None)
+    except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
+        raise
+    except Exception as error:
+        cause = error
+        while error.__cause__ is not None:
+            error = error.__cause__
+        fault, remedy = f'{type(error).__name__}: {error}', _remedy(error)
+    if fault is None:
+        return None
+    verdict = RuntimeError(
+        f'Triton {triton.__version__} fails the self-test on {device}, a focal loss of known values: {fault}. '
+        f"{remedy or 'Install another version of Triton'}, or choose the torch backend: focal_plugin.use_backend('torch'), "
+        f'or FOCAL_PLUGIN_BACKEND=torch in the environment'
+    )
+    verdict.__cause__ = cause
+    return verdict
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What to do where a machine lacks what Triton builds its launcher with, or a folder for it; None: another fault."""
+    if isinstance(error, subprocess.CalledProcessError):
+        folders = [argument[2:] for argument in error.cmd if str(argument).startswith('-I')]
+        if any(Path(folder, 'Python.h').exists() for folder in folders):
+            return 'Its launcher is built by a C compiler, whose message is printed above: mend that, or name another in CC'
+        return (
+            f'Its launcher is a C extension, and Python.h is in none of {", ".join(folders)}: install the headers of this '
+            f'Python (python3-dev, or python3-devel)'
+        )
+    compiler = os.environ.get('CC')
+    if 'C compiler' in str(error) or (isinstance(error, OSError) and error.filename == compiler is not None):
+        named = f', which CC={compiler} is not' if compiler else ''
+        return f'Its launcher is built by a C compiler{named}: install gcc, or name one in CC'
+    if isinstance(error, OSError):
+        return 'Name a folder in TRITON_CACHE_DIR in which Triton may keep what it builds (~/.triton is its own)'
+    return None
+
+
+def _fault(device: torch.device, classes: int) -> str | None:
+    """What is wrong with the focal loss of a positive, a background row and another positive, and its gradient."""
+    logits = torch.linspace(-6, 6, 3 * classes, dtype=torch.float64, device='cpu').view(3, classes)
+    labels = torch.tensor([0, classes, classes - 1], device='cpu')
+    problem = Problem(
+        pred=logits,
+        target=labels,
+        score=None,
+        weight=None,
+        per_class_parameters=None,
+        avg_factor=None,
+        channel=None,
+        variant='focal',
+        parameters=list(SPECS['focal'].pack(**SPECS['focal'].defaults)),
+        activated=False,
+        ignore_index=None,
+        scale=1.0,
+        output='sum',
+        backend='triton',
+    )
+    loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
+    computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
+    for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
+        error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
+        if error != error:
+            return f'of {classes} classes the {name} is NaN or was left unwritten'
+        if error > TOLERANCE:
+            return f'of {classes} classes the {name} is off by {error:.1e} of its value'
+    return None
+
+
+def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The kernels' sum and gradient, written over NaN."""
+
+    def unwritten(*shape: int) -> Tensor:
+        return torch.full(shape, float('nan'), dtype=torch.float32, device=problem.pred.device)
+
+    like, loss, grad = launch_of(problem), unwritten(), unwritten(*problem.pred.shape)
+    partial = unwritten(like.layout.programs * like.layout.splits)
+    elementwise.launch(problem, like, partial, None)
+    sums.add(partial, None, loss)
+    one = torch.ones_like(loss)
+    elementwise.launch(problem, launch_of(problem, grad, one), grad, one)
+    return loss, grad

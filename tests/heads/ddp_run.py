@@ -1,0 +1,31 @@
+"""One of two data-parallel processes, which keeps its gradients.
+
+python -m tests.heads.ddp_run RANK RENDEZVOUS OUT NAME PHOTO
+"""
+
+import sys
+
+import torch
+from mmdet.utils import register_all_modules
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+import focal_plugin  # noqa: F401  registers
+from tests.heads.detectors import batch, fused, gradients, losses
+
+
+def main(rank: str, rendezvous: str, out: str, name: str, photo: str) -> None:
+    torch.set_num_threads(1)
+    register_all_modules()
+    distributed.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=int(rank), world_size=2)
+    try:
+        model = DistributedDataParallel(fused(name))
+        total, _ = losses(model, batch(int(photo)))
+        total.backward()
+        torch.save(gradients(model.module), out)
+    finally:
+        distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,309 @@
+"""What the kernel report reads off small listings of each family of machine code."""
+
+import re
+
+import pytest
+
+from tools.kernel_analysis import gcn, sass
+from tools.kernel_analysis.counts import count
+from tools.kernel_analysis.data_flow import origins
+from tools.kernel_analysis.machine_code import parse
+
+# Each tile: a label, the tile's logits, and what only a tile with a positive executes, where the label's own logit is
+# loaded. The weights are loaded through registers that hold another pointer before and after, as wide as logits, and on a
+# way of their own that is shorter than the one through the logits.
+DIRECT = """
+    S2R R0, SR_TID.X ;
+    LEA R4, P0, R0, c[0x0][0x168], 0x3 ;
+    LEA.HI.X.SX32 R5, R0, c[0x0][0x16c], 0x3, P0 ;
+    LDG.E.64 R2, [R4.64] ;
+    ISETP.NE.U32.AND P1, PT, R2, 0x50, PT ;
+    SEL R6, RZ, 0x1, !P1 ;
+    REDUX.MAX.S32 UR4, R6 ;
+    MOV R7, UR4 ;
+    ISETP.GE.AND P2, PT, R7, 0x1, PT ;
+    @!P2 BRA `(.L_x_1) ;
+    LEA R8, P3, R2, c[0x0][0x160], 0x2 ;
+    LEA.HI.X.SX32 R9, R2, c[0x0][0x164], 0x2, P3 ;
+    @P1 LDG.E R10, [R8.64] ;
+    MUFU.EX2 R10, R10 ;
+.L_x_1:
+    ISETP.GE.AND P4, PT, R0, c[0x0][0x180], PT ;
+    MOV R4, c[0x0][0x170] ;
+    MOV R5, c[0x0][0x174] ;
+    @P4 BRA `(.L_x_2) ;
+    LDG.E.128 R12, [R4.64] ;
+    LEA R4, P0, R0, c[0x0][0x160], 0x4 ;
+    LEA.HI.X.SX32 R5, R0, c[0x0][0x164], 0x4, P0 ;
+    FMUL R20, R12, 0.5 ;
+    LDG.E.128 R16, [R4.64] ;
+    EXIT ;
+.L_x_2:
+    LDG.E.128 R16, [R4.64] ;
+    EXIT ;
+"""
+# The same in uniform registers, with pairs added and what was one register made two.
+UNIFORM = """
+    S2R R0, SR_TID.X ;
+    LDCU.128 UR8, c[0x0][0x380] ;
+    LDC.64 R22, c[0x0][0x390] ;
+    IMAD.WIDE R4, R0, 0x8, RZ ;
+    IADD.64 R4, R4, UR10 ;
+    LDG.E.64 R2, desc[UR6][R4.64] ;
+    ISETP.NE.U64.AND P1, PT, R2, UR4, PT ;
+    P2R R6, PR, RZ, 0x2 ;
+    CREDUX.MAX.S32 UR12, R6 ;
+    UISETP.NE.AND UP1, UPT, UR12, URZ, UPT ;
+    BRA.U !UP1, `(.L_x_1) ;
+    IMAD.WIDE R8, R2, 0x4, RZ ;
+    IADD3 R8, P3, PT, R8, UR8, RZ ;
+    IADD3.X R9, PT, PT, R9, UR9, RZ, P3, !PT ;
+    @P1 LDG.E R10, desc[UR6][R8.64] ;
+    MUFU.EX2 R10, R10 ;
+.L_x_1:
+    ISETP.GE.AND P4, PT, R0, R2, PT ;
+    MOV.64 R4, R22 ;
+    @P4 BRA `(.L_x_2) ;
+    LDG.E.128 R12, desc[UR6][R4.64] ;
+    MOV.64 R4, UR8 ;
+    IMAD.WIDE.U32 R4, R0, 0x10, R4 ;
+    LDG.E.128 R16, desc[UR6][R4.64+0x40] ;
+    EXIT ;
+.L_x_2:
+    LDG.E.128 R16, desc[UR6][R4.64] ;
+    EXIT ;
+"""
+BUFFER = """
+	s_load_dwordx4 s[8:11], s[4:5], 0x0
+	s_load_dwordx2 s[12:13], s[4:5], 0x10
+	v_lshlrev_b32_e32 v2, 3, v0
+	s_mov_b64 s[16:17], s[10:11]
+	s_mov_b32 s18, 0x7ffffffe
+	buffer_load_dwordx2 v[6:7], v2, s[16:19], 0 offen
+	v_cmp_ne_u32_e32 vcc, 80, v6
+	v_cndmask_b32_e64 v8, 0, 1, vcc
+	v_max_i32_dpp v8, v8, v8 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:1
+	v_cmp_lt_i32_e64 s[2:3], 0, v8
+	s_mov_b64 s[16:17], s[8:9]
+	s_and_saveexec_b64 s[22:23], s[2:3]
+	s_cbranch_execz .LBB0_1
+	v_lshlrev_b32_e32 v9, 2, v6
+	buffer_load_dword v9, v9, s[16:19], 0 offen
+	v_exp_f32_e32 v9, v9
+.LBB0_1:
+	s_or_b64 exec, exec, s[22:23]
+	v_lshlrev_b32_e32 v2, 4, v0
+	s_mov_b64 s[16:17], s[12:13]
+	s_cmp_lt_i32 s6, 1
+	s_cbranch_scc1 .LBB0_2
+	buffer_load_dwordx4 v[12:15], v2, s[16:19], 0 offen
+	s_mov_b64 s[16:17], s[8:9]
+	v_mul_f32_e32 v20, 0.5, v12
+	buffer_load_dwordx4 v[16:19], v2, s[16:19], 0 offen
+	s_endpgm
+.LBB0_2:
+	buffer_load_dwordx4 v[16:19], v2, s[16:19], 0 offen
+	s_endpgm
+"""
+GLOBAL = """
+	s_load_b128 s[8:11], s[0:1], 0x0
+	s_load_b64 s[12:13], s[0:1], 0x10
+	v_lshlrev_b32_e32 v2, 3, v0
+	global_load_b64 v[6:7], v2, s[10:11]
+	v_cmp_ne_u32_e32 vcc_lo, 80, v6
+	v_cndmask_b32_e64 v8, 0, 1, vcc_lo
+	v_permlanex16_b32 v8, v8, s2, 0xfedcba98
+	v_cmp_lt_i32_e32 vcc_lo, 0, v8
+	s_and_saveexec_b32 s3, vcc_lo
+	s_cbranch_execz .LBB0_1
+	v_lshlrev_b32_e32 v9, 2, v6
+	global_load_b32 v9, v9, s[8:9]
+	v_exp_f32_e32 v9, v9
+.LBB0_1:
+	s_or_b32 exec_lo, exec_lo, s3
+	v_dual_mov_b32 v4, s12 :: v_dual_mov_b32 v5, s13
+	s_cmp_lt_i32 s6, 1
+	s_cbranch_scc1 .LBB0_2
+	global_load_b128 v[12:15], v[4:5], off
+	v_add_co_u32 v4, vcc_lo, s8, v2
+	v_add_co_ci_u32_e32 v5, vcc_lo, s9, v3, vcc_lo
+	global_load_b128 v[16:19], v[4:5], off
+	s_endpgm
+.LBB0_2:
+	global_load_b128 v[16:19], v[4:5], off
+	s_endpgm
+"""
+NAMES = ('x_ptr', 'label_ptr', 'weight_ptr')
+# Listing, the offset of its first parameter, registers with their address; and the instructions on the way through the
+# logits, without what only a positive executes, and of that.
+FAMILIES = {
+    'parameters as operands (sm_75 to sm_89)': (DIRECT, 0x160, (), 20, 4),
+    'parameters in uniform registers (sm_90 to sm_120)': (UNIFORM, 0x380, (), 19, 5),
+    'buffers (gfx90a, gfx942)': (BUFFER, 0, ('s4', 's5'), 23, 3),
+    'global memory (gfx1100)': (GLOBAL, 0, ('s0', 's1'), 19, 3),
+}
+
+
+def read(text, first, entry=(), names=NAMES):
+    """(listing, origins) of a kernel of three pointers."""
+    if 's_endpgm' not in text:
+        text = re.sub('^    ', '    /*0000*/ ', text, flags=re.MULTILINE)
+    listing = parse(text)
+    steps = gcn.steps(listing) if listing.is_gcn else [sass.step(one) for one in listing.instructions]
+    return listing, origins(listing, steps, {first + 8 * n: name for n, name in enumerate(names)}, entry)
+
+
+def of_loads(listing, found):
+    return [origin for one, origin in zip(listing.instructions, found, strict=True) if one.is_load]
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_accesses_are_told_by_the_pointer_that_their_address_comes_from(family):
+    text, first, entry, *_ = FAMILIES[family]
+    listing, found = read(text, first, entry)
+    loads = [(*origin.pointers, ''.join(origin.indices)) for origin in of_loads(listing, found)]
+    label, weight = ('label_ptr', ''), ('weight_ptr', '')
+    assert loads == [label, ('x_ptr', 'label_ptr'), weight, ('x_ptr', ''), weight]
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_branches_are_told_by_what_the_threads_found_in_the_labels(family):
+    text, first, entry, *_ = FAMILIES[family]
+    listing, found = read(text, first, entry)
+    branches = [
+        set(origin.deciders)
+        for one, origin in zip(listing.instructions, found, strict=True)
+        if one.target and not one.never_falls_through
+    ]
+    assert branches == [{'label_ptr'}, set()]
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_tile_with_a_positive_takes_the_longer_way(family):
+    text, first, entry, shorter, positive = FAMILIES[family]
+    counted = count(*read(text, first, entry), 32, slots=4, logits=4, stores=False, positive_tiles=0.25)
+    assert counted['slots/logit without a positive'] == shorter / 4
+    assert counted['slots/logit'] == (shorter + 0.25 * positive) / 4
+    assert counted['MUFU/logit'] == 0.25 / 4
+    assert counted['widest access (bits)'] == counted['narrowest access (bits)'] == 128
+
+
+# One address or another, by the way that was taken, the choice made, the trip, the lane.
+EITHER = {
+    'ways': """
+    MOV R4, c[0x0][0x160] ;
+    @P0 BRA `(.L_x_1) ;
+    MOV R4, c[0x0][0x170] ;
+.L_x_1:
+    LDG.E.128 R16, [R4.64] ;
+    EXIT ;
+""",
+    'a choice': """
+    SEL R4, c[0x0][0x160], c[0x0][0x170], P0 ;
+    LDG.E.128 R16, [R4.64] ;
+    EXIT ;
+""",
+    'a loop': """
+    MOV R4, c[0x0][0x160] ;
+.L_x_1:
+    LDG.E.128 R16, [R4.64] ;
+    MOV R4, c[0x0][0x170] ;
+    @P0 BRA `(.L_x_1) ;
+    EXIT ;
+""",
+    'masked lanes': """
+	s_load_dwordx2 s[8:9], s[0:1], 0x160
+	s_load_dwordx2 s[10:11], s[0:1], 0x170
+	v_mov_b32_e32 v4, s8
+	s_and_saveexec_b64 s[22:23], vcc
+	v_mov_b32_e32 v4, s10
+	s_or_b64 exec, exec, s[22:23]
+	global_load_dwordx4 v[16:19], v[4:5], off
+	s_endpgm
+""",
+}
+
+
+@pytest.mark.parametrize('way', EITHER)
+def test_an_address_of_one_pointer_or_another_is_no_count(way):
+    listing, found = read(EITHER[way], 0x160, ('s0', 's1'))
+    loads = [origin for origin in of_loads(listing, found) if 'x_ptr' in origin.pointers]
+    assert [set(origin.pointers) for origin in loads] == [{'x_ptr', 'weight_ptr'}]
+    with pytest.raises(ValueError, match='may use weight_ptr or x_ptr: unknown data flow'):
+        count(listing, found, 32, slots=4, logits=4, stores=False)
+
+
+def test_a_guarded_address_takes_the_place_of_an_old_one():
+    """P3 is P0 by another name: the load is never left with the old address, though that can't be seen."""
+    text = """
+    LDC.64 R2, c[0x0][0x170] ;
+    LDG.E R12, desc[UR12][R2.64] ;
+    @!P0 LEA R2, P0, R0, c[0x0][0x160], 0x4 ;
+    @!P3 LDG.E.128 R8, desc[UR12][R2.64] ;
+    EXIT ;
+"""
+    _, found = read(text, 0x160)
+    assert [set(found[n].pointers) for n in (1, 3)] == [{'weight_ptr'}, {'x_ptr'}]
+
+
+# 3 instructions, 3 trips of 7 (4 logits, 2 MUFU each), 3 that lead through a wide load of 2 logits (and not through the
+# narrow ones), 2 where the two ways join (1 MUFU), and 1 at the end.
+LOOP = """
+    LDC.64 R8, c[0x0][0x160] ;
+    LDC.64 R2, c[0x0][0x170] ;
+    @!P0 LDG.E R6, desc[UR6][R2.64] ;
+.L_x_1:
+    @!P1 LDG.E.128 R4, desc[UR6][R8.64] ;
+    MUFU.EX2 R51, R38 ;
+    @P2 MUFU.RCP R18, R18 ;
+    ISETP.NE.U32.AND P5, PT, R46, R31, PT ;
+    @!P5 FMUL R19, R19, 0.5 ;
+    STG.E.128 desc[UR6][R2.64], R4 ;
+    @P3 BRA `(.L_x_1) ;
+    @!P4 BRA `(.L_x_2) ;
+    LDG.E.64.CONSTANT R4, desc[UR6][R8.64] ;
+    BRA `(.L_x_3) ;
+.L_x_2:
+    @P5 LDG.E R4, desc[UR6][R8.64] ;
+    @P6 LDG.E R5, desc[UR6][R8.64+0x4] ;
+.L_x_3:
+    MUFU.EX2 R51, R38 ;
+    STG.E.64 desc[UR6][R2.64], R4 ;
+    EXIT ;
+.L_x_4:
+    BRA `(.L_x_4);
+    NOP;
+"""
+
+
+def test_loops_are_counted_by_their_trips():
+    listing, found = read(LOOP, 0x160, names=('x_ptr', 'label_ptr', 'out_ptr'))
+    counted = count(listing, found, logit_bits=32, slots=14, logits=14, stores=True)
+    assert counted == pytest.approx(
+        {
+            'widest access (bits)': 128,
+            'narrowest access (bits)': 64,
+            'slots/logit': (3 + 3 * 7 + 3 + 2 + 1) / 14,
+            'slots/logit without a positive': (3 + 3 * 7 + 3 + 2 + 1) / 14,
+            'FP32/logit': 3 / 14,
+            'integer/logit': 3 / 14,
+            'MUFU/logit': (3 * 2 + 1) / 14,
+        }
+    )
+    with pytest.raises(ValueError, match='unknown control flow'):
+        count(listing, found, logit_bits=32, slots=15, logits=15, stores=True)
+
+
+def test_a_register_that_the_compiler_gave_up_holds_no_address():
+    """AMD's assembly remarks it; on the way on which it is written again, nothing of what it held remains."""
+    used = 'global_load_b32 v9, v[6:7], off'
+    kept = GLOBAL.replace('v_exp_f32_e32 v9, v9', 'v_mov_b32 v6, s12\n\tv_mov_b32 v7, s13')
+    kept = kept.replace('s_cmp_lt_i32 s6, 1', 's_cmp_lt_i32 s6, 1\n\t' + used)
+    given_up = kept.replace('s_cmp_lt_i32', '; implicit-def: $vgpr6_vgpr7\n\ts_cmp_lt_i32')
+
+    def pointers(text):
+        listing, found = read(text, 0, ('s0', 's1'))
+        at = next(n for n, one in enumerate(listing.instructions) if one.operands == 'v9, v[6:7], off')
+        return set(found[at].pointers)
+
+    assert pointers(kept) and not pointers(given_up)

@@ -1,0 +1,96 @@
+"""What the package launches for a variant's loss as heads call it, compiled for a GPU that need not be there."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+
+from focal_plugin.functional import packed
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.math import SPECS, Spec
+from tools.benchmarks.typical_arguments import typical_arguments
+
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+ROWS = 200_000
+MASKS, PIXELS = 'mask_focal', 28 * 28  # the focal loss of masks, each in the channel of its class, and their size
+MAPS = {f'focal_maps_{height}x{width}': (height, width) for height, width in ((100, 168), (50, 84), (25, 42), (13, 21))}
+"""The focal loss of a head's maps, as RetinaNet has them from P3 to P6 of an image of 800 x 1344."""
+BATCH, ANCHORS = 64, 9  # of the maps: enough rows that a program has all classes of its own
+
+
+def spec_of(kernel: str) -> Spec:
+    return SPECS['focal' if kernel == MASKS or kernel in MAPS else kernel]
+
+
+def form_of(kernel: str) -> str:
+    return 'dense' if kernel == MASKS else spec_of(kernel).form
+
+
+def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
+    """A variant's loss, or that of masks or maps, as heads call it, on meta tensors."""
+    on_meta = {'device': 'meta'}
+    spec = spec_of(kernel)
+    rows = ROWS + 1  # no multiple of 16, which Triton would know
+    if kernel in MAPS:
+        maps = torch.empty(BATCH, ANCHORS * classes, *MAPS[kernel], dtype=dtype, **on_meta)
+        pred = maps.unflatten(1, (ANCHORS, classes)).permute(0, 3, 4, 1, 2)
+    else:
+        pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype, **on_meta)
+    parameters, per_class = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
+    read = pred.select(1, 0) if kernel == MASKS else pred
+    per_row = read.shape[:-1]
+    return Problem(
+        pred=pred,
+        target=torch.empty_like(read) if form_of(kernel) == 'dense' else pred.new_empty(per_row, dtype=torch.int64),
+        score=torch.empty(per_row, **on_meta) if form_of(kernel) == 'scored' else None,
+        weight=torch.empty(*per_row, 1, **on_meta).expand(read.shape),
+        per_class_parameters=per_class,
+        avg_factor=torch.empty((), **on_meta),
+        channel=torch.empty(rows, dtype=torch.int64, **on_meta) if kernel == MASKS else None,
+        variant=spec.name,
+        parameters=parameters,
+        activated=spec.probabilities == 'from_logits',
+        ignore_index=None,
+        scale=1.0,
+        output='sum',
+        backend='triton',
+    )
+
+
+def compiled(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[Any]:
+    """The kernels of a forward of the package, of its sum and of a backward, compiled by Triton in place of being launched.
+
+    Where one can't be compiled, the error takes its place.
+    """
+    import triton
+    from triton.runtime import driver
+
+    from focal_plugin.kernels.triton import elementwise, launches, layout, rowwise
+
+    kernels = []
+
+    def compile_instead(function: Any, grid: Any) -> Callable:
+        def compile_one(*args, **kwargs) -> None:
+            try:
+                kernels.append(function.run(*args, grid=grid, warmup=True, **kwargs))
+            except Exception as error:
+                kernels.append(error)
+
+        return compile_one
+
+    problem = typical_problem(kernel, dtype, classes)
+    more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
+    family = rowwise if problem.spec.family == 'rowwise' else elementwise
+    # In the place of a GPU's driver; the device is the key of the JIT's caches.
+    of_target = {f'get_current_{what}': lambda: target for what in ('target', 'device')}
+    driver.set_active(SimpleNamespace(**of_target, get_current_stream=lambda device: 0))
+    with (
+        mock.patch.object(triton.JITFunction, '__getitem__', compile_instead),
+        mock.patch.object(layout, 'LANES', target.warp_size),
+        mock.patch.object(launches, '_kept', {}),
+    ):
+        family.forward(problem)
+        family.backward(problem, torch.empty((), device='meta'), *more)
+    return kernels

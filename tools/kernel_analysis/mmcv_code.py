@@ -1,0 +1,66 @@
+"""mmcv's CUDA kernels in machine code: its installed sources, compiled by nvcc, read as the Triton kernels are."""
+
+import functools
+import importlib.util
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from tools.kernel_analysis.machine_code import Listing, executed, parse
+
+SHIM = Path(__file__).parents[2] / 'tests/interop/mmcv_shim'
+TRIPS = 8  # of a thread, at 16 million logits: mmcv starts at most 4096 blocks of 512
+TYPES = {'f': 'fp32', 'N3c104HalfE': 'fp16'}
+
+
+def why_not() -> str | None:
+    """What is missing, or None."""
+    if shutil.which('nvcc') is None:
+        return 'there is no nvcc'
+    if importlib.util.find_spec('mmcv') is None:
+        return 'mmcv is not installed'
+    return None
+
+
+def listings(arch: str, nvdisasm: str) -> Iterator[tuple[str, str, Listing]]:
+    """(kernel, dtype, listing) of the sigmoid focal loss."""
+    mmcv = Path(importlib.util.find_spec('mmcv').origin).parent / 'ops/csrc/common/cuda'
+    includes = [f'-I{folder}' for folder in (SHIM, mmcv, Path(torch.__file__).parent / 'include')]
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = str(Path(folder, 'kernel.cubin'))
+        command = ['nvcc', '-O3', f'-arch={arch}', '-std=c++17', '-w', '-cubin', *includes, str(SHIM / 'kernel.cu')]
+        subprocess.run([*command, '-o', cubin], check=True, capture_output=True)
+        text = subprocess.run([nvdisasm, '-c', cubin], check=True, capture_output=True, text=True).stdout
+    for name, section in re.findall(r'\.section\s+\.text\.(\S+?),(.*?)(?=\n\s*\.section\s|\Z)', text, re.DOTALL):
+        if found := re.search(r'sigmoid_focal_loss_(forward|backward)_cuda_kernelI(f|N3c104HalfE)E', name):
+            yield f'mmcv_{found[1][0].replace("f", "fwd").replace("b", "bwd")}', TYPES[found[2]], parse(section)
+
+
+def kernels(arch: str, nvdisasm: str) -> Iterator[tuple[dict, dict[str, float]]]:
+    """(columns of the kernel, counts a logit), for labels without a class weight.
+
+    `slots/logit` takes the shortest way, on which pow() and the divisions meet no special case; `listing` is what it would
+    be if the slow ways were taken too.
+    """
+    for kernel, dtype, listing in listings(arch, nvdisasm):
+        # One label, of 64 bits, is loaded for every logit.
+        moved = [(int(i.is_load and i.bits == 64), 0) for i in listing.instructions]
+        way = executed(listing, moved, (TRIPS, 0))
+        units = Counter(listing.instructions[n].unit for n in way)
+        counted = {'slots/logit': len(way) / TRIPS} | {
+            f'{unit}/logit': units[unit] / TRIPS for unit in ('FP32', 'integer', 'MUFU')
+        }
+        head = {'kernel': kernel, 'dtype': dtype, 'arch': arch, 'listing': len(listing.instructions)}
+        yield head | {'compiler': _nvcc()}, counted
+
+
+@functools.cache
+def _nvcc() -> str:
+    text = subprocess.run(['nvcc', '--version'], check=True, capture_output=True, text=True).stdout
+    return f'nvcc {re.search(r"release ([0-9.]+)", text)[1]}'

@@ -1,0 +1,1 @@
+"""What keeps the repository in order: tests on a GPU and of mmdet, generated text."""

@@ -1,0 +1,141 @@
+"""Writes the generated parts of the documents: what tools/results holds, and what the specs say."""
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from focal_plugin.check_swap.pairing import HEADS, TARGETS
+from focal_plugin.losses import CLASSES
+from focal_plugin.math import SPECS
+from tools.benchmarks import results, tables
+from tools.benchmarks.contenders import COMPILED, FORMULA, MMDET, OURS
+from tools.benchmarks.results import ROOT, read
+from tools.benchmarks.tables import Row, label
+
+# What the README shows of the benchmark: many logits on each device, and on a GPU so few that Python takes longer.
+SHOWN = (('cpu', 'native', '200000x80'), ('cuda', 'triton', '1459224x80'), ('cuda', 'triton', '200000x80'))
+
+
+def of(device: str, path: Path) -> list[Row]:
+    return [row for row in read(path) if row['device'] == device]
+
+
+def contenders(path: Path, **columns: str) -> dict[str, Row]:
+    """The rows with these values by contender, of the machine that was measured last."""
+    rows = [row for row in read(path) if columns.items() <= row.items()]
+    return {row['contender']: row for row in rows if row['machine'] == rows[-1]['machine']}
+
+
+def promises() -> str:
+    """What is promised, with a sentence of what was measured, or predicted where it says so."""
+    errors = [contenders(results.ACCURACY, dtype='float32', target=target) for target in ('negative', 'positive')]
+    worst = max((rows[OURS['native']][f'{kind}_error'] for rows in errors for kind in ('value', 'grad')), key=float)
+    below, above = errors[0][MMDET]['value_below'], errors[1][MMDET]['value_above']
+    heads = contenders(results.MAPS, device='cpu', work='RetinaNet, maps of 512 x 512')
+    ours, theirs = heads['FusedRetinaHead'], heads['RetinaHead, mmdet FocalLoss']
+    share = {
+        (row['kernel'], row['dtype']): row['predicted share of the memory roofline']
+        for row in read(results.KERNELS)
+        if (row['card'], row['classes']) == ('H100 SXM', '80')
+    }
+    float32, bfloat16 = (f'{share["focal_fwd", of]} and {share["focal_bwd", of]}' for of in ('fp32', 'bf16'))
+    sentences = [
+        f'**Exact at every logit.** Measured on {errors[0][MMDET]["machine"]}: a relative error of at most {worst} in '
+        f"float32, where mmdet's `FocalLoss` is off by more than 1 % below {below} and above {above}.",
+        f'**Heads that never copy their logits.** Measured on {ours["machine"]}: the losses of `FusedRetinaHead` on maps '
+        f"of 512 x 512 take {ours['both_ms']} ms and {ours['extra_memory']} x the logits; mmdet's head and loss "
+        f'{theirs["both_ms"]} ms and {theirs["extra_memory"]} x.',
+        '**As fast as memory allows.** Predicted from the machine code for an H100: forward and backward of the focal '
+        f'loss run at {float32} of the speed at which its memory moves what they read and write in float32, at '
+        f'{bfloat16} in bfloat16.',
+        '**Fast and lean.** Measured: the time of loss and gradient of float32 logits, and the memory beyond the logits, in '
+        "units of theirs, which is the gradient's alone. So few logits as in the last line wait for Python.",
+    ]
+    bullets = [textwrap.fill(f'- {text}', 125, subsequent_indent='  ') for text in sentences]
+    return '\n'.join([*bullets, '', speed()])
+
+
+def speed() -> str:
+    """Time and memory of FusedFocalLoss and its peers, on a CPU and on a GPU."""
+    peers = (MMDET, FORMULA, COMPILED)
+    lines = []
+    for device, backend, shape in SHOWN:
+        rows = contenders(results.BENCHMARK, device=device, dtype='float32', shape=shape)
+        cells = [f'{rows[name]["both_ms"]} ms, {rows[name]["extra_memory"]} x' for name in (OURS[backend], *peers)]
+        lines.append([rows[MMDET]['machine'], label(shape), *cells])
+    return tables.markdown(['measured on', 'logits', 'FusedFocalLoss', *peers], lines)
+
+
+def losses() -> str:
+    lines = []
+    for name, spec in SPECS.items():
+        formula = spec.formula.replace('|', '\\|')
+        paper = f'[{spec.paper}](https://arxiv.org/abs/{spec.paper})'
+        lines.append([f'`{CLASSES[name].__name__}`', f'`{spec.function}`', formula, paper, f'[{name}](configs/{name})'])
+    return tables.markdown(['class', 'function', 'loss', 'paper', 'configs'], lines)
+
+
+def heads() -> str:
+    lines = []
+    for name, head in HEADS.items():
+        handed = 'probabilities' if head.probabilities else 'logits'
+        remark = f'fixed: {head.fixed}' if head.fixed else head.note
+        lines.append([f'`{name}`', handed, TARGETS[head.targets], head.activation, remark])
+    return tables.markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
+
+
+def benchmark_gpu() -> str:
+    return '\n\n'.join([tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))])
+
+
+DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
+    'README.md': {'promises': promises, 'losses': losses},
+    'configs/README.md': {'heads': heads},
+    'tools/results/README.md': {
+        'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
+        'variants': lambda: tables.variants(read(results.VARIANTS)),
+        'maps': lambda: tables.maps(of('cpu', results.MAPS)),
+        'benchmark_gpu': benchmark_gpu,
+        'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
+        'kernels': lambda: tables.kernels(read(results.KERNELS)),
+        'bytes': lambda: tables.moved(read(results.BYTES)),
+        'accuracy': lambda: tables.accuracy(read(results.ACCURACY)),
+        'triton_versions': lambda: tables.triton_versions(read(results.TRITON_VERSIONS)),
+    },
+}
+"""The parts of each document, by the names of their markers."""
+
+
+def replaced(document: Path, name: str, text: str, part: str) -> str:
+    begin, end = f'<!-- {name}:begin -->', f'<!-- {name}:end -->'
+    if text.count(begin) != 1 or text.count(end) != 1:
+        sys.exit(f'{document} must hold {begin} and {end} once each')
+    return re.sub(f'{begin}.*{end}', lambda _: f'{begin}\n\n{part}\n\n{end}', text, flags=re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--root', type=Path, default=ROOT, help='the folder of the documents; default: %(default)s')
+    parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a document is out of date')
+    args = parser.parse_args()
+    outdated = []
+    for name, parts in DOCUMENTS.items():
+        document = args.root / name
+        old = new = document.read_text()
+        for marker, part in parts.items():
+            new = replaced(document, marker, new, part())
+        if new != old:
+            outdated.append(document)
+            if not args.check:
+                document.write_text(new)
+    if args.check and outdated:
+        print(f'{", ".join(map(str, outdated))}: out of date; run python -m tools.maintain.readme_tables')
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
