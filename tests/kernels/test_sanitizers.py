@@ -27,7 +27,7 @@ from focal_plugin.kernels.native import loader
 from focal_plugin.kernels.native.call import Call
 
 pred, target = torch.zeros(1000), torch.zeros(1001)
-call = Call(dims=1, scale=1.0, exponent=2)
+call = Call(dims=1, threads=1, scale=1.0, exponent=2)
 call.size[0] = 1001
 call.input.set(pred)
 call.target.set(target)
