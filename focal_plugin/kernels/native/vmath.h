@@ -2,7 +2,7 @@
 //
 // The vectors are the compiler's own (GCC and Clang), as wide as the instruction set that a library is built for: what
 // is written with them is vector code by construction, where a plain loop is only as long as the optimiser likes it.
-// The coefficients are those of tools/maintain/fit.py; a comment at each gives the fit's relative error.
+// The coefficients are those of tools/maintain/fit.py; the comment before each gives the fit's relative error.
 #pragma once
 #include <cstdint>
 #include <cstring>
