@@ -63,7 +63,7 @@ def test_six_files_make_a_variant(start):
         'foo_focal or foo-focal or FusedFooFocalLoss or lists_are_complete or every_variant',
         *(f'tests/{each}' for each in ('variants', 'oracle', 'kernels', 'losses', 'heads', 'test_configs.py')),
     )  # fmt: skip
-    assert int(re.search(r'(\d+) passed', passed)[1]) > 300  # on each backend
+    assert int(re.search(r'(\d+) passed', passed)[1]) > 200  # of every setting, on each backend
 
 
 @pytest.mark.parametrize(
