@@ -71,4 +71,4 @@ def test_commands_and_files_that_are_named_exist(page):
     for module in re.findall(r'python -m ((?:tools|tests|focal_plugin)[\w.]*)', text):
         assert find_spec(module.rstrip('.')), module
     for path in re.findall(r'(?:`|python |bash )((?:tools|tests|configs|focal_plugin)/[\w./-]*\w)', text):
-        assert (ROOT / path).exists(), path
+        assert 'foo' in path or (ROOT / path).exists(), path  # foo: what a reader makes
