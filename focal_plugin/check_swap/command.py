@@ -19,13 +19,14 @@ from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_c
 
 
 def table(before: str, after: str, report: Report) -> str:
-    rows = [('', before, after)]
-    for name in dict.fromkeys(name for step in report.steps for name in step.losses):
-        rows.append((name, *(number(step.losses.get(name)) for step in report.steps)))
-    for name in dict.fromkeys(name for step in report.steps for name in step.norms):
+    rows: list[tuple[str, ...]] = [('', before, after)]
+    steps = report.steps or ()
+    for name in dict.fromkeys(name for step in steps for name in step.losses):
+        rows.append((name, *(number(step.losses.get(name)) for step in steps)))
+    for name in dict.fromkeys(name for step in steps for name in step.norms):
         title = 'gradient norm' if name == 'all' else f'gradient norm, {name}'
-        rows.append((title, *(number(step.norms.get(name)) for step in report.steps)))
-    rows.append(('time of the step (ms)', *(f'{step.milliseconds:.0f}' for step in report.steps)))
+        rows.append((title, *(number(step.norms.get(name)) for step in steps)))
+    rows.append(('time of the step (ms)', *(f'{step.milliseconds:.0f}' for step in steps)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

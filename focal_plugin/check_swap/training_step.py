@@ -92,7 +92,7 @@ def step(model: nn.Module, masks: bool) -> Step:
     return Step(losses, norms, counted, milliseconds)
 
 
-def backward(model: nn.Module, masks: bool) -> dict[str, float]:
+def backward(model: Any, masks: bool) -> dict[str, float]:
     set_random_seed(0)
     # TOOD's head uses loss_cls only after its first epochs.
     epoch = max((getattr(module, 'initial_epoch', 0) for module in model.modules()), default=0)
@@ -112,7 +112,8 @@ def inputs(model: nn.Module, masks: bool) -> dict:
     """Two photos of noise with boxes of the first and the last class, a semantic map and, if wanted, masks."""
     counts = [getattr(module, 'num_classes', None) for module in model.modules()]
     classes = max((count for count in counts if isinstance(count, int)), default=1)
-    size, samples = (SIZE, SIZE), []
+    size = (SIZE, SIZE)
+    samples: list[DetDataSample] = []
     metainfo = dict(img_path='', img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), border=(0,) * 4, flip=False)
     for sixteenths in BOXES:
         boxes = torch.tensor(sixteenths) * SIZE / 16
