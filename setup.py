@@ -32,6 +32,9 @@ if platform.machine().lower() in ('x86_64', 'amd64'):
         *INSTRUCTION_SETS['avx2'],
         *('-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mprefer-vector-width=512'),
     ]
+# FOCAL_PLUGIN_SANITIZE=avx2 builds this library alone, with sanitizers: tests/kernels/test_sanitizers.py runs it.
+SANITIZE = os.environ.get('FOCAL_PLUGIN_SANITIZE')
+SANITIZERS = ['-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'] if SANITIZE else []
 
 
 class BuildNative(build_ext):
@@ -41,7 +44,7 @@ class BuildNative(build_ext):
         return []
 
     def build_extension(self, ext):
-        flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]]
+        flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]] + SANITIZERS
         folder = os.path.join(self.build_temp, ext.name)
 
         def compiled(source, folder, macros=()):
@@ -64,7 +67,7 @@ class BuildNative(build_ext):
             objects = [name for job in jobs for name in job.result()]
         target = self.get_ext_fullpath(ext.name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread'], target_lang='c++')
+        self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread', *SANITIZERS], target_lang='c++')
 
 
 def extension(instruction_set):
@@ -85,6 +88,6 @@ setup(
         'focal_plugin.math': ['*.h'],
         'focal_plugin.kernels.native': ['*.h', '*.cpp'],
     },
-    ext_modules=[extension(name) for name in INSTRUCTION_SETS],
+    ext_modules=[extension(name) for name in INSTRUCTION_SETS if SANITIZE in (None, name)],
     cmdclass={'build_ext': BuildNative},
 )

@@ -111,7 +111,9 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
     for p in parameters:
         # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
         if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:
-            raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
+            raise ValueError(
+                f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one per class'
+            )
     # A number is filled in on the device: copied there, it would be waited for.
     planes = [
         p.expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype) for p in parameters
@@ -184,7 +186,7 @@ MASKS = dataclasses.replace(
     per_row=True,
     function='mask_focal_loss',
 )
-"""The focal loss with one value an instance; its kernels are those of focal."""
+"""The focal loss with one value per instance; its kernels are those of focal."""
 
 
 def mask_focal_loss(
@@ -199,7 +201,7 @@ def mask_focal_loss(
     avg_factor: float | Tensor | None = None,
     activated: bool = False,
 ) -> Tensor:
-    """Sigmoid focal loss of masks, arXiv 1708.02002: one number an instance, the mean over its pixels.
+    """Sigmoid focal loss of masks, arXiv 1708.02002: one number per instance, the mean over its pixels.
 
     Args:
         pred: logits (n, C, H, W) or (n, C, P), of which only the channel of each instance's label is read, where it lies,
@@ -208,10 +210,10 @@ def mask_focal_loss(
         target: masks (n, H, W) or (n, P), values in [0, 1]: float, bool or integer. Of pred's shape where there is no
             channel to pick.
         labels: int64 (n,), in [0, C), where target has one dimension less than pred; may be left out where C = 1.
-        weight: one an instance (n,), or one a pixel, of the masks' shape.
+        weight: one per instance (n,), or one per pixel, of the masks' shape.
         gamma: Focusing exponent; at least 0.
         alpha: Weight of the mask's inside; in [0, 1]; None or a negative number: none.
-        reduction: 'none' (one number an instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
+        reduction: 'none' (one number per instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
         avg_factor: 'mean' divides by avg_factor + 1.19e-7 instead of n; a number, or a tensor of shape () or (1,).
         activated: pred holds probabilities instead of logits.
 

@@ -115,13 +115,11 @@ def refused_unbuilt(model: Any, places: list[sites.Site], loss: Loss) -> list[st
 
 def difference(before: Config, after: Config) -> str:
     """What changed, as a unified diff."""
-    was, becomes = (
-        Config(
-            {key: written(config[key]) for key in ('custom_imports', 'model') if key in config}
-        ).pretty_text.splitlines()
-        for config in (before, after)
-    )
-    return '\n'.join(difflib.unified_diff(was, becomes, 'before', 'after', lineterm=''))
+    parts = [
+        Config({key: written(of[key]) for key in ('custom_imports', 'model') if key in of}) for of in (before, after)
+    ]
+    was, now = (part.pretty_text.splitlines() for part in parts)
+    return '\n'.join(difflib.unified_diff(was, now, 'before', 'after', lineterm=''))
 
 
 def losses_of(model: nn.Module, places: list[sites.Site]) -> Iterator[tuple[str, nn.Module]]:

@@ -36,8 +36,8 @@ def parse_loss(text: str) -> Loss:
         raise UsageError(f'no loss is called {name!r}{suggestion(name, loss_names())}')
     try:
         call = ast.parse(f'f({rest})', mode='eval').body
-        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError('positional or starred')
+        if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+            raise ValueError('more than names and values')
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError):
         values = 'numbers, lists, None, True or False'

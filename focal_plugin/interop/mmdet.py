@@ -97,7 +97,7 @@ def quality_focal_loss(
         pred: logits (N, C), or (N, C, ...): as in mmdet the classes are dimension 1, which is summed.
         target: the pair of labels (N, ...), background C (to mmdet also anything else outside [0, C), here an error), and
             scores (N, ...) in [0, 1].
-        weight: one a row, (N, ...), where a size may be 1; or of pred's shape.
+        weight: one per row, (N, ...), where a size may be 1; or of pred's shape.
         reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
@@ -166,7 +166,7 @@ def varifocal_loss(
         pred: logits (N, C), or of any shape.
         target: qualities in [0, 1] of pred's shape.
         weight: (N,), (N, 1), (N, C) or (N * C,), or with pred's number of dimensions, of size 1 or pred's each; with N = C
-            mmdet takes (N,) for one number a class.
+            mmdet takes (N,) for one number per class.
         alpha: weight of the negatives, at least 0.
         gamma: focusing exponent of the negatives, at least 0.
         iou_weighted: whether positives are weighted with their quality.
@@ -211,7 +211,7 @@ def gaussian_focal_loss(
     Args:
         pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
         target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
-        weight: one a row, or with pred's number of dimensions, of size 1 or pred's each.
+        weight: one per row, or with pred's number of dimensions, of size 1 or pred's each.
         reduction: 'none', 'mean' (over the elements) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         alpha: exponent of the prediction, at least 0.

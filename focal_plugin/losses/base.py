@@ -181,10 +181,10 @@ class FusedLoss(nn.Module):
             pred (Tensor): Logits with shape (N, C), or any shape (..., C) and strides.
             target (Tensor or tuple[Tensor]): Labels with shape (N,), background C; dense values in [0, 1] of pred's
                 shape; for losses of quality also (labels, scores). ignore_index and class_weight need labels.
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one a row, or with
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one per row, or with
                 pred's number of dimensions, each of size 1 or pred's.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements (of
-                rows, for losses whose 'none' is one value a row).
+                rows, for losses whose 'none' is one value per row).
             reduction_override (str, optional): Replaces reduction for this call.
 
         Returns:

@@ -110,6 +110,7 @@ def committed() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.release
 def test_the_committed_report_has_every_kernel():
     kernels = {f'{name}_{kind}' for name in KERNELS for kind in ('fwd', 'bwd')}
     found = {(row['kernel'], row['arch']) for row in committed() if row['classes'] == '80' and row['registers']}

@@ -9,7 +9,7 @@ from focal_plugin.math.spec import REQUIRED
 
 
 def typical_arguments(spec: Spec, classes: int, device: str = 'cpu') -> dict[str, Any]:
-    """The defaults, with a number a class where a long-tailed data set gives one."""
+    """The defaults, with a number per class where a long-tailed data set gives one."""
     arguments = dict(spec.defaults)
     if arguments.get('samples_per_class') is REQUIRED:
         arguments['samples_per_class'] = tuple(10.0 + c for c in range(classes))

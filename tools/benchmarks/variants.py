@@ -67,7 +67,9 @@ def fused(spec: Spec, classes: int, device: str) -> torch.nn.Module:
     """The variant's class with typical arguments."""
     kind = CLASSES[spec.name]
     typical = typical_arguments(spec, classes, device)
-    given = {p.name: classes for p in kind.own} | {k: v for k, v in typical.items() if k not in kind.withheld}
+    given = {p.name: classes for p in kind.extra_parameters} | {
+        k: v for k, v in typical.items() if k not in kind.withheld
+    }
     loss = kind(**given).to(device)
     for name in kind.withheld:
         setattr(loss, name, typical[name])

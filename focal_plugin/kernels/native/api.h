@@ -1,4 +1,4 @@
-// The plain C interface: loader.py mirrors these structures.
+// The plain C interface: call.py mirrors these structures.
 #pragma once
 #include <cstdint>
 

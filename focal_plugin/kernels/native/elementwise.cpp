@@ -13,20 +13,6 @@ namespace {
 
 constexpr int64_t kPeriod = 640;  // elements that per-class parameters are laid out for: eight rows of 80 classes
 
-// A tile as it was read. y is null where the labels' positives are listed.
-struct Inputs {
-  const float *x, *y;
-};
-
-// Where the loop puts values, or derivatives and perhaps values beside them.
-struct Results {
-  bool derivative;
-  float scale;  // of what goes to `to`
-  float *to, *value;
-};
-
-template <class T> T *shifted(T *data, int64_t count) { return data == nullptr ? nullptr : data + count; }
-
 struct Worker {
   using Plan = ElementwisePlan;
 
@@ -60,21 +46,22 @@ struct Worker {
   double process(int64_t index, bool new_rows, double *statistics) {
     tile.place(index);
     if (by_class && !has_one_layout()) lay_out_parameters();
-    const Inputs inputs = read(new_rows);
     const bool in_place =
         call.output.data != nullptr && !call.by_row && call.output.type == kFloat && tile.is_contiguous(kOutput);
     float *const to = in_place ? static_cast<float *>(call.output.data) + tile.at(kOutput, 0) : result;
     const float scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
-    evaluate(inputs, {call.derivative != 0, scale, to, call.both ? value : nullptr});
-    if (call.output.data == nullptr) return sum(inputs, to);
-    const double total = call.both ? sum_of_both(inputs) : 0;
+    const float *const logits = tile.read(kInput, x), *const targets = read_targets(new_rows);
+    const Loop whole{logits, targets, to, call.both ? value : nullptr, tile.count(), scale};
+    evaluate(call.derivative, whole);
+    if (call.output.data == nullptr) return sum(whole, to);
+    const double total = call.both ? sum_of_both(whole) : 0;
     if (call.derivative) {
       tile.multiply(kWeight, to);
       labels.silence_ignored(to);
-      if (call.statistics != nullptr) add_statistics(inputs, to, statistics);
+      if (call.statistics != nullptr) add_statistics(whole, to, statistics);
       multiply_upstream(to);
     } else {
-      weigh(inputs, to, scale);
+      weigh(whole);
     }
     if (call.by_row) {
       add_to_rows(to, index % plan.class_tiles);
@@ -84,12 +71,12 @@ struct Worker {
     return total;
   }
 
-  Inputs read(bool new_rows) {
-    const float *const logits = tile.read(kInput, x);
-    if (!call.has_labels) return {logits, tile.read(kTarget, y)};
-    if (plan.classes.size == 1 && call.score.data == nullptr) return {logits, labels.targets_of_one_class(y)};
+  // y of every element; or null, where the positives are listed.
+  const float *read_targets(bool new_rows) {
+    if (!call.has_labels) return tile.read(kTarget, y);
+    if (plan.classes.size == 1 && call.score.data == nullptr) return labels.targets_of_one_class(y);
     if (new_rows) labels.list();
-    return {logits, nullptr};
+    return nullptr;
   }
 
   // Whether per-class parameters, once laid out, serve all tiles: those of whole rows.
@@ -110,33 +97,32 @@ struct Worker {
     }
   }
 
-  // The variant's loop over `count` elements, whose per-class parameters repeat after `period`.
-  void run(Kind kind, Inputs inputs, Results results, int64_t count, const float *planes, int64_t period) {
-    const auto function = plan.variant.loop(kind, results.derivative, call.activated, call.exponent, by_class);
-    for (int64_t i = 0; i < count; i += period) {
-      Loop loop{};
-      loop.x = inputs.x + i;
-      loop.y = shifted(inputs.y, i);
-      loop.output = results.to + i;
-      loop.value = shifted(results.value, i);
-      loop.count = std::min(period, count - i);
-      loop.scale = results.scale;
-      loop.is_out_of_range = &found.is_out_of_range;
+  // The variant's loop over elements whose per-class parameters, if any, repeat after `period`.
+  void run(Kind kind, bool derivative, const Loop &loop, const float *planes, int64_t period) {
+    const auto function = plan.variant.loop(kind, derivative, call.activated, call.exponent, by_class);
+    for (int64_t i = 0; i < loop.count; i += period) {
+      Loop part = loop;
+      part.x += i;
+      if (loop.y != nullptr) part.y += i;
+      part.output += i;
+      if (loop.value != nullptr) part.value += i;
+      part.count = std::min(period, loop.count - i);
+      part.is_out_of_range = &found.is_out_of_range;
       for (int k = 0; k < plan.variant.parameters; ++k) {
-        loop.parameter[k] = call.parameter[k];
-        if (by_class) loop.per_element[k] = planes + k * kTile;
+        part.parameter[k] = call.parameter[k];
+        if (by_class) part.per_element[k] = planes + k * kTile;
       }
-      function(loop);
+      function(part);
     }
   }
 
-  void evaluate(const Inputs &inputs, const Results &results) {
-    const Kind kind = inputs.y == nullptr ? kNegative : call.has_labels ? kHard : kSoft;
-    run(kind, inputs, results, tile.count(), parameters, period);
-    if (inputs.y == nullptr) evaluate_positives(inputs, results);
+  void evaluate(bool derivative, const Loop &whole) {
+    const Kind kind = whole.y == nullptr ? kNegative : call.has_labels ? kHard : kSoft;
+    run(kind, derivative, whole, parameters, period);
+    if (whole.y == nullptr) evaluate_positives(derivative, whole);
   }
 
-  void evaluate_positives(const Inputs &inputs, const Results &results) {
+  void evaluate_positives(bool derivative, const Loop &whole) {
     positives = 0;
     for (int64_t i = 0; i < labels.count; ++i) {
       const int64_t c = labels.label[i] - tile.first_class;
@@ -147,17 +133,17 @@ struct Worker {
     const bool scored = call.score.data != nullptr;
     for (int64_t i = 0; i < positives; ++i) {
       const int64_t at = positive_at[i];
-      positive_x[i] = inputs.x[at];
+      positive_x[i] = whole.x[at];
       if (scored) copy_in(call.score, tile.row_at(kScore, tile.row_of(at)), 1, 1, &positive_score[i]);
       for (int k = 0; by_class && k < plan.variant.parameters; ++k) {
         positive_parameters[k * kTile + i] = parameters[k * kTile + at % period];
       }
     }
-    float *const value = results.value == nullptr ? nullptr : positive_value;
-    const Results compact{results.derivative, results.scale, positive_result, value};
-    run(scored ? kScored : kPositive, {positive_x, positive_score}, compact, positives, positive_parameters, kTile);
-    for (int64_t i = 0; i < positives; ++i) results.to[positive_at[i]] = positive_result[i];
-    for (int64_t i = 0; value != nullptr && i < positives; ++i) results.value[positive_at[i]] = value[i];
+    float *const value = whole.value == nullptr ? nullptr : positive_value;
+    const Loop compact{positive_x, positive_score, positive_result, value, positives, whole.scale};
+    run(scored ? kScored : kPositive, derivative, compact, positive_parameters, kTile);
+    for (int64_t i = 0; i < positives; ++i) whole.output[positive_at[i]] = positive_result[i];
+    for (int64_t i = 0; value != nullptr && i < positives; ++i) whole.value[positive_at[i]] = value[i];
   }
 
   void multiply_upstream(float *values) {
@@ -175,16 +161,17 @@ struct Worker {
   }
 
   // Weighs losses: where a factor is 0, also that of an infinite loss is 0.
-  void weigh(const Inputs &inputs, float *values, float scale) {
+  void weigh(const Loop &whole) {
+    float *const values = whole.output;
     tile.multiply(kWeight, values);
     int nan = 0;
-    for (int64_t i = 0; i < tile.count(); ++i) nan |= values[i] != values[i] ? 1 : 0;
-    if (nan != 0) weigh_with_care(inputs, values, scale);
+    for (int64_t i = 0; i < whole.count; ++i) nan |= values[i] != values[i] ? 1 : 0;
+    if (nan != 0) weigh_with_care(whole, values, whole.scale);
     labels.silence_ignored(values);
   }
 
   // The weighted sum; a weight that is the same along the inner direction multiplies on the way.
-  double sum(const Inputs &inputs, float *values) {
+  double sum(const Loop &whole, float *values) {
     const bool weighed = call.weight.data != nullptr && !call.has_ignore_index;
     double total;
     if (weighed && plan.inner.stride[kWeight] == 0 && tile.inner >= kLanes) {
@@ -195,34 +182,34 @@ struct Worker {
       total = sum_rows(values, 1, tile.count(), nullptr);
     }
     if (total == total) return total;
-    weigh_with_care(inputs, values, 1.f);
+    weigh_with_care(whole, values, 1.f);
     labels.silence_ignored(values);
     return sum_rows(values, 1, tile.count(), nullptr);
   }
 
   // The sum of the values beside derivatives.
-  double sum_of_both(const Inputs &inputs) {
+  double sum_of_both(const Loop &whole) {
     int clamped = 0;  // whether the loop of derivatives has clamped a logit
-    const int64_t count = call.activated ? 0 : tile.count();
-    for (int64_t i = 0; i < count; ++i) clamped |= std::fabs(inputs.x[i]) > kLargestLogit ? 1 : 0;
-    if (clamped != 0) evaluate(inputs, {false, 1.f, value, nullptr});
-    return sum(inputs, value);
+    const int64_t count = tile.count();
+    for (int64_t i = 0; !call.activated && i < count; ++i) clamped |= std::fabs(whole.x[i]) > kLargestLogit ? 1 : 0;
+    if (clamped != 0) evaluate(false, {whole.x, whole.y, value, nullptr, count, 1.f});
+    return sum(whole, value);
   }
 
   // The weighted losses anew, in a tile that has a NaN: it is one where an input is, and elsewhere the product of a 0
   // (of a parameter, the weight or the scale) and the infinite loss of an infinite logit, whose limit is 0.
-  void weigh_with_care(const Inputs &inputs, float *values, float scale) {
+  void weigh_with_care(const Loop &whole, float *values, float scale) {
     const int64_t count = tile.count();
-    evaluate(inputs, {false, 1.f, values, nullptr});
+    evaluate(false, {whole.x, whole.y, values, nullptr, count, 1.f});
     std::vector<float> weights(count, 1.f);
     tile.multiply(kWeight, weights.data());
     std::vector<bool> unknown(count);
-    for (int64_t i = 0; i < count; ++i) unknown[i] = inputs.y != nullptr && inputs.y[i] != inputs.y[i];
-    for (int64_t i = 0; inputs.y == nullptr && call.score.data != nullptr && i < positives; ++i) {
+    for (int64_t i = 0; i < count; ++i) unknown[i] = whole.y != nullptr && whole.y[i] != whole.y[i];
+    for (int64_t i = 0; whole.y == nullptr && call.score.data != nullptr && i < positives; ++i) {
       unknown[positive_at[i]] = positive_score[i] != positive_score[i];
     }
     for (int64_t i = 0; i < count; ++i) {
-      if (std::isinf(inputs.x[i]) && values[i] != values[i] && !unknown[i]) values[i] = 0.f;
+      if (std::isinf(whole.x[i]) && values[i] != values[i] && !unknown[i]) values[i] = 0.f;
       for (const float factor : {weights[i], scale}) {
         values[i] = factor == 0.f && std::isinf(values[i]) ? 0.f : values[i] * factor;
       }
@@ -248,11 +235,11 @@ struct Worker {
   }
 
   // Adds the absolute derivatives of positives and of negatives, class by class.
-  void add_statistics(const Inputs &inputs, float *values, double *statistics) {
-    if (inputs.y != nullptr) {
+  void add_statistics(const Loop &whole, float *values, double *statistics) {
+    if (whole.y != nullptr) {
       positives = 0;
       for (int64_t i = 0; i < tile.count(); ++i) {
-        if (!(inputs.y[i] <= 0.f)) positive_at[positives++] = static_cast<int32_t>(i);
+        if (!(whole.y[i] <= 0.f)) positive_at[positives++] = static_cast<int32_t>(i);
       }
     }
     // The positives step aside while the others are added.

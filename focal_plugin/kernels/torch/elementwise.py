@@ -116,7 +116,7 @@ def _chunks(shape: torch.Size, limit: int):
 
 
 def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
-    """(pred, target, score, weight, *tensors), a chunk at a time; a weight that is one a row is (..., 1)."""
+    """(pred, target, score, weight, *tensors), a chunk at a time; a weight that is one per row is (..., 1)."""
     rows = problem.pred.dim() - 1
     limit = CHUNK.get(problem.pred.device.type, GPU_CHUNK)
     # Labels must stay whole rows: is_positive compares them with every class.
@@ -225,7 +225,7 @@ def compose(problem: Problem) -> Tensor:
 
 
 def composed(problem: Problem, values: Tensor) -> Tensor:
-    """The reduction and the scale of composed losses, one an element or a row."""
+    """The reduction and the scale of composed losses, one per element or a row."""
     if problem.reduces:
         return scaled(total_of(values), problem.total_scale).to(problem.arithmetic)
     return scaled(values, problem.total_scale).to(problem.pred.dtype)

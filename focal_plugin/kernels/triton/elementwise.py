@@ -84,7 +84,7 @@ def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None,
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
-    """One value an element or a row, or one gradient an element."""
+    """One value per element or a row, or one gradient per element."""
     pred = problem.selected(problem.pred)
     by_row = upstream is None and problem.output == 'row'
     if by_row:
