@@ -1,12 +1,10 @@
 """The functions of mmdet.models.losses: those of focal_loss, gfocal_loss, varifocal_loss and gaussian_focal_loss."""
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
 from focal_plugin import functional
-from focal_plugin.interop.axes import classes_last, spread
+from focal_plugin.axes import classes_last, spread
+from focal_plugin.math.gaussian_focal import of_named_positives
 
 
 def sigmoid_focal_loss(
@@ -277,14 +275,4 @@ def gaussian_focal_loss_with_pos_inds(
             neg_weight=neg_weight,
         )
 
-    return with_positives_named(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)
-
-
-def with_positives_named(
-    loss: Callable[..., Tensor], pred: Tensor, target: Tensor, pos_inds: Tensor, pos_labels: Tensor, reduction: str
-) -> Tensor:
-    """loss(pred, target) of positives that are named, plus loss(pred, target, pos_weight=0.0) of all."""
-    if reduction == 'none':
-        raise ValueError("pos_inds can't be used with reduction='none': write 'mean' or 'sum'")
-    positives = pred[pos_inds, pos_labels]
-    return loss(positives, torch.ones_like(positives)) + loss(pred, target, pos_weight=0.0)
+    return of_named_positives(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
-from focal_plugin.interop.axes import spread
+from focal_plugin.axes import spread
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter

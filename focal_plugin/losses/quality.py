@@ -3,7 +3,7 @@
 from mmdet.models.losses import QualityFocalLoss
 from torch import Tensor
 
-from focal_plugin.interop.axes import classes_last
+from focal_plugin.axes import classes_last
 from focal_plugin.losses.base import FusedLoss
 
 

@@ -54,6 +54,14 @@ def value_and_grad(
     return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + one_minus_pt)
 
 
+def of_named_positives(loss, pred, target, pos_inds, pos_labels, reduction):
+    """loss(pred, target) of positives that are named, plus loss(pred, target, pos_weight=0.0) of all."""
+    if reduction == 'none':
+        raise ValueError("pos_inds can't be used with reduction='none': write 'mean' or 'sum'")
+    positives = pred[pos_inds, pos_labels]
+    return loss(positives, torch.ones_like(positives)) + loss(pred, target, pos_weight=0.0)
+
+
 SPEC = Spec(
     name='gaussian_focal',
     title='Gaussian focal loss of `CornerNet`, with y a heatmap that is 1 at the objects and falls off around them',
