@@ -81,7 +81,7 @@ setup(
     package_dir={'focal_plugin.configs': 'configs'},
     package_data={
         'focal_plugin.configs': ['**/*.py', '**/*.md', '**/*.yml'],
-        'focal_plugin': ['py.typed'],
+        'focal_plugin': ['py.typed', '**/*.pyi'],
         'focal_plugin.math': ['*.h'],
         'focal_plugin.kernels.native': ['*.h', '*.cpp'],
     },

@@ -1,7 +1,7 @@
 """Samplers that choose rows by their classification loss, and which losses they can read."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmdet.models.task_modules.samplers import BaseSampler, OHEMSampler, ScoreHLRSampler
 from mmdet.registry import TASK_UTILS
@@ -9,7 +9,7 @@ from torch import nn
 
 from focal_plugin.losses.base import FusedLoss
 
-Miner = OHEMSampler | ScoreHLRSampler
+Miner: TypeAlias = OHEMSampler | ScoreHLRSampler
 
 
 def miners(model: nn.Module) -> Iterator[Miner]:

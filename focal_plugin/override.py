@@ -25,7 +25,7 @@ logger = logging.getLogger('focal_plugin')
 REPLACED: dict[str, type[nn.Module]] = {
     kind.replaces: kind
     for kind in vars(losses).values()
-    if isinstance(kind, type) and issubclass(kind, losses.FusedLoss) and vars(kind).get('replaces')
+    if isinstance(kind, type) and issubclass(kind, losses.FusedLoss) and kind.replaces and 'replaces' in vars(kind)
 }
 """mmdet's name -> the fused class."""
 
@@ -44,8 +44,12 @@ def _put(path: str, names) -> None:
     self)`` of mmdet's classes would fail.
     """
     module = sys.modules[path]
-    fused = {name: property(lambda _, kind=REPLACED[name]: kind) for name in names}
+    fused = {name: _property(REPLACED[name]) for name in names}
     module.__class__ = type('OverriddenModule', (type(module),), fused)
+
+
+def _property(kind: type) -> property:
+    return property(lambda _: kind)
 
 
 def _warn_of_holders(name: str, original: type) -> None:

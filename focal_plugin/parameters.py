@@ -18,7 +18,7 @@ _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 def number(name: str, value, kind: str = 'a number') -> float | int:
     """A number of any kind, NumPy's too, as Python's int or float."""
     if type(value) is float or isinstance(value, _SYMBOLIC):
-        return value
+        return value  # type: ignore[return-value]  # a compiler's symbol stands for a number
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{name} must be {kind}, got {value!r}')
     if isinstance(value, Integral):
@@ -62,7 +62,7 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
     name = parameter.name
     if value is REQUIRED:
         raise TypeError(f'{name} must be given: {parameter.doc[0].lower()}{parameter.doc[1:]}')
-    if parameter.optional and (value is None or (isinstance(value, Real) and -math.inf < value < 0)):
+    if parameter.optional and (value is None or (isinstance(value, Real) and value < 0 and value != -math.inf)):
         return None
     if type(value) is float and parameter.is_number:
         return check_number(parameter, value)  # nearly always

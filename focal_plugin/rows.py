@@ -8,7 +8,7 @@ nobody thought of could only be answered by the copy that these heads promise no
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ class Rows(_Logits):
         """The probabilities, of which GFL looks at the positives' greatest."""
         return _RowByRow(self, torch.sigmoid)
 
-    def __getitem__(self, index: Tensor | tuple[slice, slice]) -> 'Rows | Tensor':
+    def __getitem__(self, index: Tensor | tuple[slice, slice]) -> Any:
         """The rows of a mask (N,) or of indices (M,), copied; or [:, :C], all of them (FocalCustomLoss's accuracy)."""
         if isinstance(index, tuple) and index == (slice(None), slice(None, self.classes)):
             return self
@@ -150,17 +150,17 @@ class Rows(_Logits):
             picked.append(view[torch.unravel_index(index[of_level] - first, view.shape[:-1])])
             places.append(of_level)
             first = last
-        places = torch.cat(places)
-        if places.size(0) != index.size(0):
+        found = torch.cat(places)
+        if found.size(0) != index.size(0):
             raise IndexError(f'indices of rows outside [0, {rows})')
-        return torch.cat(picked)[places.argsort()]
+        return torch.cat(picked)[found.argsort()]
 
-    def levels(self, *operands) -> Iterator[tuple]:
-        """(a level's view, the operands' parts that belong to it), for targets, pairs of them, and weights."""
+    def levels(self, target, weight) -> Iterator[tuple[Tensor, Any, Any]]:
+        """(a level's view, the part of the target, or of a pair of them, and that of the weight which belong to it)."""
         first, rows = 0, self.shape[0]
         for view in self.views:
             last = first + math.prod(view.shape[:-1])
-            yield view, *(_part(operand, rows, slice(first, last), view.shape) for operand in operands)
+            yield view, *(_part(operand, rows, slice(first, last), view.shape) for operand in (target, weight))
             first = last
 
     @classmethod
@@ -201,7 +201,8 @@ class _RowByRow(_Lazy):
     def max(self, dim: int) -> tuple['_RowByRow', '_RowByRow']:
         if dim != 1:
             _refuse(_RowByRow, f'max over dimension {dim}')
-        return tuple(_RowByRow(self.rows, lambda rows, of=of: self.function(rows).max(dim=1)[of]) for of in (0, 1))
+        values = _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).values)
+        return values, _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).indices)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.function(self.rows[index])

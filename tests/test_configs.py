@@ -1,6 +1,5 @@
 """Every config that ships: it parses, it swaps only what its name says, and its model takes a training step."""
 
-import copy
 import inspect
 import json
 import random
@@ -8,8 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import mmdet
@@ -19,11 +17,8 @@ import torch
 import yaml
 from mmdet.models import losses as mmdet_losses
 from mmdet.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS
-from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import init_default_scope
 
@@ -31,32 +26,25 @@ from focal_plugin import losses
 from focal_plugin.hooks import findings
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import SPECS
+from tests.configs import (
+    BOARDS,
+    CONFIGS,
+    FOLDER,
+    INSTANCE,
+    OVERRIDE,
+    ROOT,
+    SWAPPED,
+    build_to_train,
+    class_head,
+    fused,
+    name,
+    noise,
+    num_classes,
+    parsed,
+    read,
+    training_step,
+)
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / 'configs'
-CONFIGS = sorted(path for path in FOLDER.glob('*/*.py') if path.parent.name != '_base_')
-OVERRIDE = FOLDER / 'retinanet/retinanet_r50_fpn_1x_coco_override.py'
-SWAPPED = [path for path in CONFIGS if path != OVERRIDE]
-BOARDS = [path for path in SWAPPED if '_boards_' in path.stem]
-# What learns masks takes its training steps on photos with masks: test_instance_configs.py.
-INSTANCE = [
-    path
-    for path in SWAPPED
-    if path.parent.name
-    in {
-        'boxinst',
-        'cascade_rcnn',
-        'condinst',
-        'mask2former',
-        'mask_rcnn',
-        'maskformer',
-        'point_rend',
-        'queryinst',
-        'rtmdet',
-        'solo',
-        'solov2',
-    }
-]
 # LVIS has no base of the same name in mmdet, boards have one that is changed for their size.
 COCO = [path for path in CONFIGS if '_coco_' in path.stem]
 REPLACED = {kind.replaces: kind for kind in vars(losses).values() if getattr(kind, 'replaces', None)}
@@ -71,36 +59,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def name(path: Path) -> str:
-    return path.stem
-
-
-@cache
-def parsed(path: Path) -> Config:
-    # custom_imports stay unread: an imported focal_plugin.override would change the registry for every later test.
-    return Config.fromfile(path, import_custom_modules=False)
-
-
-def read(path: Path) -> Config:
-    """A config of which a test may change its copy."""
-    return copy.deepcopy(parsed(path))
-
-
 def plain(value):
     """A config as plain containers, without the `_scope_` that mmengine writes into what a foreign base brings."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items() if key != '_scope_'}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def fused(node, keys=()) -> Iterator[tuple[tuple, dict]]:
-    """Every fused loss under a part of a config, with the keys that lead there."""
-    if isinstance(node, dict):
-        if str(node.get('type')).startswith('Fused') and 'loss' in str(keys[-1]):
-            yield keys, node
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        yield from fused(value, (*keys, key))
 
 
 def complete(config: Config) -> Config:
@@ -109,18 +72,6 @@ def complete(config: Config) -> Config:
         if loss.type == 'FusedClassBalancedFocalLoss' and 'samples_per_class' not in loss:
             loss.samples_per_class = list(range(1, num_classes(config) + 1))
     return config
-
-
-def class_head(config: Config) -> dict:
-    """The head that tells classes; of several stages the first."""
-    parts = {**config.model, **config.model.get('roi_head', {})}
-    head = next(parts[name] for name in ('bbox_head', 'mask_head', 'panoptic_head') if name in parts)
-    return head[0] if isinstance(head, list) else head
-
-
-def num_classes(config: Config) -> int:
-    head = class_head(config)
-    return head.num_classes if 'num_classes' in head else head.num_things_classes + head.num_stuff_classes
 
 
 def mmdet_base(path: Path) -> Config:
@@ -226,17 +177,6 @@ def test_only_the_loss_differs_from_mmdet(path):
     assert ours == base
 
 
-def build_to_train(config: Config) -> torch.nn.Module:
-    """The config's model as training finds it, but from random weights."""
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    for part in (config.model, config.model.backbone):
-        part.init_cfg = None
-    model = revert_sync_batchnorm(MODELS.build(config.model))  # SyncBN needs a GPU
-    model.init_weights()
-    return model.train()
-
-
 def photos(config: Config) -> dict:
     """A batch of the boards, through the config's own pipeline."""
     random.seed(0)
@@ -244,43 +184,6 @@ def photos(config: Config) -> dict:
     init_default_scope('mmdet')
     dataset = DATASETS.build(dict(config.train_dataloader.dataset, data_root=str(ROOT / config.data_root)))
     return pseudo_collate([dataset[index] for index in range(0, len(dataset), len(dataset) // 4)])
-
-
-def noise(config: Config) -> dict:
-    """A batch of noise. DINO chooses 900 of its places, which takes 256 pixels a side."""
-    side = 256 if config.model.type == 'DINO' else 128
-    return demo_mm_inputs(2, image_shapes=(3, side, side), num_items=[2, 3], num_classes=num_classes(config))
-
-
-def training_step(
-    model: torch.nn.Module, batch: dict, epoch: int = 0, dtype: torch.dtype | None = None
-) -> dict[str, float]:
-    """Forward, losses and backward: everything finite, and fused losses handed what they are made for."""
-    MessageHub.get_current_instance().update_info('epoch', epoch)
-    seen: dict[FusedLoss, list] = {module: [] for module in model.modules() if isinstance(module, FusedLoss)}
-    hooks = [module.register_forward_pre_hook(partial(_record, seen)) for module in seen]
-    torch.manual_seed(0)  # denoising queries are drawn
-    with torch.autocast('cpu', dtype=dtype, enabled=dtype is not None):
-        data = model.data_preprocessor(copy.deepcopy(batch), training=True)
-        total, log = model.parse_losses(model(**data, mode='loss'))
-    model.zero_grad()
-    total.backward()
-    for hook in hooks:
-        hook.remove()
-    assert all(value.isfinite().all() for value in log.values()), log
-    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-    assert [key for key, gradient in gradients.items() if not gradient.isfinite().all()] == []
-    for loss, calls in seen.items():
-        # A head that takes a loss of qualities for any other would hand it labels, of quality 1.
-        assert not loss.spec.scored or all(isinstance(t, tuple) or t.is_floating_point() for _, t in calls)
-        assert not loss.takes_probabilities or all(0 <= p.min() and p.max() <= 1 for p, _ in calls)
-        assert all(p.requires_grad for p, _ in calls)
-    assert not seen or any(seen.values())
-    return {key: float(value) for key, value in log.items()}
-
-
-def _record(seen, module, inputs) -> None:
-    seen[module].append(inputs[:2])
 
 
 def with_mmdets_losses(config: Config) -> Config:
@@ -337,7 +240,7 @@ SERVED_BY_OVERRIDE = """
 import torch
 torch.set_num_threads(1)
 import focal_plugin.override
-from tests.test_configs import OVERRIDE, build_to_train, noise, read, training_step
+from tests.configs import OVERRIDE, build_to_train, noise, read, training_step
 config = read(OVERRIDE)
 model = build_to_train(config)
 training_step(model, noise(config))

@@ -7,39 +7,8 @@ import torch
 
 import focal_plugin
 from focal_plugin import backend, functional
-from tests import oracle
-
-N, C = 37, 5  # odd both: no tile or vector divides them
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def logits(*shape, seed=0):
-    return torch.randn(shape, generator=generator(seed)) * 3
-
-
-def labels(*shape, classes=C, seed=1):
-    return torch.randint(0, classes + 1, shape, generator=generator(seed))
-
-
-def check(device, pred, target, weight=None, **arguments):
-    """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
-    leaf = pred.to(device).detach().requires_grad_()
-    to = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
-    loss = functional.sigmoid_focal_loss(
-        leaf, to(target), to(weight), **{name: to(value) for name, value in arguments.items()}
-    )
-    upstream = torch.rand(loss.shape, generator=generator(2)).to(loss.dtype) + 0.5
-    loss.backward(upstream.to(device))
-    arguments.setdefault('reduction', 'mean')
-    exact = oracle.sigmoid_focal_loss(pred, target, weight, upstream=upstream, **arguments)
-    value = exact.value.reshape(loss.shape)
-    oracle.assert_accurate(loss.detach().cpu(), value, exact.value_terms.reshape(loss.shape))
-    oracle.assert_accurate(leaf.grad.cpu(), exact.grad, exact.grad_terms, exact.through_p)
-    return loss, leaf.grad
-
+from tests.oracle.check_focal import check
+from tests.oracle.inputs import C, N, generator, labels, predictions
 
 SHAPES = {
     'one class, as MaskFormer': (N, 1),
@@ -58,17 +27,19 @@ SHAPES = {
 @pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
 def test_shapes_and_reductions(device, shape, reduction):
     target = labels(*shape[:-1], classes=shape[-1])
-    loss, _ = check(device, logits(*shape), target, torch.rand(shape[:-1], generator=generator(3)), reduction=reduction)
+    loss, _ = check(
+        device, predictions(*shape), target, torch.rand(shape[:-1], generator=generator(3)), reduction=reduction
+    )
     assert loss.shape == (shape if reduction == 'none' else ())
 
 
 def test_labels_of_zero_dimensions(device):
-    check(device, logits(C), torch.tensor(2), reduction='none')
+    check(device, predictions(C), torch.tensor(2), reduction='none')
 
 
 @pytest.mark.parametrize('dtype', (torch.int32, torch.int16, torch.uint8), ids=str)
 def test_labels_of_other_integer_types(device, dtype):
-    check(device, logits(N, C), labels(N).to(dtype))
+    check(device, predictions(N, C), labels(N).to(dtype))
 
 
 DENSE = {
@@ -84,18 +55,18 @@ DENSE = {
 
 @pytest.mark.parametrize('target', DENSE.values(), ids=DENSE)
 def test_dense_targets(device, target):
-    check(device, logits(N, C), target(), torch.rand(N, generator=generator(3)), reduction='none')
-    check(device, logits(N, C), target(), torch.rand(N, generator=generator(3)))
+    check(device, predictions(N, C), target(), torch.rand(N, generator=generator(3)), reduction='none')
+    check(device, predictions(N, C), target(), torch.rand(N, generator=generator(3)))
 
 
 def test_one_dimension(device):
     """Grounding DINO and Mask2Former hand over flat logits, targets and weights."""
     target = torch.rand(5000, generator=generator())
-    check(device, logits(5000), target, torch.rand(5000, generator=generator(3)), avg_factor=7.0)
+    check(device, predictions(5000), target, torch.rand(5000, generator=generator(3)), avg_factor=7.0)
 
 
 def test_four_dimensions(device):
-    check(device, logits(2, 3, 7, C), torch.rand(2, 3, 7, C, generator=generator()), reduction='none')
+    check(device, predictions(2, 3, 7, C), torch.rand(2, 3, 7, C, generator=generator()), reduction='none')
 
 
 WEIGHTS = {
@@ -115,22 +86,22 @@ def test_weights(device, shape, dense):
     weight = torch.rand(shape, generator=generator(3))
     spread = weight.reshape(N, 1) if shape == (N,) else weight.reshape(N, C) if shape == (N * C,) else weight
     for reduction in ('none', 'mean'):
-        loss, _ = check(device, logits(N, C), target, spread.expand(N, C).contiguous(), reduction=reduction)
-        leaf = logits(N, C).to(device).requires_grad_()
+        loss, _ = check(device, predictions(N, C), target, spread.expand(N, C).contiguous(), reduction=reduction)
+        leaf = predictions(N, C).to(device).requires_grad_()
         same = functional.sigmoid_focal_loss(leaf, target.to(device), weight.to(device), reduction=reduction)
         torch.testing.assert_close(same, loss)
 
 
 def test_weight_is_one_a_row_where_rows_and_classes_are_as_many(device):
     weight = torch.rand(C, generator=generator(3))
-    check(device, logits(C, C), labels(C), weight.unsqueeze(1).expand(C, C))
-    ours = functional.sigmoid_focal_loss(logits(C, C).to(device), labels(C).to(device), weight.to(device))
-    rows = functional.sigmoid_focal_loss(logits(C, C).to(device), labels(C).to(device), weight.to(device)[:, None])
+    check(device, predictions(C, C), labels(C), weight.unsqueeze(1).expand(C, C))
+    ours = functional.sigmoid_focal_loss(predictions(C, C).to(device), labels(C).to(device), weight.to(device))
+    rows = functional.sigmoid_focal_loss(predictions(C, C).to(device), labels(C).to(device), weight.to(device)[:, None])
     torch.testing.assert_close(ours, rows)
 
 
 def test_zero_weights_give_zero(device):
-    _, grad = check(device, logits(N, C), labels(N), torch.zeros(N))
+    _, grad = check(device, predictions(N, C), labels(N), torch.zeros(N))
     assert (grad == 0).all()
 
 
@@ -147,18 +118,18 @@ AVG_FACTORS = {
 @pytest.mark.compiled
 @pytest.mark.parametrize('avg_factor', AVG_FACTORS.values(), ids=AVG_FACTORS)
 def test_avg_factor(device, avg_factor):
-    loss, _ = check(device, logits(N, C), labels(N), avg_factor=avg_factor)
+    loss, _ = check(device, predictions(N, C), labels(N), avg_factor=avg_factor)
     assert loss.shape == (avg_factor.shape if isinstance(avg_factor, torch.Tensor) else ())
     ignored = functional.sigmoid_focal_loss(
-        logits(N, C).to(device), labels(N).to(device), reduction='none', avg_factor=avg_factor
+        predictions(N, C).to(device), labels(N).to(device), reduction='none', avg_factor=avg_factor
     )
-    plain = functional.sigmoid_focal_loss(logits(N, C).to(device), labels(N).to(device), reduction='none')
+    plain = functional.sigmoid_focal_loss(predictions(N, C).to(device), labels(N).to(device), reduction='none')
     torch.testing.assert_close(ignored, plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('reduction', ('none', 'mean'))
 def test_ignore_index_silences_rows_even_of_nan(device, reduction):
-    pred, target = logits(N, C), labels(N)
+    pred, target = predictions(N, C), labels(N)
     target[::4] = 255
     check(device, pred, target, torch.rand(N, generator=generator(3)), ignore_index=255, reduction=reduction)
     pred[::4] = float('nan')
@@ -193,20 +164,22 @@ PARAMETERS = {
 @pytest.mark.parametrize('dense', (False, True), ids=('labels', 'dense'))
 def test_parameters_a_class(device, parameters, dense):
     target = torch.rand(N, C, generator=generator()) if dense else labels(N)
-    check(device, logits(N, C), target, reduction='none', **parameters)
-    check(device, logits(C, N).t(), target, **parameters)
+    check(device, predictions(N, C), target, reduction='none', **parameters)
+    check(device, predictions(C, N).t(), target, **parameters)
 
 
 LAYOUTS = {
-    'an NCHW map as (N, H, W, C)': lambda: logits(2, C, 6, 9).permute(0, 2, 3, 1),
-    'an NCHW map of anchors, as RetinaNet': lambda: logits(2, 3 * C, 6, 9).view(2, 3, C, 6, 9).permute(0, 3, 4, 1, 2),
-    'transposed': lambda: logits(C, 70).t(),
-    'every second class': lambda: logits(N, 2 * C)[:, ::2],
-    'a slice of rows and classes': lambda: logits(N + 3, C + 3)[1:-2, 1:-2],
-    'every second place of a map': lambda: logits(2, C, 12, 9).permute(0, 2, 3, 1)[:, ::2, ::3],
-    'six dimensions that do not join': lambda: logits(4, 4, 4, 4, 4, C)[::2, ::2, ::2, ::2, ::2],
-    'seven dimensions turned round': lambda: logits(2, 3, 2, 3, 2, 3, C).permute(5, 3, 1, 0, 2, 4, 6),
-    'one row for all': lambda: logits(1, C).expand(N, C),
+    'an NCHW map as (N, H, W, C)': lambda: predictions(2, C, 6, 9).permute(0, 2, 3, 1),
+    'an NCHW map of anchors, as RetinaNet': lambda: (
+        predictions(2, 3 * C, 6, 9).view(2, 3, C, 6, 9).permute(0, 3, 4, 1, 2)
+    ),
+    'transposed': lambda: predictions(C, 70).t(),
+    'every second class': lambda: predictions(N, 2 * C)[:, ::2],
+    'a slice of rows and classes': lambda: predictions(N + 3, C + 3)[1:-2, 1:-2],
+    'every second place of a map': lambda: predictions(2, C, 12, 9).permute(0, 2, 3, 1)[:, ::2, ::3],
+    'six dimensions that do not join': lambda: predictions(4, 4, 4, 4, 4, C)[::2, ::2, ::2, ::2, ::2],
+    'seven dimensions turned round': lambda: predictions(2, 3, 2, 3, 2, 3, C).permute(5, 3, 1, 0, 2, 4, 6),
+    'one row for all': lambda: predictions(1, C).expand(N, C),
 }
 
 
@@ -235,14 +208,14 @@ def test_layouts_of_halves(device, dtype, make):
 
 
 def test_gradient_keeps_the_layout(device, any_backend):
-    pred = logits(2, C, 6, 9).to(device).permute(0, 2, 3, 1).detach().requires_grad_()
+    pred = predictions(2, C, 6, 9).to(device).permute(0, 2, 3, 1).detach().requires_grad_()
     loss = functional.sigmoid_focal_loss(pred, labels(2, 6, 9).to(device))
     (grad,) = torch.autograd.grad(loss, pred)
     assert grad.stride() == pred.stride()
 
 
 def test_no_tensor_of_the_caller_is_written(device):
-    pred, target, weight = logits(N, C).to(device), labels(N).to(device), torch.rand(N, device=device)
+    pred, target, weight = predictions(N, C).to(device), labels(N).to(device), torch.rand(N, device=device)
     copies = [t.clone() for t in (pred, target, weight)]
     functional.sigmoid_focal_loss(pred.requires_grad_(), target, weight).backward()
     for tensor, copy in zip((pred, target, weight), copies, strict=True):
@@ -250,7 +223,7 @@ def test_no_tensor_of_the_caller_is_written(device):
 
 
 def test_backward_twice_gives_the_same(device):
-    pred = logits(N, C).to(device).requires_grad_()
+    pred = predictions(N, C).to(device).requires_grad_()
     loss = functional.sigmoid_focal_loss(pred, labels(N).to(device), avg_factor=3.0)
     first, second = (torch.autograd.grad(loss, pred, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
@@ -259,10 +232,10 @@ def test_backward_twice_gives_the_same(device):
 def test_double_backward(device):
     """Through create_graph=True: the derivative of the closed-form gradient, by finite differences in float64."""
     torch.manual_seed(0)
-    pred, target = logits(6, C).double().requires_grad_(), labels(6)
+    pred, target = predictions(6, C).double().requires_grad_(), labels(6)
     with focal_plugin.use_backend('auto'):
         assert torch.autograd.gradgradcheck(lambda x: functional.sigmoid_focal_loss(x, target, gamma=1.5), pred)
-    single = logits(6, C).to(device).requires_grad_()
+    single = predictions(6, C).to(device).requires_grad_()
     loss = functional.sigmoid_focal_loss(single, target.to(device), gamma=1.5)
     (grad,) = torch.autograd.grad(loss, single, create_graph=True)
     (second,) = torch.autograd.grad(grad.pow(2).sum(), single)
@@ -276,13 +249,13 @@ def test_double_backward(device):
 
 def test_gradcheck_in_float64():
     for target in (labels(6), torch.rand(6, C, generator=generator()).double()):
-        pred = logits(6, C).double().requires_grad_()
+        pred = predictions(6, C).double().requires_grad_()
         assert torch.autograd.gradcheck(lambda x, t=target: functional.sigmoid_focal_loss(x, t, gamma=1.5), pred)
 
 
 def test_gradients_of_target_weight_and_avg_factor():
     """mmdet's Python losses give them, so ours do: the torch backend serves."""
-    pred = logits(6, C).double().requires_grad_()
+    pred = predictions(6, C).double().requires_grad_()
     target = (torch.rand(6, C, generator=generator()) * 0.8 + 0.1).double().requires_grad_()
     weight = torch.rand(6, 1, generator=generator(3)).double().requires_grad_()
     avg_factor = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
@@ -296,13 +269,13 @@ def test_gradients_of_target_weight_and_avg_factor():
 
 @pytest.mark.compiled
 def test_the_same_input_gives_the_same_bits(device):
-    pred, target = logits(4000, 16).to(device), labels(4000, classes=16).to(device)
+    pred, target = predictions(4000, 16).to(device), labels(4000, classes=16).to(device)
     first, second = (functional.sigmoid_focal_loss(pred, target) for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_any_number_of_threads_gives_the_same_bits():
-    pred, target = logits(20000, 80).requires_grad_(), labels(20000, classes=80)
+    pred, target = predictions(20000, 80).requires_grad_(), labels(20000, classes=80)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -323,7 +296,7 @@ def test_any_number_of_threads_gives_the_same_bits():
 @pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
 def test_ignored_background(device, classes):
     """mmdet's heads never ignore it; a mask's loss may. A tile of nothing else has no positive."""
-    pred = logits(N, classes).to(device).requires_grad_()
+    pred = predictions(N, classes).to(device).requires_grad_()
     loss = functional.sigmoid_focal_loss(
         pred, torch.full((N,), classes, device=device), reduction='sum', ignore_index=classes
     )
@@ -377,7 +350,7 @@ def test_a_bad_label_shows_as_nan_where_looking_would_synchronise(any_backend, d
         pytest.skip('the CPU backends raise')
     target = labels(N)
     target[3], target[7] = C + 1, -1
-    leaf = logits(N, C).to(device).requires_grad_()
+    leaf = predictions(N, C).to(device).requires_grad_()
     loss = functional.sigmoid_focal_loss(leaf, target.to(device), reduction=reduction)
     loss.sum().backward()
     bad = torch.zeros(N, dtype=torch.bool)

@@ -1,18 +1,8 @@
 """What importing costs and needs, each in a process of its own."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-
-def run(code: str, **environment) -> str:
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+from tests.processes import run
 
 
 def test_imports_no_compiler_of_its_own():

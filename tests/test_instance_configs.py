@@ -18,7 +18,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 from focal_plugin.losses import FusedMaskFocalLoss
-from tests.test_configs import INSTANCE, ROOT, build_to_train, fused, name, num_classes, parsed, read, training_step
+from tests.configs import INSTANCE, ROOT, build_to_train, fused, name, num_classes, parsed, read, training_step
 
 DATA = ROOT / 'tests/data/coco_mini'
 DEMO = [path for path in INSTANCE if '_coco-mini_' in path.stem]

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from focal_plugin import mining
 from focal_plugin.hooks import findings
 from focal_plugin.losses import CLASSES, FusedFocalCustomLoss, FusedSoftmaxFocalLoss
+from tests.variants import VARIANTS
 
 pytest_plugins = ['tests.swap_tool']
 
@@ -79,10 +80,9 @@ def test_a_dense_head_that_does_not_build_with_it_is_looked_up_in_the_config(too
 
 def test_which_losses_a_sampler_reads():
     """OHEM reads any loss of one number per row, score-HLR a softmax's alone."""
-    required = dict(class_balanced_focal=dict(samples_per_class=[1, 2]), equalized_focal=dict(num_classes=2))
     read = {OHEMSampler: set(), ScoreHLRSampler: set()}
     for name, kind in CLASSES.items():
-        loss = kind(**required.get(name, {}))
+        loss = kind(**VARIANTS[name].required_by_class(2))
         rows = name != 'gaussian_focal' and loss(torch.zeros(5, 2), torch.zeros(5).long(), reduction_override='none')
         for sampler, names in read.items():
             if not list(mining.refusals('head', sampler, loss)):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from focal_plugin import losses
-from tests.test_import import run
+from tests.processes import run
+from tests.variants import VARIANTS
 
 REPLACED = {'FocalLoss', 'QualityFocalLoss', 'VarifocalLoss', 'GaussianFocalLoss', 'FocalCustomLoss'}
 
@@ -80,8 +81,7 @@ def test_other_losses_stay_mmdets(overridden):
 def test_heads_recognise_every_loss_of_qualities(overridden):
     """DETR's and DINO's isinstance checks, which decide whether a loss gets IoUs, are against mmdet's own class."""
     assert overridden['heads'] == ['mmdet.QualityFocalLoss'] * 2
-    scored = {'quality_focal', 'varifocal', 'matchability_aware', 'iou_aware_bce', 'position_supervised'}
-    assert scored == set(overridden['quality'])
+    assert {name for name, variant in VARIANTS.items() if variant.scored} == set(overridden['quality'])
 
 
 def test_maps_are_summed_as_mmdet_sums_them(overridden):

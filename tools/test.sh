@@ -28,6 +28,8 @@ run() {
 echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
+echo '== types'
+.venv/bin/python -m mypy
 echo '== tests of the Triton kernels, interpreted'
 TRITON_INTERPRET=1 run -m "triton$quick" "$@"
 echo '== tests on a stand-in for a GPU'

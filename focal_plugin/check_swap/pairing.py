@@ -43,9 +43,6 @@ class Head:
     fixed: str = ''
 
 
-_DETR = Head('qualities')
-_BOX_HEAD = Head(activation='softmax')
-
 HEADS = {
     'AnchorHead': Head(),
     'AnchorFreeHead': Head(),
@@ -64,7 +61,7 @@ HEADS = {
     'VFNetHead': Head('dense', activation='sigmoid', note='takes loss_cls_fl instead where use_vfl=False'),
     'YOLOXHead': Head('dense', activation='sigmoid', note='hands over the positives only'),
     'YOLOV3Head': Head('dense', activation='sigmoid', note='its weight leaves only the positives'),
-    'DETRHead': _DETR,
+    'DETRHead': Head('qualities'),
     'DINOHead': Head('qualities', activation='sigmoid'),
     'DDQDETRHead': Head(
         'qualities',
@@ -83,7 +80,7 @@ HEADS = {
         'filter_empty_gt=True',
     ),
     'CornerHead': Head('heat map', probabilities=True, activation='sigmoid'),
-    'BBoxHead': _BOX_HEAD,
+    'BBoxHead': Head(activation='softmax'),
     'DIIHead': Head(),
     'MultiInstanceBBoxHead': Head(activation='softmax', unreduced='row'),
     'YOLACTHead': Head(activation='softmax', unreduced='row', note='the losses of masks are written in the code'),

@@ -15,8 +15,6 @@ from mmengine.config import Config
 from focal_plugin.check_swap import sites
 from focal_plugin.losses.base import FusedLoss
 
-IMPORTS = dict(imports=['focal_plugin'], allow_failed_imports=False)
-
 
 class UsageError(Exception):
     """What the user has to write otherwise."""
@@ -38,14 +36,12 @@ def parse_loss(text: str) -> Loss:
         raise UsageError(f'no loss is called {name!r}{suggestion(name, loss_names())}')
     try:
         call = ast.parse(f'f({rest})', mode='eval').body
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        wrong = bool(call.args) or None in arguments
+        if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+            raise ValueError('more than names and values')
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError):
-        wrong = True
-    if wrong:
-        raise UsageError(
-            f'{text!r}: write NAME or NAME,key=value,... with numbers, lists, None, True or False as values'
-        )
+        values = 'numbers, lists, None, True or False'
+        raise UsageError(f'{text!r}: write NAME or NAME,key=value,... with {values} as values') from None
     return Loss(text, name, arguments)
 
 
@@ -92,7 +88,7 @@ def swapped(config: Config, loss: Loss, only: str) -> Config:
     imports = (config.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     if not any(name.startswith('focal_plugin') for name in imports):
-        config.custom_imports = dict(IMPORTS, imports=[*imports, *IMPORTS['imports']])
+        config.custom_imports = dict(imports=[*imports, 'focal_plugin'], allow_failed_imports=False)
     return config
 
 

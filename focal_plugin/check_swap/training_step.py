@@ -12,6 +12,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmengine.structures import InstanceData, PixelData
@@ -69,7 +70,7 @@ def untrained(init: Any) -> Any:
     return init if kept == each else kept or None
 
 
-def step(model: nn.Module, masks: bool) -> Step:
+def step(model: BaseModel, masks: bool) -> Step:
     """One step from seed 0; the time is that of a second, equal one."""
     calls: dict[str, list[str]] = {}
     handles = [
@@ -92,7 +93,7 @@ def step(model: nn.Module, masks: bool) -> Step:
     return Step(losses, norms, counted, milliseconds)
 
 
-def backward(model: nn.Module, masks: bool) -> dict[str, float]:
+def backward(model: BaseModel, masks: bool) -> dict[str, float]:
     set_random_seed(0)
     # TOOD's head uses loss_cls only after its first epochs.
     epoch = max((getattr(module, 'initial_epoch', 0) for module in model.modules()), default=0)
@@ -112,30 +113,23 @@ def inputs(model: nn.Module, masks: bool) -> dict:
     """Two photos of noise with boxes of the first and the last class, a semantic map and, if wanted, masks."""
     counts = [getattr(module, 'num_classes', None) for module in model.modules()]
     classes = max((count for count in counts if isinstance(count, int)), default=1)
-    samples = []
+    size = (SIZE, SIZE)
+    samples: list[DetDataSample] = []
+    metainfo = dict(img_path='', img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), border=(0,) * 4, flip=False)
     for sixteenths in BOXES:
         boxes = torch.tensor(sixteenths) * SIZE / 16
         labels = torch.tensor([0, classes - 1, 0])[: len(boxes)]
         instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=labels)
         if masks:
             instances.masks = BitmapMasks(rectangles(boxes), SIZE, SIZE)
-        metainfo = dict(
-            img_id=len(samples),
-            img_path='',
-            img_shape=(SIZE, SIZE),
-            ori_shape=(SIZE, SIZE),
-            scale_factor=(1.0, 1.0),
-            border=(0, 0, 0, 0),
-            flip=False,
-        )
         sample = DetDataSample(
-            metainfo=metainfo,
+            metainfo=dict(metainfo, img_id=len(samples)),
             gt_instances=instances,
             ignored_instances=InstanceData(bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=labels[:0]),
-            gt_sem_seg=PixelData(sem_seg=torch.zeros(1, SIZE, SIZE, dtype=torch.long)),
+            gt_sem_seg=PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long)),
         )
         samples.append(sample)
-    photos = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in samples]
+    photos = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in samples]
     return dict(inputs=photos, data_samples=samples)
 
 

@@ -20,6 +20,8 @@ class ZeroCopyMixin:
         ValueError: its reduction is 'none', which needs as many numbers as the copy has.
     """
 
+    loss_cls: FusedLoss
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
@@ -48,4 +50,4 @@ class ZeroCopyMixin:
             dict[str, Tensor or list[Tensor]]: The stock head's losses.
         """
         maps = [Map(score, self.loss_cls.spec.scored) for score in cls_scores]
-        return super().loss_by_feat(maps, *args, **kwargs)
+        return super().loss_by_feat(maps, *args, **kwargs)  # type: ignore[misc]  # the head's

@@ -3,12 +3,14 @@
 ``focal_plugin.functional`` has the classes in the last dimension always.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from focal_plugin.tensors import summable
 
 
-def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple:
+def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple[Tensor, Any, Tensor | None]:
     """(pred, target, weight) of a quality focal loss as views with the classes last; in mmdet they are dimension 1."""
     if not isinstance(pred, Tensor) or pred.dim() < 2:
         return pred, target, weight

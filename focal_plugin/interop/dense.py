@@ -3,7 +3,22 @@
 import torch
 from torch.nn import functional as F
 
-from focal_plugin.ops import library  # noqa: F401  defines the operator
+from focal_plugin import functional
+
+# TorchScript can't call an autograd.Function, but it can call an operator that does.
+_library = torch.library.Library('focal_plugin', 'FRAGMENT')
+
+
+def _operator(name: str) -> None:
+    def run(pred: torch.Tensor, target: torch.Tensor, gamma: float, alpha: float, reduction: str) -> torch.Tensor:
+        return getattr(functional, name)(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
+
+    _library.define(f'{name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
+    _library.impl(name, run, 'CompositeImplicitAutograd')
+
+
+_operator('sigmoid_focal_loss')
+_operator('sigmoid_focal_star_loss')
 
 
 def check_shapes(inputs: torch.Tensor, targets: torch.Tensor) -> None:

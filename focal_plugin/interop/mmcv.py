@@ -95,6 +95,8 @@ def softmax_focal_loss(
 
 
 class _FocalLoss(nn.Module):
+    weight: Tensor | None
+
     def __init__(self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: str = 'mean'):
         super().__init__()
         self.gamma = gamma

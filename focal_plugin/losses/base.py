@@ -53,6 +53,8 @@ class FusedLoss(nn.Module):
     class_weight: Tensor | None
     given_arguments: dict[str, Any]
     ignored_arguments: dict[str, Any]
+    _weighted_spec: Spec
+    __signature__: inspect.Signature
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)

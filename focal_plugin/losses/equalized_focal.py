@@ -39,6 +39,10 @@ class FusedEqualizedFocalLoss(FusedLoss):
     spec = equalized_focal.SPEC
     extra_parameters = (Parameter('num_classes', REQUIRED, 'Number of classes of the head', low=1, whole=True),)
     withheld = ('ratio',)
+    num_classes: int
+    gradients: Tensor
+    ratio: Tensor
+    _gathered: Tensor
 
     def __init__(self, *args, **given) -> None:
         super().__init__(*args, **given)

@@ -24,6 +24,8 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
     extra_parameters = (
         Parameter('num_classes', -1, 'Number of classes of the head; must be given', low=-1, whole=True),
     )
+    num_classes: int
+    activated: bool
     custom_cls_channels = custom_activation = custom_accuracy = True
 
     def __init__(self, *args, **given) -> None:

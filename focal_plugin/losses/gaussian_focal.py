@@ -17,7 +17,7 @@ class FusedGaussianFocalLoss(FusedLoss, GaussianFocalLoss):
     labelled = False
     replaces = 'GaussianFocalLoss'
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         pred: Tensor,
         target: Tensor,

@@ -2,14 +2,17 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from focal_plugin.losses import class_weight
 from focal_plugin.math import SPECS
 from focal_plugin.parameters import unknown
 
+if TYPE_CHECKING:
+    from focal_plugin.losses.base import FusedLoss
 
-def check(kind: type, given: Mapping[str, Any], own: Iterable[str]) -> None:
+
+def check(kind: 'type[FusedLoss]', given: Mapping[str, Any], own: Iterable[str]) -> None:
     """Refuses what no loss here knows, a slip or an argument of another library's loss; warns of what only others know.
 
     Args:
@@ -34,7 +37,7 @@ def check(kind: type, given: Mapping[str, Any], own: Iterable[str]) -> None:
 
 def _anyones_arguments() -> set[str]:
     """What some class here takes: these a config may inherit, anything else is a slip."""
-    flags = {spec.probabilities for spec in SPECS.values()} - {None}
+    flags = {spec.probabilities for spec in SPECS.values() if spec.probabilities}
     return (
         flags
         | {name for spec in SPECS.values() for name in spec.defaults}
@@ -42,7 +45,7 @@ def _anyones_arguments() -> set[str]:
     )
 
 
-def _remedy(kind: type, name: str) -> str:
+def _remedy(kind: 'type[FusedLoss]', name: str) -> str:
     """What to write instead of an argument of mmdet's other losses; empty where nothing stands for it."""
     rows = kind.spec.family == 'rowwise'
     if name == 'pos_weight':

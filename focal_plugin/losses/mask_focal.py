@@ -19,7 +19,7 @@ class FusedMaskFocalLoss(FusedLoss):
     spec = functional.MASKS
     labelled = False  # its labels pick channels
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         pred: Tensor,
         target: Tensor,

@@ -88,7 +88,9 @@ def _product(factor: Tensor, value: Tensor) -> Tensor:
     return torch.where(vanishes, 0.0, factor * value)
 
 
-times = stated(_product, lambda factor, value, _: ((value, factor),), product=lambda gradient, by: times(gradient, by))
+times: Callable = stated(
+    _product, lambda factor, value, _: ((value, factor),), product=lambda gradient, by: times(gradient, by)
+)
 """A product in which 0 wins over an infinity; NaN stays NaN."""
 
 

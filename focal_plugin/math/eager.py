@@ -58,17 +58,21 @@ def _one(base: Tensor) -> Tensor:
     return base - base + 1  # NaN stays NaN
 
 
+_DIRECT: dict[float, Callable[[Tensor], Tensor]] = {0.0: _one, 1.0: torch.clone, 2.0: torch.square}
+
+
 def _recognised(exponent: Tensor | float) -> Tensor | float:
     """An exponent of all elements as a number, if it may be looked at."""
-    is_one = isinstance(exponent, Tensor) and exponent.dim() == 0
-    return exponent.item() if is_one and not exponent.requires_grad and may_look(exponent) else exponent
+    if isinstance(exponent, Tensor) and exponent.dim() == 0 and not exponent.requires_grad and may_look(exponent):
+        return exponent.item()
+    return exponent
 
 
 def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float) -> Tensor:
     """base ** exponent; through the logarithm of the base where the exponent is not 0, 1 or 2."""
     exponent = _recognised(exponent)
     if not isinstance(exponent, Tensor):
-        direct = {0.0: _one, 1.0: torch.clone, 2.0: torch.square}.get(exponent)
+        direct = _DIRECT.get(exponent)
         return (exponent * log_base()).exp() if direct is None else direct(base)
     zero = exponent == 0
     if may_look(zero) and not zero.any():

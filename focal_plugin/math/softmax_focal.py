@@ -1,7 +1,7 @@
 """Softmax focal loss. Lin et al., Focal Loss for Dense Object Detection, arXiv 1708.02002, over a softmax.
 
 With the margin d = x_y - log sum exp(x_j) over j != y, p_y = sigmoid(d): the loss of a row is exactly the sigmoid focal
-loss of the logit d as a positive, so that its point functions serve, and nothing cancels. The row-wise skeleton computes d
+loss of the logit d as a positive, so that its point functions serve, and nothing cancels. The row-wise family computes d
 and spreads the derivative: L'(d) for x_y, -L'(d) exp(x_j) / sum exp(x_k), k != y, for the others.
 """
 

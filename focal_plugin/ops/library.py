@@ -14,6 +14,7 @@ from torch import Tensor
 
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.problem import SCHEMA, TENSORS, Problem
+from focal_plugin.kernels.torch import elementwise, rowwise
 from focal_plugin.math import SPECS
 
 _library = torch.library.Library('focal_plugin', 'DEF')
@@ -83,7 +84,7 @@ def has_one_pass(problem: Problem) -> bool:
     pred = problem.pred
     if problem.output != 'sum' or problem.channel is not None or pred.dtype != torch.float32 or pred.numel() == 0:
         return False
-    return hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward') and _is_direct(problem)
+    return _is_direct(problem) and hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward')
 
 
 def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,8 @@ def composed(problem: Problem) -> Tensor:
     checks.check_probabilities(problem)
     read = problem.selected(problem.pred)
     target, score = checks.targets_in_range(read, problem.target, problem.score, problem.ignore_index)
-    return _kernels('torch', problem.variant).compose(problem._replace(target=target, score=score))
+    plain = elementwise if problem.spec.family == 'elementwise' else rowwise  # a compiler follows no import
+    return plain.compose(problem._replace(target=target, score=score))
 
 
 def _fake_forward(*arguments) -> Tensor:

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 import focal_plugin
 from focal_plugin import functional, losses
 from tests.campaign.tensors import in_memory, placed
-from tests.campaign.variants import VARIANTS, Variant
+from tests.campaign.variants import VARIANTS
+from tests.variants.variant import Variant
 
 
 @dataclass
@@ -143,8 +144,7 @@ def invoke(call: Call, pred, target, weight, avg_factor, statistics=None) -> Ten
     operands = {'labels': call.labels} if call.variant == 'mask_focal' else {}
     operands |= {'weight': weight, 'avg_factor': avg_factor}
     if call.by_class:
-        if call.variant == 'equalized_focal':
-            arguments['num_classes'] = pred.size(-1)
+        arguments = call.spec.required_by_class(pred.size(-1)) | arguments
         if call.ignore_index is not None:
             arguments['ignore_index'] = call.ignore_index
         kind = getattr(losses, call.spec.kind)

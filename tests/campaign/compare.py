@@ -137,7 +137,7 @@ def _composed(call: Call, result: Result) -> list[str]:
         (grad,) = torch.autograd.grad(exact, x, upstream, create_graph=True)
         return torch.autograd.grad((grad * call.second.double()).sum(), x, materialize_grads=True)[0]
 
-    if call.variant == 'class_balanced_focal':  # its factors are not in the formulas
+    if call.spec.factor_of_label is not None:  # the factors are not in the formulas
         return []
     exact, eps = derivative(x), 4 * torch.finfo(call.arithmetic).eps
     # What a few units in the last place of p change: near a pole or a step of the formula everything.

@@ -1,6 +1,7 @@
 """The generator: call number `index` of a campaign is a function of the seed and the index alone."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -27,10 +28,10 @@ IGNORED = (255, -1, -100, 1000, 2**40, -(2**63), np.int64(255), np.int32(-7))
 DENSE = (torch.float32, torch.float32, torch.bool, torch.int64, torch.uint8, torch.int32)
 
 
-def call_of(seed: int, index: int, backend: str) -> Call:
-    """A valid call; that of interpreted Triton is tiny."""
+def call_of(seed: int, index: int, backend: str, variants: Sequence[str] = tuple(VARIANTS)) -> Call:
+    """A valid call of one of these variants; that of interpreted Triton is tiny."""
     random = Random(seed, index)
-    variant = random.one(tuple(VARIANTS))
+    variant = random.one(variants)
     tiny = backend == 'triton'
     dtypes = (torch.float32,) * 4 + HALVES + ((torch.float64,) if backend == 'torch' else ())
     call = Call(variant, torch.zeros(1), torch.zeros(1), reduction=random.one(('none', 'mean', 'sum')))

@@ -17,9 +17,7 @@ def sound(random: Random, variant: str) -> dict:
         arguments = {'pred': random.normal((N, C)).float(), 'target': random.integers(2, (N, C))}
     if variant == 'gaussian_focal':  # probabilities, by default
         arguments['pred'] = random.uniform((N, C)).float()
-    if variant == 'class_balanced_focal':
-        arguments['samples_per_class'] = [10.0] * C
-    return arguments
+    return arguments | VARIANTS[variant].required(C)
 
 
 def refusal(random: Random, name: str) -> tuple[str, dict, str]:

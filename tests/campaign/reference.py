@@ -28,8 +28,10 @@ from tests.campaign import slack
 from tests.campaign.call import Call
 from tests.campaign.softmax import softmax_point
 from tests.campaign.tensors import in_memory
+from tests.campaign.variants import VARIANTS
 from tests.oracle import EPS, array, long, spread
-from tests.oracle.variants import Point, point_of, row_factors
+from tests.oracle.points import Point
+from tests.oracle.variants import point_of
 
 
 class Exact(NamedTuple):
@@ -98,10 +100,9 @@ class _Read(NamedTuple):
         if score is not None:
             y = np.where(positive, target_values(score, call.arithmetic)[..., None], 0)
         balance = 1.0
-        if call.variant == 'class_balanced_focal':
-            given = call.spec.complete(call.given)
+        if call.spec.factor_of_label is not None:
             known = np.where(ignored, 0, labels)
-            balance = row_factors(known, given['samples_per_class'], given['class_beta'])[..., None]
+            balance = call.spec.factor_of_label(known, **call.spec.complete(call.given))[..., None]
         return cls(np.where(kept, x, 0), y, positive, kept, np.where(kept, long(factor), 0), balance, labels)
 
 
@@ -110,10 +111,7 @@ def target_values(target: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
 
 
 def _elementwise(call: Call, read: _Read) -> Point:
-    given = call.spec.complete(call.given)
-    if call.variant == 'class_balanced_focal':
-        del given['samples_per_class'], given['class_beta']
-    return point(call.variant, read.x, read.y, read.positive, call, given)
+    return point(call.variant, read.x, read.y, read.positive, call, call.spec.complete(call.given))
 
 
 def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
@@ -124,7 +122,8 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
     eps = roundings * info.eps
     exact = point_of(variant, x, y, positive, eps=eps, probabilities=call.probabilities, **given)
     unknown = np.isnan(x) | np.isnan(y) | _of_unknown_batch(given, y, positive)
-    silent = _silent(variant, y, positive, given) & ~unknown
+    silent = VARIANTS[variant].silent
+    silent = np.zeros(y.shape, bool) if silent is None else silent(y, positive, given) & ~unknown
     exact = Point(*(np.where(silent, 0, each) for each in exact))
     assert np.array_equal(np.isnan(exact.value), unknown)
     tiny = info.smallest_normal
@@ -149,18 +148,6 @@ def _without_sign(name: str, value):
     if name == 'alpha' and isinstance(value, (int, float)) and value < 0:
         return None
     return array(value) if isinstance(value, (list, torch.Tensor)) else value
-
-
-def _silent(variant: str, y, positive, given):
-    """Where a factor of the whole loss is exactly 0."""
-    if variant == 'focal_star' and given['alpha'] is not None:
-        alpha = given['alpha']
-        return alpha * y + (1 - alpha) * (1 - y) == 0
-    if variant == 'position_supervised':
-        return np.where(positive, given['alpha'] == 0, given['alpha'] == 1)
-    if variant == 'gaussian_focal':
-        return np.where(y == 1, given['pos_weight'] == 0, given['neg_weight'] == 0)
-    return np.zeros(y.shape, bool)
 
 
 def _of_unknown_batch(given, y, positive):

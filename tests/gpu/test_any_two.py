@@ -7,24 +7,11 @@ import pytest
 import torch
 
 from focal_plugin import use_backend
-from focal_plugin.math import SPECS
-from focal_plugin.math.spec import REQUIRED
 from tests.gpu.driver import needs_compiler
-from tests.losses import test_softmax_focal
-from tests.variants import test_variants
-from tests.variants.test_variants import ELEMENTWISE, VECTORS, forms_of, labels, parameters_of, predictions, target_of
-
-VARIANTS = [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax', 'labels')]
-AXES = {
-    'variant': VARIANTS,
-    'classes': (1, 3, 7, 8, 80, 365, 1203),
-    'dtype': (torch.float32, torch.bfloat16, torch.float16),
-    'layout': ('contiguous', 'a map', 'transposed', 'an offset that breaks alignment', 'a slice'),
-    'reduction': ('none', 'sum', 'mean'),
-    'extra': ('nothing', 'a weight a row', 'a weight an element', 'avg_factor', 'ignore_index', 'a number a class'),
-    'capability': (80, 90),
-}
-
+from tests.oracle import check_softmax, check_variants
+from tests.oracle.check_variants import ELEMENTWISE, forms_of, numbers_of_classes, target_of
+from tests.oracle.inputs import labels, predictions
+from tests.variants import VARIANTS
 
 LAYOUTS = {
     'contiguous': lambda c, dtype: predictions(37, c).to(dtype),
@@ -42,7 +29,7 @@ EXTRAS = {
     'a number a class': lambda pred, vectors: vectors,
 }
 AXES = {
-    'variant': [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax', 'labels')],
+    'variant': [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax_focal', 'labels')],
     'classes': (1, 3, 7, 8, 80, 365, 1203),
     'dtype': (torch.float32, torch.bfloat16, torch.float16),
     'layout': LAYOUTS,
@@ -52,20 +39,13 @@ AXES = {
 }
 
 
-def vectors_of(name: str, classes: int) -> dict[str, list[float]]:
-    """A number a class of each parameter that takes them."""
-    spec = SPECS[f'{name}_focal' if name == 'softmax' else name]
-    own = [p for p in spec.parameters if p.vector and p.default is not REQUIRED]
-    return {p.name: [VECTORS[p.name][c % 5] + 0.5 * bool(p.above) for c in range(classes)] for p in own}
-
-
 def possible(variant, classes, reduction, extra, **_) -> bool:
     name, form = variant
     return not (
-        (name == 'softmax' and (classes == 1 or extra == 'a weight an element'))
+        (name == 'softmax_focal' and (classes == 1 or extra == 'a weight an element'))
         or (extra == 'avg_factor' and reduction != 'mean')
         or (extra == 'ignore_index' and form == 'dense')
-        or (extra == 'a number a class' and not vectors_of(name, classes))
+        or (extra == 'a number a class' and not numbers_of_classes(name, classes))
     )
 
 
@@ -114,13 +94,15 @@ def test_values_and_gradients(monkeypatch, case):
     (name, form), classes = case['variant'], case['classes']
     driver = install(monkeypatch, case['capability'])
     pred = LAYOUTS[case['layout']](classes, case['dtype'])
-    arguments = {'reduction': case['reduction']} | EXTRAS[case['extra']](pred, vectors_of(name, classes))
-    target = labels(*pred.shape[:-1], classes=classes - 1) if name == 'softmax' else target_of(name, pred.shape, form)
+    arguments = {'reduction': case['reduction']} | EXTRAS[case['extra']](pred, numbers_of_classes(name, classes))
+    target = (
+        labels(*pred.shape[:-1], classes=classes - 1) if name == 'softmax_focal' else target_of(name, pred.shape, form)
+    )
     if 'ignore_index' in arguments:  # such rows may hold anything
         pred[(target[0] if form == 'scored' else target) == arguments['ignore_index']] = float('nan')
     with use_backend('triton'):
-        if name == 'softmax':
-            test_softmax_focal.check('cpu', pred, target, **arguments)
+        if name == 'softmax_focal':
+            check_softmax.check('cpu', pred, target, **arguments)
         else:
-            test_variants.check(name, 'cpu', pred, target, **(parameters_of(name, classes) | arguments))
+            check_variants.check(name, 'cpu', pred, target, **(VARIANTS[name].arguments(classes) | arguments))
     assert len(driver.launches) == (2 if case['reduction'] == 'none' else 3)

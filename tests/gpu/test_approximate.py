@@ -12,9 +12,10 @@ import torch
 from focal_plugin import functional, use_backend
 from tests.gpu import instructions
 from tests.gpu.driver import needs_compiler
-from tests.kernels.test_accuracy import logits
-from tests.losses import test_softmax_focal
-from tests.variants.test_variants import ELEMENTWISE, check, parameters_of
+from tests.oracle.check_softmax import check_every_margin
+from tests.oracle.check_variants import ELEMENTWISE, check
+from tests.oracle.inputs import logits
+from tests.variants import VARIANTS
 
 pytestmark = needs_compiler
 WIDTH = 8  # a row of one tile
@@ -61,7 +62,7 @@ def test_every_logit_in_a_tile(name, dtype):
     of ex2, 2 ** -23 of rcp, four roundings), and the loss by 5 times as much over p - clip: the promised 1e-5 there.
     """
     pred, place = alone(dtype)
-    parameters = dict(reduction='none') | parameters_of(name, WIDTH)
+    parameters = dict(reduction='none') | VARIANTS[name].arguments(WIDTH)
     if name == 'asymmetric':
         probability = pred.gather(1, place[:, None]).double().sigmoid()[:, 0]
         kept = (probability - parameters['clip']).abs() > 0.02
@@ -75,7 +76,7 @@ def test_every_logit_in_a_tile(name, dtype):
 def test_the_sum_over_one_logit(name, dtype):
     """A plain sum has arithmetic of its own; every 31st logit, and the infinite ones and NaN."""
     pred, place = alone(dtype)
-    parameters = dict(reduction='sum') | parameters_of(name, WIDTH)
+    parameters = dict(reduction='sum') | VARIANTS[name].arguments(WIDTH)
     for i in [*range(0, len(pred) - 5, 31), *range(len(pred) - 5, len(pred))]:
         check(name, 'cpu', pred[i : i + 1], torch.full_like(place[:1], WIDTH), **parameters)
 
@@ -91,12 +92,12 @@ def test_exponents(gamma):
 def test_soft_targets(name):
     pred = logits()[:-3].float()[:, None]
     for y in (1e-6, 0.3, 1.0):
-        check(name, 'cpu', pred, torch.full_like(pred, y), reduction='none', **parameters_of(name, 1))
+        check(name, 'cpu', pred, torch.full_like(pred, y), reduction='none', **VARIANTS[name].arguments(1))
 
 
 @pytest.mark.parametrize('gamma', first((2, 0.5)))
 def test_softmax(gamma):
-    test_softmax_focal.test_every_margin('triton', 'cpu', torch.float32, gamma)
+    check_every_margin('cpu', torch.float32, gamma)
 
 
 def test_the_errors_arrive(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from focal_plugin import functional
-from tests.variants.test_variants import labels, predictions
+from tests.oracle.inputs import labels, predictions
 
 ROWS, CLASSES = 30, 7
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.gpu.memory import Fault
-from tests.gpu.test_machine import PUT, REVERSED, TO_SHARED, run
+from tests.gpu.snippets import PUT, REVERSED, TO_SHARED, run
 
 FAULTS = {
     'beyond a tensor': ('ld.global.b32 %r3, [%rd2+8];' + PUT, r'read of 4 bytes at inputs \+ 256|outside of every tensor'),

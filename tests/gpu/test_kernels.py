@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from focal_plugin import functional, use_backend
-from tests import test_functional
 from tests.gpu.driver import needs_compiler
-from tests.losses import test_softmax_focal
-from tests.variants import test_variants
-from tests.variants.test_variants import labels, predictions
+from tests.losses import iterations
+from tests.oracle import check_focal, check_masks, check_softmax
+from tests.oracle.check_variants import STATISTICS, check_statistics
+from tests.oracle.inputs import generator, labels, predictions
 
 pytestmark = needs_compiler
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -34,15 +34,15 @@ slow_80 = pytest.mark.parametrize('driver', (90, slow(80)), indirect=True, ids=(
 
 
 def focal(pred, target, weight=None, **arguments):
-    return test_functional.check('cpu', pred, target, weight, **arguments)
+    return check_focal.check('cpu', pred, target, weight, **arguments)
 
 
 def dense(*shape):
-    return torch.rand(shape, generator=test_variants.generator(5))
+    return torch.rand(shape, generator=generator(5))
 
 
 def rand(*shape):
-    return torch.rand(shape, generator=test_variants.generator(3)) + 0.5
+    return torch.rand(shape, generator=generator(3)) + 0.5
 
 
 @slow_80
@@ -134,12 +134,12 @@ def test_other_arguments(driver, extra, classes, reduction):
 @pytest.mark.parametrize('dtype', SOME, ids=str)
 @pytest.mark.parametrize('classes', (3, 21, 80))
 def test_softmax(driver, classes, dtype, reduction):
-    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(40, classes, dtype=dtype), reduction=reduction)
+    check_softmax.check('cpu', *check_softmax.inputs(40, classes, dtype=dtype), reduction=reduction)
 
 
 @only_90
 def test_a_softmax_longer_than_registers_hold(driver):
-    test_softmax_focal.check('cpu', *test_softmax_focal.inputs(2, 17000))
+    check_softmax.check('cpu', *check_softmax.inputs(2, 17000))
 
 
 @only_90
@@ -156,19 +156,18 @@ def test_a_second_launch_gives_the_same(monkeypatch, driver, capacity):
 @slow_80
 @pytest.mark.parametrize('shape', ((5, 7, 28, 28), slow((2, 2, 120, 131)), slow((6, 4, 1, 1))), ids=str)
 def test_masks_by_channel(driver, shape):
-    test_mask_focal = pytest.importorskip('test_mask_focal', exc_type=ImportError)  # mmdet's registry
     for layout in (torch.contiguous_format, torch.channels_last):
-        test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, 'cpu', shape, layout)
+        check_masks.check_own_channel('cpu', shape, layout)
 
 
 @slow_80
 @pytest.mark.parametrize(
-    'arguments', [slow(each) if i else each for i, each in enumerate(test_variants.STATISTICS.values())],
-    ids=test_variants.STATISTICS,
+    'arguments', [slow(each) if i else each for i, each in enumerate(STATISTICS.values())],
+    ids=STATISTICS,
 )  # fmt: skip
 @pytest.mark.parametrize('dtype', ONE, ids=str)
 def test_statistics(driver, arguments, dtype):
-    test_variants.test_statistics_are_sums_of_absolute_gradients('cpu', arguments, dtype)
+    check_statistics('cpu', arguments, dtype)
 
 
 @slow_80
@@ -176,10 +175,8 @@ def test_statistics(driver, arguments, dtype):
     'layout', ('an NCHW map', *map(slow, ('a dense target', 'ignored rows', 'more classes than a tile')))
 )
 def test_statistics_that_are_gathered(driver, layout):
-    from tests.losses import test_equalized_focal
-
-    test_equalized_focal.test_iterations_follow_the_definition(None, 'cpu')
-    test_equalized_focal.test_gathered_in_every_layout(None, 'cpu', layout)
+    iterations.check_iterations('cpu')
+    iterations.check_gathered('cpu', layout)
 
 
 @slow_80

@@ -6,46 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.gpu import instructions, machine
-from tests.gpu.memory import Region
+from tests.gpu import instructions
+from tests.gpu.snippets import PUT, REVERSED, TO_SHARED, run
 
-KERNEL = """
-.version 8.4
-.target sm_90
-.address_size 64
-.extern .shared .align 16 .b8 global_smem[];
-.visible .entry snippet(
-    .param .u64 .ptr .global .align 1 snippet_param_0,
-    .param .u64 .ptr .global .align 1 snippet_param_1,
-    .param .u32 snippet_param_2,
-    .param .f32 snippet_param_3
-)
-.reqntid %d
-{
-    .reg .pred %%p<8>;
-    .reg .b16 %%rs<8>;
-    .reg .b32 %%r<16>;
-    .reg .b64 %%rd<16>;
-    ld.param.b64 %%rd0, [snippet_param_0];
-    ld.param.b64 %%rd1, [snippet_param_1];
-    mov.u32 %%r0, %%tid.x;
-    mad.wide.u32 %%rd2, %%r0, 8, %%rd0;  // this thread's two inputs or four halves
-    mad.wide.u32 %%rd3, %%r0, 8, %%rd1;  // and its result
-    %s
-    ret;
-}
-"""
 NAN, INF = float('nan'), float('inf')
-
-
-def run(body: str, given=(), threads: int = 32, shared: int = 1024, blocks: int = 1, fresh: bool = True) -> np.ndarray:
-    """The 8 bytes a thread that a body stores; given are the 8 bytes of the first threads' inputs."""
-    inputs, out = torch.zeros(threads, dtype=torch.int64), torch.zeros(threads, dtype=torch.int64)
-    inputs[: len(given)] = torch.tensor([int.from_bytes(each, 'little', signed=True) for each in given])
-    regions = [Region(inputs, 'inputs', False), Region(out, 'out', fresh)]
-    arguments = [inputs.data_ptr(), out.data_ptr(), -7, 0.5]
-    machine.launch(KERNEL % (threads, body), (blocks, 1, 1), arguments, regions, shared)
-    return out.numpy()
 
 
 def f32(value: float) -> int:
@@ -53,7 +17,6 @@ def f32(value: float) -> int:
 
 
 TWO = 'ld.global.v2.b32 {%r1, %r2}, [%rd2]; '
-PUT = ' st.global.b32 [%rd3], %r3;'
 TRUTH = ' selp.b32 %r3, 1, 0, %p1; st.global.b32 [%rd3], %r3;'
 
 
@@ -226,10 +189,6 @@ def test_shuffles_and_reductions_of_a_warp():
     np.testing.assert_array_equal(
         run('sub.s32 %r1, 0, %r0; redux.sync.max.s32 %r3, %r1, -1;' + PUT, threads=64), -(lanes // 32 * 32) % 2**32
     )
-
-
-TO_SHARED = 'mov.b32 %r4, global_smem; shl.b32 %r5, %r0, 2; add.s32 %r5, %r4, %r5; st.shared.b32 [%r5], %r0;'
-REVERSED = 'sub.s32 %r6, 63, %r0; shl.b32 %r6, %r6, 2; add.s32 %r6, %r4, %r6; ld.shared.b32 %r3, [%r6];'
 
 
 def test_shared_memory_and_a_barrier():

@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from focal_plugin import use_backend
-from tests import test_functional
 from tests.gpu import machine
 from tests.gpu.driver import needs_compiler
 from tests.gpu.memory import Fault
-from tests.losses import test_softmax_focal
+from tests.oracle import check_focal, check_softmax
+from tests.oracle.inputs import labels, predictions
 
 pytestmark = needs_compiler
 ROWS = 125  # almost a tile of 128, the largest: no tile divides it, and each thread has a row whose result counts
 
 
 def _focal(classes: int, dtype=torch.float32, weighted: bool = False, gap: int = 0, rare: bool = False, **arguments):
-    pred, weight = test_functional.logits(ROWS, classes + gap).to(dtype)[:, :classes], torch.rand(ROWS) + 0.5
-    labels = test_functional.labels(ROWS, classes=classes)
-    labels[-1] = classes  # whose logit would lie beyond the last
+    pred, weight = predictions(ROWS, classes + gap).to(dtype)[:, :classes], torch.rand(ROWS) + 0.5
+    target = labels(ROWS, classes=classes)
+    target[-1] = classes  # whose logit would lie beyond the last
     if rare:
-        labels[:] = classes
-        labels[7] = 0
-    test_functional.check('cpu', pred, labels, weight if weighted else None, **arguments)
+        target[:] = classes
+        target[7] = 0
+    check_focal.check('cpu', pred, target, weight if weighted else None, **arguments)
 
 
 def _often_and_rarely(*arguments, **options):
@@ -40,7 +40,7 @@ CASES = {
     'a thread a row': lambda: _often_and_rarely(3, torch.float16, gap=1),
     'a thread a place': lambda: _often_and_rarely(3, torch.float16, reduction='none'),
     'flat': lambda: _focal(365, reduction='none'),
-    'a softmax': lambda: test_softmax_focal.check('cpu', *test_softmax_focal.inputs(ROWS, 20), reduction='sum'),
+    'a softmax': lambda: check_softmax.check('cpu', *check_softmax.inputs(ROWS, 20), reduction='sum'),
 }
 
 

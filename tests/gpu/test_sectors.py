@@ -9,7 +9,7 @@ from focal_plugin import functional, use_backend
 from tests.gpu.driver import needs_compiler
 from tests.gpu.memory import Global
 from tests.gpu.sectors import SECTOR, Sectors
-from tests.gpu.test_machine import PUT, run
+from tests.gpu.snippets import PUT, run
 
 SIZES = (
     (100, 168),

@@ -5,8 +5,8 @@ import torch
 
 from focal_plugin import functional, use_backend
 from focal_plugin.math import SPECS
-from focal_plugin.math.spec import REQUIRED
-from tests.variants.test_variants import labels, predictions
+from tests.oracle.inputs import labels, predictions
+from tests.variants import VARIANTS
 
 ROWS, CLASSES = 30, 7
 VECTOR = [0.2 + 0.1 * k for k in range(CLASSES)]
@@ -45,7 +45,7 @@ def waits_of_a_second_step(loss, stand_in: str, shape, *arguments, **named) -> l
 
 
 def required(name: str) -> dict:
-    return {key: range(1, CLASSES + 1) for key, value in SPECS[name].defaults.items() if value is REQUIRED}
+    return VARIANTS[name].required(CLASSES)
 
 
 def vectors(name: str) -> dict:
@@ -56,8 +56,7 @@ FORMS = [
     (name, form)
     for name, spec in SPECS.items()
     for form in TARGETS
-    if not (form == 'scored' and not spec.scored)
-    and not (form == 'dense' and (spec.family == 'rowwise' or name == 'class_balanced_focal'))
+    if not (form == 'scored' and not spec.scored) and not (form == 'dense' and not VARIANTS[name].dense)
 ]
 
 

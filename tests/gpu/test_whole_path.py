@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from focal_plugin import functional, use_backend
-from tests import test_functional
 from tests.gpu.driver import needs_compiler
-from tests.losses import test_softmax_focal
-from tests.variants.test_variants import labels, predictions
+from tests.losses import iterations
+from tests.oracle import check_focal, check_masks, check_softmax
+from tests.oracle.inputs import labels, predictions
 
 pytestmark = [
     pytest.mark.stand_in,
@@ -52,23 +52,20 @@ def test_a_device_that_computes_something_else_is_refused(driver, device):
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 def test_focal(device, dtype, classes):
     pred, target = predictions(ROWS, classes).to(dtype), labels(ROWS, classes=classes)
-    test_functional.check(device, pred, target, torch.rand(ROWS), avg_factor=torch.tensor([3.0]).to(device))
-    test_functional.check(device, pred, torch.rand(ROWS, classes), reduction='none')
+    check_focal.check(device, pred, target, torch.rand(ROWS), avg_factor=torch.tensor([3.0]).to(device))
+    check_focal.check(device, pred, torch.rand(ROWS, classes), reduction='none')
 
 
 def test_softmax(device):
-    test_softmax_focal.check(device, *test_softmax_focal.inputs(ROWS, 21), reduction='sum')
+    check_softmax.check(device, *check_softmax.inputs(ROWS, 21), reduction='sum')
 
 
 def test_statistics(device):
-    from tests.losses import test_equalized_focal
-
-    test_equalized_focal.test_iterations_follow_the_definition(None, device)
+    iterations.check_iterations(device)
 
 
 def test_masks_by_channel(device):
-    test_mask_focal = pytest.importorskip('tests.losses.test_mask_focal', exc_type=ImportError)  # mmdet's registry
-    test_mask_focal.test_an_instance_is_the_mean_of_its_own_channel(None, device, (5, 7, 8, 9), torch.channels_last)
+    check_masks.check_own_channel(device, (5, 7, 8, 9), torch.channels_last)
 
 
 def test_a_step_waits_for_nothing(device):

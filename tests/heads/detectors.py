@@ -225,3 +225,11 @@ def fused(name: str, **changes) -> torch.nn.Module:
     for key, change in changes.items():
         config[key] = config.get(key, {}) | change
     return with_fixed_norms(build(detector, **config))
+
+
+def error(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """Of all gradients, relative to their norm: that of a bias before a norm is nothing but rounding."""
+    assert ours.keys() == theirs.keys()
+    total = sum(grad.double().square().sum() for grad in theirs.values())
+    off = sum((ours[name] - grad).double().square().sum() for name, grad in theirs.items())
+    return (off / total).sqrt().item()

@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import focal_plugin  # noqa: F401  registers
 from focal_plugin.losses import FusedLoss
-from tests.heads.detectors import DATA, FUSED, ROOT, batch, dataset, fused, gradients, losses, model_config
-from tests.heads.test_detector_parity import error
+from tests.heads.detectors import DATA, FUSED, ROOT, batch, dataset, error, fused, gradients, losses, model_config
 
 LEARNT = [name for name in FUSED if name != 'equalized']
 

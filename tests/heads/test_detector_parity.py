@@ -13,7 +13,7 @@ import sys
 import pytest
 import torch
 
-from tests.heads.detectors import DETECTORS, ROOT
+from tests.heads.detectors import DETECTORS, ROOT, error
 from tests.heads.parity_run import ITERATIONS
 
 QUICK = ('SOLO',)
@@ -40,14 +40,6 @@ def pair(run, name):
     group = QUICK if name in QUICK else [other for other in DETECTORS if other not in QUICK]
     theirs, ours = run(tuple(f'{other}:0' for other in group))
     return theirs[f'{name}:0'], ours[f'{name}:0']
-
-
-def error(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    """Of all gradients, relative to their norm: that of a bias before a norm is nothing but rounding."""
-    assert ours.keys() == theirs.keys()
-    total = sum(grad.double().square().sum() for grad in theirs.values())
-    off = sum((ours[name] - grad).double().square().sum() for name, grad in theirs.items())
-    return (off / total).sqrt().item()
 
 
 @pytest.mark.parametrize('name', CASES)

@@ -6,8 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import focal_plugin
-from tests.heads.test_heads import DENSE, FIVE, HEADS, PAIRS, SIZES, built, losses_of, outputs, with_loss
-from tests.kernels.test_memory import allocations
+from tests.allocations import allocations
+from tests.heads.stock import DENSE, FIVE, HEADS, PAIRS, SIZES, built, losses_of, outputs, with_loss
 
 PRIME = 211  # classes: the size of what holds a number a class is its multiple, and of nothing else
 SMALL_BOXES = ([[8.0, 8, 30, 32], [70, 20, 95, 40]], [[30.0, 30, 50, 54]])  # fewer positives than a level has rows

@@ -12,7 +12,8 @@ from mmdet.registry import MODELS
 from focal_plugin.interop import mmdet as functions
 from focal_plugin.losses import CLASSES, FusedFocalLoss, FusedQualityFocalLoss, FusedVarifocalLoss
 from focal_plugin.math import SPECS
-from tests.losses.test_label_arguments import Made
+from tests.allocations import Made
+from tests.variants import VARIANTS
 
 KINDS = {
     'FocalLoss': {},
@@ -151,7 +152,7 @@ def test_as_many_rows_as_classes():
     """A weight of (N,) is one a row, in every class; mmdet's VarifocalLoss and GaussianFocalLoss take it for one a class."""
     pred, target, weight = random((4, 4)), (random((4, 4), 1) > 0.6).float(), random((4,), 2)
     for name, kind in CLASSES.items():
-        if SPECS[name].family == 'elementwise' and name not in ('class_balanced_focal', 'equalized_focal'):
+        if VARIANTS[name].dense and not VARIANTS[name].required_by_class(4):
             of_row, of_column = (kind()(pred, target, weight=each) for each in (weight, weight[:, None]))
             torch.testing.assert_close(of_row, of_column, rtol=0, atol=0)
 

@@ -7,24 +7,10 @@ import torch
 from focal_plugin import backend, functional
 from focal_plugin.math import SPECS
 from tests import oracle
+from tests.oracle.inputs import COMPILED_HALVES, DTYPES, logits
 from tests.oracle.variants import variant_loss
 
 GAMMAS = (0, 0.5, 1, 1.5, 2, 5)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-HALVES = (torch.float16, torch.bfloat16)  # converted, and computed in float32
-COMPILED_HALVES = [pytest.param(each, marks=pytest.mark.compiled if each in HALVES else ()) for each in DTYPES]
-
-
-def logits() -> torch.Tensor:
-    """Where formulas break: around 0, where exp and its powers run out of range, where half types end, far out."""
-    near = np.concatenate([np.linspace(-20, 20, 401), np.linspace(-130, 130, 521)])
-    far = np.geomspace(130, 1e4, 40)
-    tiny = np.geomspace(1e-30, 1e-2, 30)
-    known = [9.39, 17.0, 87.3, 88.0, 88.8, 103.9, 709.0, 745.2]  # mmcv#1488, and the ends of exp's range
-    values = np.concatenate(
-        [near, far, -far, tiny, -tiny, known, [-v for v in known], [0.0, -0.0, np.inf, -np.inf, np.nan]]
-    )
-    return torch.from_numpy(values)
 
 
 def run(name, device, pred, target, **arguments):

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 import focal_plugin
 from focal_plugin import functional
 from focal_plugin.math import SPECS
-from tests.variants.test_ends import REQUIRED
+from tests.variants import VARIANTS
 
 INF = math.inf
 ALL = [name for name in SPECS]
@@ -17,9 +17,7 @@ ALL = [name for name in SPECS]
 
 def call(name: str, classes: int = 2, **arguments):
     """A variant's loss of logits, with labels for a target; (rows, classes) -> the loss."""
-    given = dict(samples_per_class=[10.0] * classes) if name in REQUIRED else {}
-    if name == 'gaussian_focal':
-        given['from_logits'] = True
+    given = VARIANTS[name].required(classes) | VARIANTS[name].of_logits
 
     def loss(pred, weight=None, target=None, **more):
         labels = torch.arange(pred.shape[:-1].numel()).reshape(pred.shape[:-1]) % classes
@@ -79,9 +77,7 @@ def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name
 
     x = torch.linspace(-2, 2, 8).expand(3001, 8)
     target = torch.zeros(3001, dtype=torch.int64)
-    given = dict(samples_per_class=[10.0] * 8) if name in REQUIRED else {}
-    if name == 'equalized_focal':
-        given['num_classes'] = 8
+    given = VARIANTS[name].required_by_class(8)
     if name == 'gaussian_focal':  # of heat maps
         x, target = x.sigmoid(), torch.zeros(3001, 8)
     loss = CLASSES[name](reduction='sum', **given)

@@ -15,7 +15,7 @@ from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
 from focal_plugin.ops import library
-from tests.problems import focal_problem
+from tests.kernels.problems import focal_problem
 
 FREE = {'_unsafe_view', 'detach', 'empty', 'empty_like', 'new_empty'}
 on_gpu = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from focal_plugin.kernels.problem import Problem
-from tests.problems import focal_problem
+from tests.kernels.problems import focal_problem
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 SIZES = {
@@ -87,8 +87,8 @@ def test_the_compiler_is_told_what_divides_a_plane(size, dtype):
     for layout in layouts(problem_of(size, dtype)):
         assert layout.inner == 'plane'
         assert layout.align == max(n for n in (1, most // 2, most) if plane % n == 0)
-        assert layout.counts[2] * layout.align == plane
-        x_s0, x_s1, x_s2, x_sc, *_ = layout.arguments
+        assert layout.numbers['n2'] * layout.align == plane
+        x_s0, x_s1, x_s2, x_sc = (layout.numbers[f'x_s{k}'] for k in '012c')
         assert (x_s0 * layout.align, x_s1 * layout.align, x_s2, x_sc * layout.align) == layout.strides['pred']
 
 
@@ -99,8 +99,8 @@ def test_the_compiler_is_told_what_divides_the_distance_of_rows_that_do_not_join
     labels = torch.empty(7, 25, dtype=torch.int64, device='meta')
     like = torch.empty(7 * apart, device='meta').as_strided((7, 25, 80), (apart, 80, 1))
     layout = layouts_of(problem_of((7, 11))._replace(pred=pred, target=labels), like)
-    assert (layout.inner, layout.align, layout.counts[2]) == ('row', align, 25)
-    assert layout.arguments[1] * align == apart
+    assert (layout.inner, layout.align, layout.numbers['n2']) == ('row', align, 25)
+    assert layout.numbers['x_s1'] * align == apart
 
 
 def test_nothing_is_said_where_the_classes_lie_next_to_each_other():

@@ -7,19 +7,7 @@ import torch
 
 import focal_plugin
 from focal_plugin import functional
-
-
-def allocations(step) -> list[int]:
-    """Bytes of what PyTorch allocates (negative: frees) during a step, in its order."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    return [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
-
-
-def allocated(step) -> int:
-    """Bytes that PyTorch allocates during a step, frees not counted."""
-    return sum(size for size in allocations(step) if size > 0)
-
+from tests.allocations import allocated, allocations
 
 LAYOUTS = {
     'rows of classes': lambda: torch.randn(20000, 80),

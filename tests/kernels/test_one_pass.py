@@ -15,8 +15,8 @@ from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.ops import library
 from focal_plugin.ops.autograd import loss_of
-from tests.problems import focal_problem
-from tests.variants.test_variants import POINTS, parameters_of
+from tests.kernels.problems import focal_problem
+from tests.variants import POINTS, VARIANTS
 
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 N, C = 1031, 7  # several tiles, none of them whole
@@ -79,7 +79,7 @@ def test_every_loss_and_kind_of_target(name, reason, kind, monkeypatch):
         if not spec.probabilities:
             pytest.skip('this loss takes no probabilities')
         pred = pred.sigmoid()
-    packed = list(spec.pack(**parameters_of(name, classes, reason)))
+    packed = list(spec.pack(**VARIANTS[name].arguments(classes, reason)))
     if any(isinstance(value, torch.Tensor) and value.numel() > 1 for value in packed):
         table = torch.stack([torch.as_tensor(value, dtype=torch.float32).expand(classes) for value in packed])
         packed = []

@@ -1,5 +1,7 @@
 """The operators under PyTorch's tools: opcheck, torch.compile, TorchScript, vectors of saved state."""
 
+import importlib
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -36,7 +38,7 @@ def test_opcheck(any_backend, device, output, dense):
     torch.library.opcheck(library.loss_forward, problem)
     upstream = torch.rand({'sum': (1,), 'row': (N,), 'element': (N, C)}[output], device=device)
     for gathers in (False, True):
-        torch.library.opcheck(library.loss_backward, (upstream, *problem, gathers))
+        torch.library.opcheck(library.loss_backward, (upstream, gathers, *problem))
 
 
 LAYOUTS = {
@@ -60,7 +62,7 @@ def test_results_lie_as_those_of_the_fakes(any_backend, device, name, output, sh
     target = torch.randint(0, pred.size(-1), pred.shape[:-1], device=device)
     problem = (pred, target, *[None] * 5, name, [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend)
     upstream = torch.rand({'sum': (), 'row': pred.shape[:-1], 'element': pred.shape}[output], device=device)
-    for operator, arguments in ((library.loss_forward, problem), (library.loss_backward, (upstream, *problem, False))):
+    for operator, arguments in ((library.loss_forward, problem), (library.loss_backward, (upstream, False, *problem))):
         torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
 
 
@@ -100,6 +102,7 @@ def test_module_compiles_with_a_batch_of_another_size():
 
 
 def test_scripted_operator_has_a_gradient():
+    importlib.import_module('focal_plugin.interop.dense')  # defines it
     pred, _, _ = inputs()
     target = torch.rand_like(pred)
     results = []

@@ -7,29 +7,10 @@ from torch.utils._pytree import tree_leaves
 
 import focal_plugin
 from focal_plugin import functional
+from tests.variants import VARIANTS
 
 N, C = 160, 8
 MOVES_NOTHING = {torch.ops.aten.detach.default, torch.ops.aten.empty_like.default, torch.ops.aten.new_zeros.default}
-
-# What each loss of labels took when its derivatives were autograd's, half right at the ends; the star loss then had the
-# fused logsigmoid of PyTorch, which is slower than three passes more. Exact derivatives need no more.
-PASSES = {
-    'asymmetric': 142,
-    'class_balanced_focal': 71,
-    'equalized_focal': 71,
-    'focal': 71,
-    'focal_star': 85,
-    'gaussian_focal': 104,
-    'iou_aware_bce': 112,
-    'matchability_aware': 72,
-    'poly_focal': 79,
-    'position_supervised': 86,
-    'quality_focal': 81,
-    'reduced_focal': 93,
-    'softmax_focal': 26,
-    'varifocal': 90,
-}
-REQUIRED = {'class_balanced_focal': {'samples_per_class': [10.0] * C}, 'gaussian_focal': {'from_logits': True}}
 
 
 class Passes(TorchDispatchMode):
@@ -47,15 +28,20 @@ class Passes(TorchDispatchMode):
 def passes(name: str, logits: torch.Tensor, *args, **arguments) -> int:
     """The operators of a loss, forward and backward."""
     leaf = logits.clone().requires_grad_()
+    given = VARIANTS[name].required(C) | VARIANTS[name].of_logits
     with focal_plugin.use_backend('torch'), Passes() as seen:
-        functional.FUNCTIONS[name](leaf, *args, avg_factor=7.0, **REQUIRED.get(name, {}), **arguments).backward()
+        functional.FUNCTIONS[name](leaf, *args, avg_factor=7.0, **given, **arguments).backward()
     return seen.count
 
 
-@pytest.mark.parametrize('name', PASSES)
+@pytest.mark.parametrize('name', [name for name, variant in VARIANTS.items() if variant.passes])
 def test_exact_derivatives_cost_no_pass_more(name):
+    """Than they took when they were autograd's, half right at the ends.
+
+    The star loss then had the fused logsigmoid of PyTorch, which is slower than three passes more.
+    """
     logits, labels, weight = torch.randn(N, C), torch.arange(N) % C, torch.rand(N)
-    assert passes(name, logits, labels, weight) <= PASSES[name]
+    assert passes(name, logits, labels, weight) <= VARIANTS[name].passes
 
 
 def test_an_ignore_index_costs_nothing_where_no_row_is_ignored():

@@ -1,4 +1,4 @@
-"""The score slot of the skeletons with a loss whose public function has none: focal, at soft positives."""
+"""The score slot of the families with a loss whose public function has none: focal, at soft positives."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from focal_plugin.math import SPECS
 from focal_plugin.ops.autograd import loss_of
 from tests import oracle
-from tests.problems import focal_problem
+from tests.kernels.problems import focal_problem
 
 
 @pytest.mark.parametrize('layout', ('rows', 'an NCHW map'))

@@ -6,26 +6,19 @@ import inspect
 import pytest
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DETRHead
-from mmdet.registry import MODELS
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from focal_plugin import functional, losses
-from focal_plugin.losses import CLASSES, FusedFocalLoss, FusedLoss, FusedSoftmaxFocalLoss
+from focal_plugin.losses import FusedFocalLoss, FusedLoss, FusedSoftmaxFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.rows import Map
+from tests.allocations import Made
+from tests.losses.built import C, N, built
+from tests.variants import VARIANTS
 
-N, C = 24, 5
 LABELLED = [name for name in SPECS if name != 'gaussian_focal']
 SIGMOID = [name for name in LABELLED if SPECS[name].family == 'elementwise']
 WEIGHT = [0.5, 1.0, 2.0, 0.0, 3.0]
 ARGUMENTS = (dict(ignore_index=-1), dict(class_weight=WEIGHT))
-
-
-def built(name, **config):
-    """The class in evaluation, where the equalized loss keeps its ratios."""
-    required = {'class_balanced_focal': dict(samples_per_class=[4.0, 40.0, 7.0, 10.0, 90.0])}
-    required['equalized_focal'] = dict(num_classes=C)
-    return MODELS.build(dict(type=CLASSES[name].__name__, **required.get(name, {}), **config)).eval()
 
 
 def rows(name):
@@ -102,9 +95,7 @@ def test_on_maps_that_are_read_where_they_lie(name, argument):
 @pytest.mark.parametrize(
     'argument', (dict(ignore_index=-1), dict(class_weight=WEIGHT)), ids=('ignore_index', 'class_weight')
 )
-@pytest.mark.parametrize(
-    'name', [name for name in SIGMOID if name != 'class_balanced_focal']
-)  # which takes no dense one
+@pytest.mark.parametrize('name', [name for name in SIGMOID if VARIANTS[name].dense])
 def test_a_dense_target_has_no_labels(name, argument):
     pred, _, _ = rows(name)
     with pytest.raises(ValueError, match=f'{next(iter(argument))}.*into weight'):
@@ -173,27 +164,6 @@ def test_a_wrong_label_is_named_all_the_same(name, label, background):
     labels[3] = label
     with pytest.raises(ValueError, match=rf'label {label} is outside \[0, {C}\]'):
         built(name, class_weight=WEIGHT + background)(pred, with_labels(target, labels))
-
-
-class Made(TorchDispatchMode):
-    """The tensors that are made: how many numbers the storage of each holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        results = function(*args, **(kwargs or {}))
-        for each in results if isinstance(results, tuple) else [results]:
-            if isinstance(each, torch.Tensor):
-                self.kept[each.untyped_storage().data_ptr()] = each
-        return results
-
-    def sizes(self, *given):
-        """Those of the tensors that were not given."""
-        given = {tensor.untyped_storage().data_ptr() for tensor in given}
-        made = (tensor for pointer, tensor in self.kept.items() if pointer not in given)
-        return [tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in made]
 
 
 @pytest.mark.parametrize('form', OF_ROWS)

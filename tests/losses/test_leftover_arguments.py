@@ -4,7 +4,7 @@ import pytest
 
 from focal_plugin import losses
 from focal_plugin.losses import FusedFocalLoss, FusedSoftmaxFocalLoss
-from tests.losses.test_label_arguments import built
+from tests.losses.built import built
 
 REMEDIES = {
     'bg_cls_weight': (FusedFocalLoss, r'last of C \+ 1 numbers in class_weight'),

@@ -13,6 +13,7 @@ from focal_plugin import functional
 from focal_plugin.losses import CLASSES, FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
+from tests.variants import VARIANTS
 
 N, C = 33, 7
 
@@ -91,29 +92,10 @@ def test_constructor_is_that_of_mmdet():
     assert issubclass(FusedFocalLoss, FocalLoss)
 
 
-# The defaults of the papers or, where mmdet has the loss, mmdet's.
-DEFAULTS = {
-    'focal': dict(gamma=2.0, alpha=0.25),
-    'focal_star': dict(gamma=1.0, beta=0.0, alpha=None),
-    'quality_focal': dict(beta=2.0),
-    'varifocal': dict(alpha=0.75, gamma=2.0, iou_weighted=True, detach_weight=False),
-    'gaussian_focal': dict(alpha=2.0, gamma=4.0, pos_weight=1.0, neg_weight=1.0),
-    'matchability_aware': dict(gamma=1.5, mal_alpha=1.0),
-    'iou_aware_bce': dict(k=0.25, gamma=2.0, detach_weight=False),
-    'position_supervised': dict(alpha=0.25, gamma=2.0, normalize='none'),
-    'equalized_focal': dict(gamma=2.0, alpha=0.25, scale=8.0, ratio=1.0),
-    'class_balanced_focal': dict(samples_per_class=REQUIRED, class_beta=0.9999, gamma=2.0),
-    'poly_focal': dict(epsilon=1.0, gamma=2.0, alpha=0.25, alpha_on_poly=False),
-    'asymmetric': dict(gamma_pos=1.0, gamma_neg=4.0, clip=0.05, detach_weight=False),
-    'reduced_focal': dict(threshold=0.5, gamma=2.0, alpha=None),
-    'softmax_focal': dict(gamma=2.0, alpha=0.25),
-}
-
-
 def test_every_variant_has_a_function_and_a_class():
-    assert SPECS.keys() == functional.FUNCTIONS.keys() == CLASSES.keys() == DEFAULTS.keys()
+    assert SPECS.keys() == functional.FUNCTIONS.keys() == CLASSES.keys() == VARIANTS.keys()
     for name, kind in CLASSES.items():
-        assert kind.spec is SPECS[name]
+        assert kind.spec is SPECS[name] and kind.__name__ == VARIANTS[name].kind
         assert MODELS.get(kind.__name__) is kind
         assert getattr(functional, SPECS[name].function) is functional.FUNCTIONS[name]
 
@@ -122,7 +104,6 @@ def test_every_variant_has_a_function_and_a_class():
 def test_defaults_are_written_once(spec):
     """The signatures take their defaults from math/; the docstrings name the same."""
     function, kind = functional.FUNCTIONS[spec.name], CLASSES[spec.name]
-    assert dict(spec.defaults) == DEFAULTS[spec.name]
     accepted, constructor = inspect.signature(function).parameters, inspect.signature(kind).parameters
     named = inspect.getdoc(kind)
     for name, default in spec.defaults.items():
@@ -143,10 +124,7 @@ def test_defaults_are_written_once(spec):
 
 
 def built(name, **config):
-    required = dict(samples_per_class=[10.0] * C, num_classes=C)
-    kind = CLASSES[name]
-    needed = {key for key, p in inspect.signature(kind).parameters.items() if p.default is REQUIRED}
-    return MODELS.build(dict(type=kind.__name__, **{key: required[key] for key in needed}, **config))
+    return MODELS.build(dict(type=VARIANTS[name].kind) | VARIANTS[name].required_by_class(C) | config)
 
 
 @pytest.mark.parametrize('name', SPECS)
@@ -159,11 +137,9 @@ def test_classes_give_what_the_functions_give(name):
         target = target, torch.rand(N)
     elif spec.form == 'dense':
         target = torch.nn.functional.one_hot(target, C + 1)[:, :C].float()
-    loss, parameters = built(name, loss_weight=2.5), {}
+    loss, parameters = built(name, loss_weight=2.5), VARIANTS[name].required(C)
     if spec.probabilities == 'from_logits':
         pred = pred.sigmoid()
-    if name == 'class_balanced_focal':
-        parameters['samples_per_class'] = [10.0] * C
     for reduction in ('none', 'mean', 'sum'):
         arguments = {} if reduction == 'sum' else {'avg_factor': 7.0}
         ours = loss(pred, target, weight=weight, reduction_override=reduction, **arguments)

@@ -10,8 +10,9 @@ import focal_plugin
 from focal_plugin import functional
 from focal_plugin.ops import library
 from tests import oracle
-from tests.kernels.test_memory import allocated
+from tests.allocations import allocated
 from tests.oracle import assert_accurate
+from tests.oracle.check_masks import check_own_channel, expected, masks
 
 # (n, C, H, W), each with its reason
 SHAPES = {
@@ -24,53 +25,11 @@ SHAPES = {
 }
 
 
-def masks(shape, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    n, channels, *size = shape
-    pred = torch.randn(shape, generator=generator, dtype=torch.float64).mul(4).to(dtype)
-    target = torch.rand(n, *size, generator=generator)
-    labels = torch.randint(0, channels, (n,), generator=generator)
-    return pred, target, labels, torch.rand(n, generator=generator)
-
-
-def expected(pred, target, labels, weight, upstream, **options):
-    """(one number an instance, the gradient by all of pred) in float64, by the oracle on the own channel."""
-    n, pixels = pred.size(0), max(target[0].numel() if len(target) else 1, 1)
-    rows = np.arange(n)
-    own = pred.double().numpy()[rows, labels.numpy()].reshape(n, -1)
-    by = (weight.double().numpy() * upstream.double().numpy())[:, None] / pixels
-    exact = oracle.sigmoid_focal_loss(
-        torch.from_numpy(own), target.reshape(n, -1), reduction='none', upstream=by, **options
-    )
-    grads = []
-    for part in (exact.grad, exact.grad_terms, exact.through_p):
-        full = np.zeros(pred.shape)
-        full[rows, labels.numpy()] = part.reshape(n, *pred.shape[2:])
-        grads.append(full)
-    factor = weight.double().numpy() / pixels
-    return exact.value.sum(1) * factor, np.abs(exact.value).sum(1) * factor, *grads
-
-
 @pytest.mark.compiled
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('layout', (torch.contiguous_format, torch.channels_last), ids=('NCHW', 'channels last'))
 def test_an_instance_is_the_mean_of_its_own_channel(any_backend, device, shape, layout):
-    pred, target, labels, weight = masks(shape)
-    pred = pred.to(memory_format=layout)
-    upstream = torch.rand(len(pred))
-    value, terms, *grads = expected(pred, target, labels, weight, upstream)
-    leaf = pred.to(device).requires_grad_()
-    loss = functional.mask_focal_loss(leaf, target.to(device), labels.to(device), weight.to(device), reduction='none')
-    loss.backward(upstream.to(device))
-    assert loss.shape == labels.shape
-    assert_accurate(loss.detach().cpu(), value, terms)
-    assert_accurate(leaf.grad.cpu(), *grads)
-    others = torch.ones(shape, dtype=torch.bool)
-    others[torch.arange(len(pred)), labels] = False
-    assert not leaf.grad.cpu()[others].any()
-    assert [s for s, size in zip(leaf.grad.stride(), shape, strict=True) if size > 1] == [
-        s for s, size in zip(pred.stride(), shape, strict=True) if size > 1
-    ]
+    check_own_channel(device, shape, layout)
 
 
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16, torch.float64), ids=str)
@@ -308,7 +267,7 @@ def test_opcheck(any_backend, device):
             *('focal', [2.0, 0.25, 0.75], False, None, 0.5, output, any_backend),
         )
         torch.library.opcheck(library.loss_forward, problem)
-        torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
+        torch.library.opcheck(library.loss_backward, (upstream, False, *problem))
 
 
 def test_twice_differentiable():

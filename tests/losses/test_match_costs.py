@@ -13,7 +13,7 @@ from focal_plugin.losses import CLASSES
 from focal_plugin.match_costs import FusedBinaryFocalLossCost, FusedFocalLossCost
 from focal_plugin.math import SPECS
 from tests import oracle
-from tests.kernels.test_memory import allocated
+from tests.allocations import allocated
 from tests.oracle.variants import variant_loss
 
 Q, C, G = 23, 7, 5

@@ -1,4 +1,4 @@
-"""The softmax focal loss: the row-wise skeleton of every backend against the float64 oracle, and the identities."""
+"""The softmax focal loss: the row-wise family of every backend against the float64 oracle, and the identities."""
 
 import contextlib
 
@@ -9,33 +9,13 @@ import torch.nn.functional as F
 import focal_plugin
 from focal_plugin import functional
 from focal_plugin.ops import library
-from tests import oracle
-from tests.kernels.test_accuracy import COMPILED_HALVES, DTYPES
 from tests.oracle import softmax as oracle_softmax
+from tests.oracle.check_softmax import check, check_every_margin, inputs
+from tests.oracle.inputs import COMPILED_HALVES, DTYPES
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def inputs(*shape, dtype=torch.float32, spread=4.0):
-    pred = (torch.randn(shape, generator=generator()) * spread).to(dtype)
-    labels = torch.randint(0, shape[-1], shape[:-1], generator=generator(1))
-    return pred, labels, torch.rand(shape[:-1], generator=generator(2)) + 0.5
-
-
-def check(device, pred, labels, weight=None, **arguments):
-    """Value and gradient under a random upstream gradient against the oracle; gives (loss, gradient)."""
-    leaf = pred.to(device).detach().requires_grad_()
-    to = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
-    loss = functional.softmax_focal_loss(leaf, to(labels), to(weight), **{k: to(v) for k, v in arguments.items()})
-    upstream = torch.rand(loss.shape, generator=generator(3)).to(loss.dtype) + 0.5
-    loss.backward(upstream.to(device))
-    arguments.setdefault('reduction', 'mean')
-    exact = oracle_softmax.softmax_focal_loss(pred, labels, weight, upstream=upstream, **arguments)
-    oracle.assert_accurate(loss.detach().cpu(), exact.value.reshape(loss.shape), exact.value_terms.reshape(loss.shape))
-    oracle.assert_accurate(leaf.grad.cpu(), exact.grad)
-    return loss, leaf.grad
 
 
 def served(any_backend, dtype):
@@ -46,12 +26,8 @@ def served(any_backend, dtype):
 @pytest.mark.parametrize('dtype', COMPILED_HALVES, ids=str)
 @pytest.mark.parametrize('gamma', (0, 0.5, 1, 1.5, 2, 5))
 def test_every_margin(any_backend, device, dtype, gamma):
-    """One logit far from, near to and far above the others, as the label and not."""
     served(any_backend, dtype)
-    far = torch.cat([torch.linspace(-120, 120, 97), torch.tensor([1e4, -1e4, 700.0, -700.0, 1e-6, 0.0])]).double()
-    pred = torch.stack([far, torch.zeros_like(far), torch.full_like(far, -1.5)], 1).to(dtype)
-    for label in (0, 1):
-        check(device, pred, torch.full((len(pred),), label), gamma=gamma, reduction='none')
+    check_every_margin(device, dtype, gamma)
 
 
 @pytest.mark.parametrize('offset', (9000.0, -9000.0))
@@ -244,7 +220,7 @@ def test_opcheck(any_backend, device, output):
     )
     torch.library.opcheck(library.loss_forward, problem)
     upstream = torch.rand((1,) if output == 'sum' else (7,), device=device)
-    torch.library.opcheck(library.loss_backward, (upstream, *problem, False))
+    torch.library.opcheck(library.loss_backward, (upstream, False, *problem))
 
 
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
@@ -264,7 +240,7 @@ def test_compiles_into_one_graph(any_backend, device):
 
 @pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 def test_native_allocates_the_gradient_and_nothing_else():
-    from tests.kernels.test_memory import allocated
+    from tests.allocations import allocated
 
     pred, labels, weight = inputs(20000, 81)
     pred.requires_grad_()

@@ -160,28 +160,3 @@ def test_what_is_wrong_on_maps_and_masks_is_not_timed(tmp_path, monkeypatch, cap
     assert 'NOT TIMED: wrong value' in said and 'NOT TIMED: wrong gradient' in said
     assert [row['contender'] for row in rows(out)] == ['right', 'mmdet']
     assert all(float(row['both_ms']) > 0 for row in rows(out))
-
-
-def test_readme_holds_the_committed_results(tmp_path):
-    done = start('-m', 'tools.maintain.readme_tables', '--check')
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_tables_are_written_between_their_markers(tmp_path):
-    from tools.maintain import readme_tables
-
-    readme = tmp_path / 'README.md'
-    first, *rest = [f'<!-- {name}:begin -->\nOUT OF DATE\n<!-- {name}:end -->' for name in readme_tables.TABLES]
-    readme.write_text('\n'.join(['above', first, 'between', *rest, 'below', '']))
-    check = ['-m', 'tools.maintain.readme_tables', '--readme', readme]
-    assert start(*check, '--check').returncode == 1
-    assert 'OUT OF DATE' in readme.read_text()
-    assert start(*check).returncode == 0
-    text = readme.read_text()
-    assert 'OUT OF DATE' not in text and text.startswith('above') and text.endswith('below\n') and '\nbetween\n' in text
-    shapes = {row['shape'] for row in rows(ROOT / 'tools/results/benchmark.csv')}
-    assert all(f'| ({shape.replace("x", ", ")}) |' in text for shape in shapes)
-    assert start(*check, '--check').returncode == 0
-    readme.write_text('no markers')
-    done = start(*check)
-    assert done.returncode == 1 and 'must hold <!-- losses:begin -->' in done.stderr

@@ -212,7 +212,7 @@ def test_committed_rows_have_the_column(tool):
 
 
 def test_readme_shows_replays_once_some_were_measured(tool):
-    tables = tool('tools.maintain.readme_tables')
+    tables = tool('tools.benchmarks.tables')
     names = ('peer', 'FusedFocalLoss (triton)')
     rows = [
         dict(machine='Some GPU', device='cuda', shape='9x1', dtype='float32', contender=name, both_ms='2', gb_per_s='5')

@@ -1,4 +1,4 @@
-"""The benchmark of heads: what it times is each head's own code, and README shows all five."""
+"""The benchmark of heads: what it times is each head's own code, and the page of results shows all five."""
 
 import csv
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_the_contenders_of_a_head_are_its_own_code_and_agree_with_mmdets_loss(to
 
 def test_a_head_that_copies_is_seen(tool):
     """Bytes, since the table's peak is the process's, which this small tells nothing."""
-    from tests.kernels.test_memory import allocated
+    from tests.allocations import allocated
 
     logits, steps = tool.dense_head(tool.HEADS['ATSS'], 'cpu')
     leaves = [each.requires_grad_() for each in logits]
@@ -49,14 +49,14 @@ def test_a_head_that_copies_is_seen(tool):
     assert stock - fused >= 0.9 * sum(4 * each.numel() for each in logits)
 
 
-def test_readme_measures_all_five_heads():
+def test_page_of_results_measures_all_five_heads():
     assert {f'Fused{name}' for name in NAMES} == set(heads.__all__)
     with MAPS.open(newline='') as file:
         rows = [row for row in csv.DictReader(file) if row['device'] == 'cpu']
-    readme = (ROOT / 'README.md').read_text()
+    page = (ROOT / 'tools/results/README.md').read_text()
     for name in NAMES:
         of_head = [row for row in rows if row['contender'].split(', ')[0].removeprefix('Fused') == name]
         contenders = [row['contender'] for row in of_head]
         assert contenders[0] == f'Fused{name}' and len(contenders) == 3
         assert contenders[1].startswith(f'{name}, Fused') and contenders[2].startswith(f'{name}, mmdet ')
-        assert all(f'| {row["contender"]} | {row["both_ms"]} |' in readme for row in of_head)
+        assert all(f'| {row["contender"]} | {row["both_ms"]} |' in page for row in of_head)

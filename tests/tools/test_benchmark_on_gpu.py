@@ -314,7 +314,7 @@ def test_picture_of_a_csv_is_of_its_gpu(tool, tmp_path):
 
 
 def test_tables_hold_the_figures_and_the_versions(tool):
-    tables = tool('tools.maintain.readme_tables')
+    tables = tool('tools.benchmarks.tables')
     text = tables.benchmark(made_up())
     assert 'Measured on Some GPU (torch 2.13.0, triton 3.9.0, commit abc)' in text
     assert '| (2000, 80) | float16 | 4.5 | 5.5 | 6.5 | 104 |' in text and '| (500, 1) | float32 | 7.5 |' in text
@@ -334,7 +334,7 @@ def test_tables_hold_the_figures_and_the_versions(tool):
 
 
 def test_tables_tell_the_gpus_work_from_the_time_of_a_step(tool):
-    tables, found = tool('tools.maintain.readme_tables'), made_up()
+    tables, found = tool('tools.benchmarks.tables'), made_up()
     assert 'own work' not in tables.benchmark(found)
     for row in found:
         row['gpu_ms'] = (

@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from tests.problems import focal_problem
+from tests.kernels.problems import focal_problem
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +91,7 @@ def test_our_operators_run_nothing_beside_the_kernels(tool, monkeypatch):
 
 
 def totals(tool, work, path, dtype) -> tuple[float, float]:
-    return tool.counted(work, path, dtype)['total']
+    return tool.summed(tool.counted(work, path, dtype))
 
 
 # By hand from mmcv/ops/focal_loss.py and mmdet's focal_loss.py and utils.py, in passes over (N, C); R reads, W writes:

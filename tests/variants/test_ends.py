@@ -10,11 +10,11 @@ import torch
 
 from focal_plugin import functional
 from focal_plugin.math import SPECS
+from tests.variants import VARIANTS
 
 INF, NAN = math.inf, math.nan
-SCORED = [spec.function for spec in SPECS.values() if spec.scored]
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 LABELLED = [name for name, spec in SPECS.items() if spec.form != 'dense' or spec.scored]
-REQUIRED = {'class_balanced_focal': dict(samples_per_class=[10.0, 100.0, 1000.0])}
 
 
 def run(function: str, pred, *args, upstream=None, device='cpu', **arguments):
@@ -61,7 +61,7 @@ def test_a_factor_of_zero_silences_an_infinite_logit(device, function, pred, tar
 def test_a_weight_of_zero_silences_an_infinite_logit_but_no_nan(device, name, classes, reduction):
     pred, labels = torch.zeros(3, classes), torch.tensor([0, 1, 0])
     pred[0, 0] = -INF  # its positive
-    arguments = {'samples_per_class': [10.0] * classes} if name in REQUIRED else {}
+    arguments = VARIANTS[name].required(classes)
     weight = torch.tensor([0.0, 1.0, 1.0])
     function = SPECS[name].function
     loss, grad = run(function, pred, labels, weight, device=device, reduction=reduction, **arguments)
@@ -76,21 +76,12 @@ def test_the_polynomial_term_stays_where_alpha_is_zero(device):
     assert loss == 1
 
 
-NOT_USED = {
-    'matchability_aware_loss': dict(gamma=0.0),
-    'iou_aware_bce_loss': dict(k=1.0),
-    'quality_focal_loss': dict(beta=0.0),
-    'position_supervised_loss': dict(gamma=0.0),
-    'varifocal_loss': dict(gamma=0.0),
-}
-
-
-@pytest.mark.parametrize('function', SCORED)
+@pytest.mark.parametrize('name', SCORED)
 @pytest.mark.parametrize('defaults', (True, False), ids=('the defaults', 'an exponent that drops the target'))
 @pytest.mark.parametrize('classes', (1, 3, 8))
-def test_a_nan_score_or_dense_target_is_nan_in_its_element(device, function, defaults, classes):
+def test_a_nan_score_or_dense_target_is_nan_in_its_element(device, name, defaults, classes):
     """`y > 0` is false for NaN: a positive would be pushed down."""
-    arguments = {} if defaults else NOT_USED[function]
+    function, arguments = VARIANTS[name].function, {} if defaults else VARIANTS[name].without_target
     pred, labels = torch.zeros(2, classes), torch.tensor([0, classes])
     loss, grad = run(function, pred, (labels, torch.tensor([NAN, 0.5])), device=device, reduction='sum', **arguments)
     assert loss.isnan() and grad[0, 0].isnan() and grad.isnan().sum() == 1
@@ -100,14 +91,12 @@ def test_a_nan_score_or_dense_target_is_nan_in_its_element(device, function, def
     assert loss.isnan() and grad[0, 0].isnan() and grad.isnan().sum() == 1
 
 
-@pytest.mark.parametrize('name', [name for name, spec in SPECS.items() if not spec.scored and spec.family != 'rowwise'])
+@pytest.mark.parametrize('name', [name for name, variant in VARIANTS.items() if variant.dense and not variant.scored])
 def test_a_nan_dense_target_is_nan(device, name):
-    if name in REQUIRED:
-        pytest.skip('it takes labels only')
-    spec = SPECS[name]
-    arguments = {'from_logits': True, 'gamma': 0.0} if name == 'gaussian_focal' else {}
+    variant = VARIANTS[name]
+    arguments = variant.of_logits | ({'gamma': 0.0} if name == 'gaussian_focal' else {})
     loss, grad = run(
-        spec.function, [[0.0, 0.0]], torch.tensor([[NAN, 0.5]]), device=device, reduction='none', **arguments
+        variant.function, [[0.0, 0.0]], torch.tensor([[NAN, 0.5]]), device=device, reduction='none', **arguments
     )
     assert loss.isnan().tolist() == [[True, False]] and grad.isnan().tolist() == [[True, False]]
 
@@ -121,7 +110,7 @@ def test_an_ignored_row_is_silent_whatever_it_holds(device, name, weight, upstre
     target = torch.tensor([7, 0])
     target = (target, torch.tensor([NAN, 0.5])) if spec.scored else target
     weights = torch.tensor([weight, 1.0])
-    arguments = dict(ignore_index=7, device=device, **REQUIRED.get(name, {}))
+    arguments = dict(ignore_index=7, device=device, **VARIANTS[name].required(3))
     loss, grad = run(spec.function, pred, target, weights, reduction='sum', **arguments)
     assert loss.isfinite() and (grad[0] == 0).all() and (grad[1] != 0).any()
     shape = (2,) if spec.per_row else (2, 3)
@@ -133,9 +122,10 @@ def test_an_ignored_row_is_silent_whatever_it_holds(device, name, weight, upstre
     assert (grad[0] == 0).all()
 
 
-@pytest.mark.parametrize('function', SCORED)
+@pytest.mark.parametrize('name', SCORED)
 @pytest.mark.parametrize('score', (NAN, INF, -3.0, 7.0))
-def test_the_score_of_a_background_row_is_not_looked_at(device, function, score):
+def test_the_score_of_a_background_row_is_not_looked_at(device, name, score):
+    function = VARIANTS[name].function
     target = torch.tensor([2, 0]), torch.tensor([score, 0.5])
     known = torch.tensor([2, 0]), torch.tensor([0.0, 0.5])
     pred = torch.tensor([[0.5, -1.0], [1.0, 0.0]])

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from focal_plugin import functional
-from tests.kernels.test_accuracy import logits
-from tests.variants.test_variants import ELEMENTWISE, N, labels, parameters_of, predictions
+from focal_plugin.math import SPECS
+from tests.oracle.check_variants import ELEMENTWISE
+from tests.oracle.inputs import N, labels, logits, predictions
+from tests.variants import VARIANTS
 
 C = 7
 
@@ -151,8 +153,8 @@ def test_alpha_one_silences_negatives(device):
 
 EXPONENTS = [
     (name, p.name)
-    for name, spec in ELEMENTWISE.items()
-    for p in spec.parameters
+    for name in ELEMENTWISE
+    for p in SPECS[name].parameters
     if p.name in ('gamma', 'beta', 'gamma_pos', 'gamma_neg', 'k') or (name, p.name) == ('gaussian_focal', 'alpha')
 ]
 
@@ -160,14 +162,12 @@ EXPONENTS = [
 @pytest.mark.parametrize('name, exponent', EXPONENTS)
 def test_gradients_are_finite_below_an_exponent_of_one(device, name, exponent):
     """pow(1 - p_t, gamma - 1) is inf in several ports, SAM3's kernel among them: also exactly at p = y."""
-    flags = {'from_logits': True} if name == 'gaussian_focal' else {}
-    spec = ELEMENTWISE[name]
-    smallest = next(p for p in spec.parameters if p.name == exponent)
+    smallest = next(p for p in SPECS[name].parameters if p.name == exponent)
     for value in (0.3,) if smallest.above else (0, 0.3):
-        parameters = parameters_of(name, 1) | {exponent: value} | flags
+        parameters = VARIANTS[name].arguments(1) | {exponent: value} | VARIANTS[name].of_logits
         pred = logits()[:-3].float().unsqueeze(1).to(device).requires_grad_()
         targets = [torch.zeros(len(pred), dtype=torch.long), torch.ones(len(pred), dtype=torch.long)]
-        targets += [] if name == 'class_balanced_focal' else [torch.full((len(pred), 1), 0.5)]
+        targets += [torch.full((len(pred), 1), 0.5)] if VARIANTS[name].dense else []
         for target in targets:
             loss = functional.FUNCTIONS[name](pred, target.to(device), reduction='none', **parameters)
             (grad,) = torch.autograd.grad(loss.sum(), pred)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from tools.benchmarks.contenders import CLONE
 from tools.benchmarks.results import BENCHMARK, read
+from tools.benchmarks.tables import Row, groups, label
 from tools.kernel_analysis.gpus import GPUS
-from tools.maintain.readme_tables import Row, groups, label
 
 
 def draw(rows: list[Row]) -> Figure:

@@ -2,7 +2,7 @@
 //
 // The vectors are the compiler's own (GCC and Clang), as wide as the instruction set that a library is built for: what is
 // written with them is vector code by construction, where a plain loop is only as long as the optimiser likes it.
-// Coefficients: Chebyshev fits made with mpmath; each comment gives the fit's relative error.
+// The coefficients are those of tools/maintain/fit.py; the comment at the first of each gives the fit's relative error.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -80,7 +80,7 @@ FP_INLINE V exp_nonpositive(V x) {
   const V t = fma(x, 1.44269504f, shift);
   const V n = t - shift;
   const V r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));  // Cody and Waite: ln 2 in two parts
-  V p = all(0.0013941108434f);                              // 1.95e-9 on [-ln(2)/2, ln(2)/2]
+  V p = all(0.0013941108434f);                              // 2.6e-9 of e^r on [-ln(2)/2, ln(2)/2]
   p = fma(p, r, 0.00837512639815f);
   p = fma(p, r, 0.0416663528968f);
   p = fma(p, r, 0.166664155147f);
@@ -93,7 +93,7 @@ FP_INLINE V exp_nonpositive(V x) {
 
 // log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
 FP_INLINE V log1p_over(V e) {
-  V p = all(-0.00317605701843f);  // 5.2e-9
+  V p = all(-0.00317605701843f);  // 5.4e-9
   p = fma(p, e, 0.019542527261f);
   p = fma(p, e, -0.0563736128301f);
   p = fma(p, e, 0.105436237954f);
@@ -111,7 +111,7 @@ FP_INLINE V log_normal(V x, V shift = V{}) {
   const Bits shifted = bits_as<Bits>(x) - 0x3f3504f3u;
   const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - shift;
   const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
-  V p = all(0.0697161147145f);  // 2.9e-8 of f^3 / 3
+  V p = all(0.0697161147145f);  // 9e-8 of f^3 / 3
   p = fma(p, f, -0.114797338466f);
   p = fma(p, f, 0.116854199235f);
   p = fma(p, f, -0.124256873315f);

@@ -1,0 +1,77 @@
+"""Costs of Hungarian matching that are a fused loss's own; importing this package registers them in mmdet.
+
+Written by python -m tools.maintain.stubs.
+"""
+
+from collections.abc import Sequence
+
+from mmdet.models.task_modules.assigners.match_cost import FocalLossCost
+
+__all__ = ['FusedBinaryFocalLossCost', 'FusedFocalLossCost']
+
+class FusedBinaryFocalLossCost(FusedFocalLossCost):
+    """FusedFocalLossCost of masks, for MaskFormer and Mask2Former: binary_input is True.
+
+    mmdet's BinaryFocalLossCost is another cost, that of Grounding DINO's text tokens.
+
+    Args:
+        alpha (float, optional): Weight of the mask's inside; None: none.
+        gamma (float): Focusing exponent.
+        eps (float): Accepted for mmdet's configs; without effect.
+        binary_input (bool): True.
+        weight (float): Weight of the cost among the others of the assigner.
+        loss (dict, optional): As FusedFocalLossCost's.
+
+    Raises:
+        ValueError, TypeError: as FusedFocalLossCost; binary_input=False.
+    """
+    def __init__(
+        self,
+        alpha: float | None = 0.25,
+        gamma: float = 2.0,
+        eps: float = 1e-12,
+        binary_input: bool = True,
+        weight: float = 1.0,
+        loss: dict | None = None,
+    ) -> None: ...
+
+class FusedFocalLossCost(FocalLossCost):
+    """mmdet's FocalLossCost, exact at every logit and without a copy of all queries by all classes; or the cost of any
+    other loss of this package.
+
+    The cost of a query for an object is what matching them changes in the loss of the object's class: the loss's value
+    for a positive minus its value for a negative. Give it the dict of the head's loss_cls, and matching and loss stay
+    together when the loss is swapped:
+
+        loss_cls = dict(type='FusedVarifocalLoss', use_sigmoid=True, alpha=0.75, loss_weight=1.0)
+        match_costs = [dict(type='FusedFocalLossCost', weight=2.0, loss=loss_cls), ...]
+
+    For a loss of quality the positive has quality 1. FusedClassBalancedFocalLoss weights the positive by its class, the
+    negative, which is background, by 1. Predictions are logits also where the loss is told that its head hands over
+    probabilities (activated, from_logits). An infinite logit counts as 1e30, since the assignment takes no infinite cost.
+    The arithmetic is float32 (float64 for float64 logits), under autocast too; the costs have no gradient.
+
+    Args:
+        alpha (float or Sequence[float], optional): Weight of the positives, one for all classes or one each; None: none.
+        gamma (float or Sequence[float]): Focusing exponent, likewise.
+        eps (float): Accepted for mmdet's configs; without effect, since no logarithm here needs it.
+        binary_input (bool): Match masks, by the mean cost of their pixels, instead of labels.
+        weight (float): Weight of the cost among the others of the assigner.
+        loss (dict, optional): The config of a loss of this package, in place of the sigmoid focal loss of alpha and
+            gamma. Its reduction and loss_weight have no effect.
+
+    Raises:
+        ValueError: a loss that gives no such cost (over a softmax, or with statistics of training), alpha or gamma beside
+            loss, or vectors over the classes with binary_input; when called, shapes that do not fit, or a label outside
+            [0, C) (on a GPU it makes the object's costs NaN).
+        TypeError: a loss of another package, or a wrong dtype.
+    """
+    def __init__(
+        self,
+        alpha: float | Sequence[float] | None = 0.25,
+        gamma: float | Sequence[float] = 2.0,
+        eps: float = 1e-12,
+        binary_input: bool = False,
+        weight: float = 1.0,
+        loss: dict | None = None,
+    ) -> None: ...

@@ -1,0 +1,34 @@
+"""Logits, labels and dtypes that the tests hold to the oracle."""
+
+import numpy as np
+import pytest
+import torch
+
+N, C = 37, 5  # odd both: no tile or vector divides them
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)  # converted, and computed in float32
+COMPILED_HALVES = [pytest.param(each, marks=pytest.mark.compiled if each in HALVES else ()) for each in DTYPES]
+
+
+def logits() -> torch.Tensor:
+    """Where formulas break: around 0, where exp and its powers run out of range, where half types end, far out."""
+    near = np.concatenate([np.linspace(-20, 20, 401), np.linspace(-130, 130, 521)])
+    far = np.geomspace(130, 1e4, 40)
+    tiny = np.geomspace(1e-30, 1e-2, 30)
+    known = [9.39, 17.0, 87.3, 88.0, 88.8, 103.9, 709.0, 745.2]  # mmcv#1488, and the ends of exp's range
+    values = np.concatenate(
+        [near, far, -far, tiny, -tiny, known, [-v for v in known], [0.0, -0.0, np.inf, -np.inf, np.nan]]
+    )
+    return torch.from_numpy(values)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def predictions(*shape):
+    return torch.randn(shape, generator=generator()) * 3
+
+
+def labels(*shape, classes=C, seed=1):
+    return torch.randint(0, classes + 1, shape, generator=generator(seed))

@@ -1,0 +1,74 @@
+"""The documents: their generated parts are those of the results and specs, and what they point to is there."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tools.maintain.readme_tables import DOCUMENTS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('configs/**/*.md'), *ROOT.glob('tools/**/*.md')]
+pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def start(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, '-m', 'tools.maintain.readme_tables', *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_documents_hold_the_committed_results():
+    done = start('--check')
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_parts_are_written_between_their_markers(tmp_path):
+    for name, parts in DOCUMENTS.items():
+        first, *rest = [f'<!-- {part}:begin -->\nOUT OF DATE\n<!-- {part}:end -->' for part in parts]
+        document = tmp_path / name
+        document.parent.mkdir(parents=True, exist_ok=True)
+        document.write_text('\n'.join(['above', first, 'between', *rest, 'below', '']))
+    done = start('--root', tmp_path, '--check')
+    assert done.returncode == 1 and all(str(tmp_path / name) in done.stdout for name in DOCUMENTS)
+    assert all('OUT OF DATE' in (tmp_path / name).read_text() for name in DOCUMENTS)
+    assert start('--root', tmp_path).returncode == 0
+    for name in DOCUMENTS:
+        text = (tmp_path / name).read_text()
+        assert 'OUT OF DATE' not in text and text.startswith('above') and text.endswith('below\n')
+        assert '\nbetween\n' in text
+    assert start('--root', tmp_path, '--check').returncode == 0
+    (tmp_path / 'README.md').write_text('no markers')
+    done = start('--root', tmp_path)
+    assert done.returncode == 1 and 'README.md must hold <!-- promises:begin -->' in done.stderr
+
+
+def test_readme_is_read_in_one_sitting():
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub makes of the headings."""
+    headings = re.findall(r'^#+ (.*)$', re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pages
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)]+)\)', page.read_text()):
+        if not target.startswith('https://'):
+            path, _, anchor = target.partition('#')
+            linked = page.parent / path if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
+
+
+@pages
+def test_commands_and_files_that_are_named_exist(page):
+    text = page.read_text()
+    for module in re.findall(r'python -m ((?:tools|tests|focal_plugin)[\w.]*)', text):
+        assert find_spec(module.rstrip('.')), module
+    for path in re.findall(r'(?:`|python |bash )((?:tools|tests|configs|focal_plugin)/[\w./-]*\w)', text):
+        assert (ROOT / path).exists(), path

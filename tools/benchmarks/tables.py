@@ -1,0 +1,209 @@
+"""The tables of measured and predicted results, in Markdown, from the rows of their CSV files."""
+
+from collections.abc import Iterable
+
+from focal_plugin.math import SPECS
+from tools.benchmarks.contenders import COMPILED, MMDET, OURS, is_ours
+
+Row = dict[str, str]
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def groups(rows: list[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
+    """Rows with the same values in these columns, in the order of the file."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return found
+
+
+def label(shape: str) -> str:
+    return f'({shape.replace("x", ", ")})'
+
+
+def times(of: str, against: str) -> str:
+    """How many times as long the second takes."""
+    return f'{float(against) / float(of):.1f} x'
+
+
+def benchmark(rows: list[Row]) -> str:
+    """FusedFocalLoss and its peers: time, the GPU's own work, a graph's replay, memory."""
+    parts = []
+    for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
+        names = list(dict.fromkeys(row['contender'] for row in rows_here))
+        compilers = ['torch'] if device == 'cpu' else ['torch', 'triton']
+        versions = {', '.join(f'{name} {row[name]}' for name in [*compilers, 'commit']) for row in rows_here}
+        backend = 'native' if device == 'cpu' else 'triton'
+        fused = next((name for name in names if is_ours(name, backend)), OURS[backend])
+        parts += [
+            f'Measured on {machine} ({"; ".join(sorted(versions))}). Forward + backward in milliseconds, medians:',
+            speed(rows_here, names, fused),
+            *of_contenders("Of that the GPU's own work, in milliseconds:", rows_here, names, 'gpu_ms'),
+            *of_contenders('Replayed by a CUDA graph, in milliseconds:', rows_here, names, 'graph_ms'),
+            *of_contenders(
+                'Peak memory of forward + backward beyond the logits, the gradient included, in units of the logits:',
+                rows_here,
+                names,
+                'extra_memory',
+            ),
+        ]
+    return '\n\n'.join(parts)
+
+
+def speed(rows: list[Row], names: list[str], fused: str) -> str:
+    peers = (MMDET, COMPILED)
+    lines = []
+    for (shape, dtype), case in groups(rows, 'shape', 'dtype').items():
+        ms = {row['contender']: row['both_ms'] for row in case}
+        rate = {row['contender']: row['gb_per_s'] for row in case}
+        ratios = [times(ms[fused], ms[peer]) if {fused, peer} <= ms.keys() else '-' for peer in peers]
+        lines.append([label(shape), dtype, *(ms.get(name, '-') for name in names), rate.get(fused, '-'), *ratios])
+    return markdown(['logits', 'dtype', *names, f'{fused}: GB/s', *(f'against {peer}' for peer in peers)], lines)
+
+
+def of_contenders(title: str, rows: list[Row], names: list[str], column: str) -> list[str]:
+    """A column of the CSV with a line per shape and dtype; nothing where nothing was measured."""
+    lines = []
+    for (shape, dtype), case in groups(rows, 'shape', 'dtype').items():
+        cells = {row['contender']: row.get(column) for row in case}
+        if any(cells.values()):
+            lines.append([label(shape), dtype, *(cells.get(name) or '-' for name in names)])
+    return [title, markdown(['logits', 'dtype', *names], lines)] if lines else []
+
+
+def training(rows: list[Row]) -> str:
+    parts = []
+    for (machine, work), rows_here in groups(rows, 'machine', 'work').items():
+        names = list(dict.fromkeys(row['contender'] for row in rows_here))
+        lines = []
+        for (precision,), steps in groups(rows_here, 'precision').items():
+            cells = {row['contender']: f'{row["step_ms"]} ms, {row["extra_mib"] or "?"} MiB' for row in steps}
+            lines.append([precision, *(cells.get(name, '-') for name in names)])
+        parts += [
+            f'A training step of {work} on {machine}; the memory is its peak beyond weights, momentum and images:',
+            markdown(['precision', *names], lines),
+        ]
+    return '\n\n'.join(parts)
+
+
+def variants(rows: list[Row]) -> str:
+    """Each variant beside FusedFocalLoss and mmdet's own class."""
+    parts = []
+    for (machine, shape), rows_here in groups(rows, 'machine', 'shape').items():
+        on_gpu = any(row.get('gpu_ms') for row in rows_here)
+        lines = []
+        for row in rows_here:
+            ours, theirs = row['both_ms'], row['mmdet_ms']
+            of_focal = f'{float(ours) / float(row["focal_ms"]):.2f}'
+            against = [theirs, times(ours, theirs)] if theirs else ['-', '-']
+            by_gpu = [row.get('gpu_ms', ''), row.get('mmdet_gpu_ms') or '-'] * on_gpu
+            lines.append([row['variant'], row['target'], ours, of_focal, *against, row['extra_memory'], *by_gpu])
+        header = ['variant', 'target', 'ms', 'times FusedFocalLoss', "mmdet's class, ms", "against mmdet's", 'memory']
+        header += ["the GPU's work, ms", "of mmdet's class"] * on_gpu
+        parts += [f'Measured on {machine}, {label(shape)} float32:', markdown(header, lines)]
+    return '\n\n'.join(parts)
+
+
+def maps(rows: list[Row]) -> str:
+    """Heads on their maps; the first contender of a work is what the others are compared with."""
+    parts = []
+    for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
+        on_gpu = device == 'cuda'
+        lines = []
+        for (work,), contenders in groups(rows_here, 'work').items():
+            for row in contenders:
+                of_first = times(contenders[0]['both_ms'], row['both_ms'])
+                by_gpu = [row.get('gpu_ms', '')] * on_gpu
+                lines.append([work, row['contender'], row['both_ms'], of_first, row['extra_memory'] or '-', *by_gpu])
+        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
+        header = ['work', 'loss', 'ms', 'of the first', 'memory, in logits', *["the GPU's work, ms"] * on_gpu]
+        parts += [
+            f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
+            markdown(header, lines),
+        ]
+    return '\n\n'.join(parts)
+
+
+def accuracy(rows: list[Row]) -> str:
+    parts = []
+    for (machine,), rows_here in groups(rows, 'machine').items():
+        lines = []
+        for (name, dtype), pair in groups(rows_here, 'contender', 'dtype').items():
+            cells = []
+            for of in ('value', 'grad'):
+                cells += [' / '.join(row[f'{of}_error'] for row in pair), ' / '.join(off(row, of) for row in pair)]
+            lines.append([name, dtype, *cells])
+        header = [
+            '',
+            'dtype',
+            *(f'{of}: {what}' for of in ('loss', 'gradient') for what in ('worst error', 'off by over 1%')),
+        ]
+        parts += [
+            f'Measured on {machine}; negatives / positives, relative to the exact result:',
+            markdown(header, lines),
+        ]
+    return '\n\n'.join(parts)
+
+
+def off(row: Row, of: str) -> str:
+    """Beyond which logits a contender is off."""
+    ends = [f'{side} {row[f"{of}_{side}"]}' for side in ('below', 'above') if row[f'{of}_{side}']]
+    return ', '.join(ends) or 'nowhere'
+
+
+def kernels(rows: list[Row]) -> str:
+    """A line per variant: issue slots per logit and the share of the memory roofline on one card, the least on another."""
+    share, slots = 'predicted share of the memory roofline', 'predicted slots/logit'
+    shown, other = (
+        {(row['kernel'], row['dtype']): row for row in rows if (row['card'], row['classes']) == (card, '80')}
+        for card in ('H100 SXM', 'A100 80GB SXM')
+    )
+    columns = {
+        (dtype, kind): f'{dtype} {name}'
+        for dtype in ('bf16', 'fp32')
+        for kind, name in (('fwd', 'forward'), ('bwd', 'backward'))
+    }
+    lines = []
+    for name in [*SPECS, 'mmcv']:
+        found = {column: shown.get((f'{name}_{column[1]}', column[0])) for column in columns}
+        cells = [f'{float(row[slots]):.3g} ({row[share]})' if row else '-' for row in found.values()]
+        counted = list(filter(None, found.values()))
+        if not counted:  # it is newer than the report
+            continue
+        mufu = max(float(row['predicted MUFU/logit']) for row in counted)
+        registers = max((row['registers'] for row in counted), key=lambda count: int(count or 0))
+        least = min(other[row['kernel'], row['dtype']][share] for row in counted)
+        lines.append([name, *cells, f'{mufu:.3g}', registers or '-', least])
+    header = ['H100', *columns.values(), 'MUFU at most', 'registers at most', 'A100 80 GB, least share']
+    return markdown(header, lines)
+
+
+def moved(rows: list[Row]) -> str:
+    """Bytes of whole losses; the first of a work and of a width of logits is what the others are compared with."""
+    totals = [row for row in rows if row['op'] == 'total']
+    lines = []
+    for row in totals:
+        wide = row['dtype'] == 'float32'
+        peers = [peer for peer in totals if (peer['work'], peer['dtype'] == 'float32') == (row['work'], wide)]
+        ratio = times(row['bytes_per_logit'], peers[0]['bytes_per_logit'])
+        lines.append([row['work'], row['path'], row['dtype'], row['bytes_per_logit'], row['of_logits'], ratio])
+    header = ['from', 'loss', 'dtype', 'bytes per logit', 'of logits and gradients', 'mmdet + mmcv moves']
+    return markdown(header, lines)
+
+
+def triton_versions(rows: list[Row]) -> str:
+    """A line per version: how many kernels compile for each architecture, and why others don't."""
+    archs = list(dict.fromkeys(row['arch'] for row in rows))
+    tested = 'self-test, interpreted'
+    lines = []
+    for (version, verdict), rows_here in groups(rows, 'triton', tested).items():
+        counts = {row['arch']: f'{row["compiled"]} of {row["kernels"]}' for row in rows_here}
+        cells = {row['arch']: ': '.join(filter(None, (counts[row['arch']], row['failed']))) for row in rows_here}
+        passes = verdict if verdict == 'passes' else 'refused'
+        lines.append([version, *(cells.get(arch, '-') for arch in archs), passes])
+    return markdown(['Triton', *archs, tested], lines)
