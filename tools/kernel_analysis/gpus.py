@@ -7,9 +7,12 @@ architecture white papers: 4 vector units of 16 lanes a compute unit, transcende
 
 from dataclasses import dataclass
 
+# What kernels are compiled for: Triton's backend, its name there, lanes of a warp.
+ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
+ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
+ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
 # What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes a second of 3.35e12.
 REACHED = 0.9
-BOUNDS = ('memory', 'issue', 'FP32', 'integer', 'MUFU')
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,10 @@ class GPU:
 
     def seconds(self, moved: float, issue: float, fp32: float, integer: float, mufu: float) -> dict[str, float]:
         """What each bound alone would take, given bytes, issue slots and instructions of each kind (of a thread each)."""
-        rates = (self.issue, self.fp32, self.integer, self.mufu)
-        by_unit = [
-            n / (rate * self.units * self.clock) for n, rate in zip((issue, fp32, integer, mufu), rates, strict=True)
-        ]
-        return dict(zip(BOUNDS, [moved / (REACHED * self.bandwidth), *by_unit], strict=True))
+        slots = {'issue': issue / self.issue, 'FP32': fp32 / self.fp32}
+        slots |= {'integer': integer / self.integer, 'MUFU': mufu / self.mufu}
+        by_unit = {name: cycles / (self.units * self.clock) for name, cycles in slots.items()}
+        return {'memory': moved / (REACHED * self.bandwidth), **by_unit}
 
 
 GPUS = (

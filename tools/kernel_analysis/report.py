@@ -33,13 +33,10 @@ from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
 from tools.kernel_analysis import mmcv_code
 from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
-from tools.kernel_analysis.gpus import GPUS
+from tools.kernel_analysis.gpus import ARCHS, GPUS
 from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, compiled, form_of
 from tools.kernel_analysis.resources import machine_code
 
-ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
-ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
-ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
 UNREAD = ('gfx1100',)  # of maps: a register that holds an address on one way only is taken for one on all
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
@@ -76,13 +73,10 @@ def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> l
 
 def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any]]:
     """The rows of the kernels of a variant, of MASKS or of some of MAPS."""
-    from triton.backends.compiler import GPUTarget
-
-    target = GPUTarget(*ARCHS[arch])
     bits = torch.finfo(DTYPES[dtype]).bits
     along = PIXELS if name == MASKS else classes
     rows = []
-    forward, _, backward = compiled(name, DTYPES[dtype], classes, target)
+    forward, _, backward = compiled(name, DTYPES[dtype], classes, arch)
     for kernel, kind in ((forward, 'fwd'), (backward, 'bwd')):
         if isinstance(kernel, Exception):
             raise kernel
@@ -113,10 +107,7 @@ def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any
 
 def of_sum(arch: str) -> dict[str, Any]:
     """The row of the kernel that adds up the forwards' partial sums, a few a program: nothing of it is a logit's."""
-    from triton.backends.compiler import GPUTarget
-
-    target = GPUTarget(*ARCHS[arch])
-    _, kernel, _ = compiled('focal', torch.float32, 80, target)
+    _, kernel, _ = compiled('focal', torch.float32, 80, arch)
     resources = machine_code(kernel).resources
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
