@@ -28,11 +28,13 @@ class Inputs:
         logits: which get a gradient.
         rest: the arguments after them.
         upstream: the gradient that the backward starts from.
+        of_references: more arguments, which do not count as moved.
     """
 
     logits: list[Tensor]
     rest: tuple = ()
     upstream: float = 1.0
+    of_references: tuple = ()
 
     @property
     def bytes(self) -> int:
@@ -50,7 +52,7 @@ class Inputs:
         return [each.grad for each in self.logits]
 
     def run(self, loss: Loss) -> Tensor:
-        return loss(*self.logits, *self.rest)
+        return loss(*self.logits, *self.rest, *self.of_references)
 
     def backward(self, value: Tensor) -> None:
         value.backward(torch.full_like(value, self.upstream))
@@ -77,7 +79,8 @@ class Inputs:
     def double(self) -> 'Inputs':
         """The same in float64."""
         logits = [each.detach().double().requires_grad_() for each in self.logits]
-        return Inputs(logits, converted(self.rest, torch.float64), self.upstream)
+        rest, more = converted((self.rest, self.of_references), torch.float64)
+        return Inputs(logits, rest, self.upstream, more)
 
 
 def converted(values: Any, dtype: torch.dtype) -> Any:

@@ -51,7 +51,8 @@ def inputs_of(spec: Spec, rows: int, classes: int, device: str, seed: int = 0) -
         target = labels, scores
     else:
         target = labels.clamp(max=classes - 1) if spec.family == 'rowwise' else labels
-    return Inputs([pred], (target, None if spec.form == 'dense' else weight, avg_factor, labels, weight))
+    rest = target, None if spec.form == 'dense' else weight, avg_factor
+    return Inputs([pred], rest, of_references=(labels, weight))
 
 
 def own(loss: Loss) -> Loss:
