@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import focal_plugin
+from focal_plugin.math import Spec
+from focal_plugin.math.spec import REQUIRED
 from tools.benchmarks.contenders import BACKENDS, CannotRunError, first_line
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
@@ -111,6 +113,16 @@ def detector(rows: int, classes: int, dtype: torch.dtype, device: str, seed: int
     avg_factor = rows if masks else positives
     # float16 can't hold the gradients of a mean: training scales them up too.
     return Inputs([pred], (labels, weight, avg_factor), float(avg_factor) if dtype == torch.float16 else 1.0)
+
+
+def typical_arguments(spec: Spec, classes: int, device: str = 'cpu') -> dict[str, Any]:
+    """The defaults, with a number a class where a long-tailed data set gives one."""
+    arguments = dict(spec.defaults)
+    if arguments.get('samples_per_class') is REQUIRED:
+        arguments['samples_per_class'] = tuple(10.0 + c for c in range(classes))
+    if 'ratio' in arguments:
+        arguments['ratio'] = torch.linspace(0.05, 1, classes).to(device)
+    return arguments
 
 
 def sets(make: Callable[[int], Inputs], device: str) -> list[Inputs]:

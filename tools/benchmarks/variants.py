@@ -27,9 +27,8 @@ from focal_plugin.math import SPECS, Spec
 from tools.benchmarks import options
 from tools.benchmarks.compare import Work, run
 from tools.benchmarks.contenders import CannotRunError, provide_mmcv_op
-from tools.benchmarks.inputs import Inputs, Loss, detector
+from tools.benchmarks.inputs import Inputs, Loss, detector, typical_arguments
 from tools.benchmarks.results import VARIANTS
-from tools.benchmarks.typical_arguments import typical_arguments
 
 KEY = ('machine', 'device', 'shape', 'variant')
 FOCAL, THEIRS = 'FusedFocalLoss, labels', "mmdet's class"

@@ -18,7 +18,7 @@ import torch
 from focal_plugin.functional import packed
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
-from tools.benchmarks.typical_arguments import typical_arguments
+from tools.benchmarks.inputs import typical_arguments
 from tools.kernel_analysis.gpus import ARCHS
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
