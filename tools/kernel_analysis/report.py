@@ -33,11 +33,10 @@ from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
 from tools.kernel_analysis import mmcv_code
 from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
+from tools.kernel_analysis.disassembly import machine_code
 from tools.kernel_analysis.gpus import ARCHS, GPUS
 from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, compiled, form_of
-from tools.kernel_analysis.resources import machine_code
 
-UNREAD = ('gfx1100',)  # of maps: a register that holds an address on one way only is taken for one on all
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
@@ -143,9 +142,8 @@ def main() -> int:
         import triton
     except ImportError:
         sys.exit('Triton is not installed: pip install triton')
-    works = list(itertools.product(args.classes, args.spec, args.dtype, args.arch))
-    left_out = [(name, arch) for _, name, _, arch in works if name in MAPS and arch in UNREAD]
-    rows = [row for work in works if (work[1], work[3]) not in left_out for row in report(*work)]
+    works = itertools.product(args.classes, args.spec, args.dtype, args.arch)
+    rows = [row for work in works for row in report(*work)]
     rows += [of_sum(arch) for arch in args.arch]
     rows = [row | {'compiler': f'Triton {triton.__version__}'} for row in rows]
     spills = sum(row['spills (bytes)'] for row in rows)
@@ -155,8 +153,6 @@ def main() -> int:
         rows += [row for arch in nvidia for row in of_mmcv(arch, args.dtype, args.classes[0])]
     title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
     print(f'{title}\n{table(rows)}')
-    if left_out:
-        print(f'left out: the kernels of maps for {", ".join(UNREAD)}, whose machine code is not followed to its end')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:
