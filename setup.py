@@ -24,7 +24,7 @@ FLAGS = [
     '-fvisibility=hidden',
     '-pthread',
 ]
-SKELETONS = ['skeleton.cpp', 'rowwise.cpp']
+FAMILIES = ['elementwise.cpp', 'rowwise.cpp']
 INSTRUCTION_SETS = {'baseline': []}
 if platform.machine().lower() in ('x86_64', 'amd64'):
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma', '-mf16c']
@@ -32,6 +32,9 @@ if platform.machine().lower() in ('x86_64', 'amd64'):
         *INSTRUCTION_SETS['avx2'],
         *('-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mprefer-vector-width=512'),
     ]
+# FOCAL_PLUGIN_SANITIZE=avx2 builds this library alone, with sanitizers: tests/kernels/test_sanitizers.py runs it.
+SANITIZE = os.environ.get('FOCAL_PLUGIN_SANITIZE')
+SANITIZERS = ['-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'] if SANITIZE else []
 
 
 class BuildNative(build_ext):
@@ -41,7 +44,7 @@ class BuildNative(build_ext):
         return []
 
     def build_extension(self, ext):
-        flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]]
+        flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]] + SANITIZERS
         folder = os.path.join(self.build_temp, ext.name)
 
         def compiled(source, folder, macros=()):
@@ -59,16 +62,16 @@ class BuildNative(build_ext):
             return compiled('variant.cpp', os.path.join(folder, name), macros)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(compiled, source, folder) for source in SKELETONS]
+            jobs = [pool.submit(compiled, source, folder) for source in FAMILIES]
             jobs += [pool.submit(variant, header) for header in sorted(MATH.glob('*.h'))]
             objects = [name for job in jobs for name in job.result()]
         target = self.get_ext_fullpath(ext.name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread'], target_lang='c++')
+        self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread', *SANITIZERS], target_lang='c++')
 
 
 def extension(instruction_set):
-    sources = [str(NATIVE / source) for source in (*SKELETONS, 'variant.cpp')]
+    sources = [str(NATIVE / source) for source in (*FAMILIES, 'variant.cpp')]
     depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
     return Extension(
         f'focal_plugin.kernels.native.lib_{instruction_set}', sources, depends=depends, language='c++', optional=True
@@ -85,6 +88,6 @@ setup(
         'focal_plugin.math': ['*.h'],
         'focal_plugin.kernels.native': ['*.h', '*.cpp'],
     },
-    ext_modules=[extension(name) for name in INSTRUCTION_SETS],
+    ext_modules=[extension(name) for name in INSTRUCTION_SETS if SANITIZE in (None, name)],
     cmdclass={'build_ext': BuildNative},
 )

@@ -16,7 +16,7 @@ torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
 
 # What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.
-NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
+NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'mypy', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
-from focal_plugin.interop.axes import spread
+from focal_plugin.axes import spread
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
@@ -68,11 +68,11 @@ class FusedLoss(nn.Module):
             [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
         )
         parameters = [p for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name in defaults]
-        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters, cls.labelled)
+        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__ or ''), parameters, cls.labelled)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
+        flag: dict[str, Any] = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
         parameters = {
             p.name: p.default for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name not in cls.withheld
         }
@@ -181,10 +181,10 @@ class FusedLoss(nn.Module):
             pred (Tensor): Logits with shape (N, C), or any shape (..., C) and strides.
             target (Tensor or tuple[Tensor]): Labels with shape (N,), background C; dense values in [0, 1] of pred's
                 shape; for losses of quality also (labels, scores). ignore_index and class_weight need labels.
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one a row, or with
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one per row, or with
                 pred's number of dimensions, each of size 1 or pred's.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements (of
-                rows, for losses whose 'none' is one value a row).
+                rows, for losses whose 'none' is one value per row).
             reduction_override (str, optional): Replaces reduction for this call.
 
         Returns:
@@ -228,9 +228,9 @@ class FusedLoss(nn.Module):
             return self.run(rows.tensor(), target, weight, avg_factor, reduction, statistics, **changed)
         part = 1.0
         if reduction == 'mean' and avg_factor is None:
-            count = rows.size(0) if self.spec.per_row else math.prod(rows.shape)
+            count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)
             reduction, part = 'sum', 1 / max(count, 1)
-        return sum(
+        return sum(  # type: ignore[return-value]  # there is a level
             self.run(*level, avg_factor, reduction, statistics, part=part, **changed)
             for level in rows.levels(target, weight)
         )

@@ -12,15 +12,15 @@ struct asymmetric {
   FP_INLINE Point value_and_grad(const Terms &t, const Target &target, const Parameters &parameter) {
     const V clip = parameter[2], keep = 1.f - parameter[3];
     const auto positive = [&]() -> Point {
-      const V modulating = power_of_log(t.log_q, parameter[1]);
+      const V modulating = power_by_log(t.log_q, parameter[1]);
       return {modulating * -t.log_p, -modulating * fma(keep * parameter[1] * t.p, -t.log_p, t.q)};
     };
     const auto negative = [&]() -> Point {
       if (parameter.is(2, 0.f)) return focal_negative<GAMMA>(t, parameter[0], parameter[3]);
       const V over = above(t, clip), shifted = select(over < 0.f, V{}, over);
       const V loss = minus_log_of_complement(shifted, log_normal(t.q + clip));
-      const V modulating = powered<GAMMA>(shifted, parameter[0]);
-      const V through = keep * parameter[0] * lowered<GAMMA>(shifted, modulating) * loss;
+      const V modulating = power_by_base<GAMMA>(shifted, parameter[0]);
+      const V through = keep * parameter[0] * power_less_one<GAMMA>(shifted, modulating) * loss;
       const V slope = t.p * t.q * (through + modulating / (t.q + clip));
       return {modulating * loss, select(shifted == 0.f, V{}, slope)};
     };

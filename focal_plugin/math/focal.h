@@ -11,10 +11,11 @@ struct focal {
   template <int GAMMA, class Target, class Parameters>
   FP_INLINE Point value_and_grad(const Terms &t, const Target &target, const Parameters &parameter) {
     const V gamma = parameter[0];
-    const Miss miss = miss_of(t, target);
-    const V modulated = target.mix(parameter[1], parameter[2]) * power<GAMMA>(miss.wrong, miss.log_wrong, gamma);
-    const V through = gamma * (1.f - 2.f * target.y) * miss.slope;
-    return {modulated * miss.cross_entropy, modulated * fma(through, miss.cross_entropy, residual_of(t, target))};
+    const FocalTerms terms = focal_terms(t, target);
+    const V modulating = power<GAMMA>(terms.one_minus_pt, terms.log_one_minus_pt, gamma);
+    const V modulated = target.mix(parameter[1], parameter[2]) * modulating;
+    const V through = gamma * (1.f - 2.f * target.y) * terms.d_log_one_minus_pt;
+    return {modulated * terms.cross_entropy, modulated * fma(through, terms.cross_entropy, residual_of(t, target))};
   }
 };
 

@@ -13,11 +13,12 @@ struct gaussian_focal {
     // Powers not from log_p, which holds an epsilon; what stands for a probability of 0 is 0 again.
     const auto side = [&](V weight, V wrong, V right, V cross_entropy) -> Point {
       const V base = t.holds_epsilon ? select(wrong <= 1e-30f, V{}, wrong) : wrong;
-      const V modulated = weight * powered<ALPHA>(base, parameter[0]);
+      const V modulated = weight * power_by_base<ALPHA>(base, parameter[0]);
       return {modulated * cross_entropy, modulated * fma(parameter[0] * right, cross_entropy, wrong)};
     };
     const V far = 1.f - (target.y + V{});
-    const V spared = parameter.is(1, 4.f) ? power<4>(far, far, far) : power_of(far, parameter[1]) + (far - far);  // NaN stays
+    const V nan = far - far;  // 0, or NaN where far is: it has to stay
+    const V spared = parameter.is(1, 4.f) ? power<4>(far, far, far) : power_by_base(far, parameter[1]) + nan;
     const Point around = side(parameter[3] * spared, t.p, t.q, -t.log_q);
     const Mask centre = far == 0.f;
     if (!any(centre)) return around;  // nearly always: one logarithm is spared

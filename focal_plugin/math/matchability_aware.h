@@ -13,7 +13,7 @@ struct matchability_aware {
     const auto positive = [&] {
       if constexpr (Target::is_hard) return cross_entropy(t, target);
       // The difference keeps a NaN, of which the power of 0 is 1.
-      return cross_entropy(t, Soft{powered<GAMMA>(target.y + V{}, parameter[0]) + (target.y - target.y), Mask{}});
+      return cross_entropy(t, Soft{power_by_base<GAMMA>(target.y + V{}, parameter[0]) + (target.y - target.y), Mask{}});
     };
     const auto negative = [&] { return times(parameter[1], focal_negative<GAMMA>(t, parameter[0], all(1.f))); };
     return target.split(positive, negative);

@@ -72,11 +72,11 @@ def _composed(problem: Problem, needed: tuple[bool, ...], upstream: Tensor) -> l
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [
-            t.detach().requires_grad_() if needs and not again else t
+            t.detach().requires_grad_() if needs and not again and t is not None else t
             for t, needs in zip(problem[:TENSORS], needed, strict=True)
         ]
-        loss = library.composed(Problem(*inputs, *problem[TENSORS:]))
-    wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs]
+        loss = library.composed(Problem._make([*inputs, *problem[TENSORS:]]))
+    wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs and t is not None]
     found = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=again, allow_unused=True))
     return [next(found) if needs else None for needs in needed]
 

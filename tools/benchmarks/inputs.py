@@ -116,7 +116,7 @@ def detector(rows: int, classes: int, dtype: torch.dtype, device: str, seed: int
 
 
 def typical_arguments(spec: Spec, classes: int, device: str = 'cpu') -> dict[str, Any]:
-    """The defaults, with a number a class where a long-tailed data set gives one."""
+    """The defaults, with a number per class where a long-tailed data set gives one."""
     arguments = dict(spec.defaults)
     if arguments.get('samples_per_class') is REQUIRED:
         arguments['samples_per_class'] = tuple(10.0 + c for c in range(classes))

@@ -42,10 +42,11 @@ class Call(ctypes.Structure):
         ('by_row', ctypes.c_int64),
         ('channel', ctypes.c_void_p),
         ('channels', ctypes.c_int64),
-        ('channel_stride', ctypes.c_int64 * 2),
-        ('table', ctypes.c_void_p),
+        ('input_channel_stride', ctypes.c_int64),
+        ('output_channel_stride', ctypes.c_int64),
+        ('per_class_parameters', ctypes.c_void_p),
         ('parameter', ctypes.c_float * MAX_PARAMETERS),
-        *((name, ctypes.c_int64) for name in ('exponent', 'labels', 'activated', 'derivative', 'both')),
+        *((name, ctypes.c_int64) for name in ('exponent', 'has_labels', 'activated', 'derivative', 'both')),
         *((name, ctypes.c_int64) for name in ('has_ignore_index', 'ignore_index')),
         ('scale', ctypes.c_double),
         ('after', ctypes.c_double),
@@ -63,10 +64,10 @@ def _filled(
     statistics: Tensor | None,
 ) -> Call:  # fmt: skip
     pred = problem.selected(problem.pred)
-    dims, labels = pred.dim(), problem.has_labels
+    dims = pred.dim()
     call = Call(
         dims=dims,
-        labels=labels,
+        has_labels=problem.has_labels,
         activated=problem.activated,
         derivative=derivative,
         both=both,
@@ -80,16 +81,16 @@ def _filled(
     )
     call.size[:dims] = pred.shape
     call.input.set(pred)
-    call.target.set(problem.target, labels)
+    call.target.set(problem.target, problem.has_labels)
     if problem.score is not None:
         call.score.set(problem.score, True)
     if problem.weight is not None:
         call.weight.set(problem.weight)
     if problem.channel is not None:
         call.channel, call.channels = problem.channel.data_ptr(), problem.pred.size(1)
-        call.channel_stride[0] = problem.pred.stride(1)
-        if derivative:
-            call.channel_stride[1] = output.stride(1)
+        call.input_channel_stride = problem.pred.stride(1)
+        if derivative and output is not None:
+            call.output_channel_stride = output.stride(1)
             output = problem.selected(output)
     if output is not None:
         call.by_row = output.dim() < dims
@@ -99,7 +100,7 @@ def _filled(
     if statistics is not None:
         call.statistics = statistics.zero_().data_ptr()
     if problem.per_class_parameters is not None:
-        call.table = problem.per_class_parameters.data_ptr()
+        call.per_class_parameters = problem.per_class_parameters.data_ptr()
     else:
         call.parameter[: len(problem.parameters)] = problem.parameters
     return call

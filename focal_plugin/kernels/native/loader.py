@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -16,9 +17,13 @@ _ENTRY_POINTS = {'elementwise': 'focal_plugin_run', 'rowwise': 'focal_plugin_run
 
 @functools.cache
 def path() -> Path | None:
-    """The library for this processor, or None where the package was installed without a compiler."""
+    """The library for this processor, or None where the package was installed without a compiler.
+
+    FOCAL_PLUGIN_LIBRARIES names a folder of other builds, with sanitizers for one.
+    """
+    folder = Path(os.environ.get('FOCAL_PLUGIN_LIBRARIES', Path(__file__).parent))
     name = f'lib_{_LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), "baseline")}'
-    candidates = (Path(__file__).with_name(name + suffix) for suffix in EXTENSION_SUFFIXES)
+    candidates = (folder / (name + suffix) for suffix in EXTENSION_SUFFIXES)
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 

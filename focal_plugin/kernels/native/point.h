@@ -6,8 +6,8 @@ namespace focal_plugin {
 
 // What one logit or probability gives. The compiler drops what a variant does not use.
 struct Terms {
-  V x, p, q, log_p, log_q;   // logit, sigmoid(x), 1 - p, log p, log(1 - p)
-  V e, base, scale;          // p = base scale = base / (1 + e): what p - y is formed from
+  V x, p, q, log_p, log_q;     // logit, sigmoid(x), 1 - p, log p, log(1 - p)
+  V e, base, scale;            // p = base scale = base / (1 + e): what p - y is formed from
   bool holds_epsilon = false;  // in the logarithms, and in place of a p or q of 0
 };
 
@@ -27,25 +27,21 @@ FP_INLINE Point select(Mask mask, const Point &yes, const Point &no) {
 }
 FP_INLINE Point times(V factor, const Point &point) { return {factor * point.value, factor * point.derivative}; }
 
-// Targets. choose(one, zero) is the mean of two terms weighted by y, exact at y = 1 and y = 0 whatever the other is; mix
-// is the same of terms that are finite; split calls what a positive or a negative gives, and only that where the kind is known.
-struct Negative {
+// Targets. choose(one, zero) is the mean of two terms weighted by y, exact at y = 1 and y = 0 whatever the other is;
+// mix is the same of terms that are finite; split calls what a positive or a negative gives, only that where it is
+// known.
+template <bool POSITIVE> struct Hard {
   static constexpr bool is_hard = true;
-  static constexpr float y = 0.f;
-  FP_INLINE V choose(V, V zero) { return zero; }
-  FP_INLINE V mix(V, V zero) { return zero; }
-  template <class One, class Zero>
-  FP_INLINE Point split(One, Zero zero) { return zero(); }
+  static constexpr float y = POSITIVE ? 1.f : 0.f;
+  FP_INLINE V choose(V one, V zero) { return POSITIVE ? one : zero; }
+  FP_INLINE V mix(V one, V zero) { return POSITIVE ? one : zero; }
+  template <class One, class Zero> FP_INLINE Point split(One one, Zero zero) {
+    if constexpr (POSITIVE) return one();
+    return zero();
+  }
 };
-
-struct Positive {
-  static constexpr bool is_hard = true;
-  static constexpr float y = 1.f;
-  FP_INLINE V choose(V one, V) { return one; }
-  FP_INLINE V mix(V one, V) { return one; }
-  template <class One, class Zero>
-  FP_INLINE Point split(One one, Zero) { return one(); }
-};
+using Positive = Hard<true>;
+using Negative = Hard<false>;
 
 struct Soft {
   static constexpr bool is_hard = false;
@@ -67,17 +63,17 @@ FP_INLINE Terms terms_of_logit(V x) {
   const V l = -log1p_over(e);
   const V r = 1.f / (1.f + e);
   const V er = e * r;
-  return {x, select(negative, er, r), select(negative, r, er), fma(l, e, select(negative, x, V{})),
-          fma(l, e, select(negative, V{}, -x)), e, select(negative, e, all(1.f)), r};
+  const V log_p = fma(l, e, select(negative, x, V{})), log_q = fma(l, e, select(negative, V{}, -x));
+  return {x, select(negative, er, r), select(negative, r, er), log_p, log_q, e, select(negative, e, all(1.f)), r};
 }
 
-// p - y = (base - y (1 + e)) / (1 + e): near p = y, where p - y would keep the roundings of 1 + e, of its reciprocal and of
-// p, base - y is exact, and what is left is the error of e.
+// p - y = (base - y (1 + e)) / (1 + e). Near p = y, base - y is exact, and only the error of e is left, where the
+// difference itself would keep the roundings of 1 + e, of its reciprocal and of p.
 FP_INLINE V above(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.scale; }
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
-  const V series = s * fma(s, fma(s, fma(s, fma(s, 0.2f, 0.25f), 0.333333333f), 0.5f), 1.f);
+  const V series = s * polynomial(s, 0.2f, 0.25f, 0.333333333f, 0.5f, 1.f);
   return select(s >= 0.03125f, -log, series);  // a NaN takes the series
 }
 
@@ -107,7 +103,8 @@ FP_INLINE V outer_derivative_of_probability(const Terms &t, V y) {
   return 1.f / select(v < least, all(least), v);
 }
 
-// base^exponent: EXPONENT 0, 1, 2 and 4 are fixed at compile time, anything else comes through the logarithm of the base.
+// base^exponent of a base in [0, 1] whose logarithm is at hand. EXPONENT 0, 1, 2 and 4 are fixed at compile time; any
+// other comes through the logarithm.
 template <int EXPONENT>
 FP_INLINE V power(V base, V log_base, V exponent) {
   if (EXPONENT == 0) return all(1.f);
@@ -124,17 +121,16 @@ FP_INLINE V power_above_one(V base, V log_base, V exponent) {
   return select(exponent * log_base > 88.f, all(__builtin_inff()), power<EXPONENT>(base, log_base, exponent));
 }
 
-// base^exponent of a base in [0, 1], given by its logarithm or not.
-FP_INLINE V power_of_log(V log_base, V exponent) { return power<-1>(log_base, log_base, exponent); }
-FP_INLINE V power_of(V base, V exponent) { return power_of_log(log_nonnegative(base), exponent); }
-template <int EXPONENT>
-FP_INLINE V powered(V base, V exponent) {
-  return EXPONENT < 0 ? power_of(base, exponent) : power<EXPONENT>(base, base, exponent);
+// The same of a base in [0, 1] of which the logarithm alone is at hand, and of one of which it is not.
+FP_INLINE V power_by_log(V log_base, V exponent) { return power<-1>(log_base, log_base, exponent); }
+template <int EXPONENT = -1>
+FP_INLINE V power_by_base(V base, V exponent) {
+  return EXPONENT < 0 ? power_by_log(log_nonnegative(base), exponent) : power<EXPONENT>(base, base, exponent);
 }
 
 // base^(EXPONENT - 1), given base^EXPONENT; 0 at a base of 0 where the exponent is not known at compile time.
 template <int EXPONENT>
-FP_INLINE V lowered(V base, V powered) {
+FP_INLINE V power_less_one(V base, V powered) {
   if (EXPONENT == 1) return all(1.f);
   if (EXPONENT == 2) return base;
   if (EXPONENT == 4) return base * base * base;
@@ -142,28 +138,30 @@ FP_INLINE V lowered(V base, V powered) {
 }
 
 // What the losses that modulate by 1 - p_t have in common.
-struct Miss {
-  V wrong, log_wrong;  // 1 - p_t
-  V slope;             // p (1 - p) / (1 - p_t)
+struct FocalTerms {
+  V one_minus_pt, log_one_minus_pt;
+  V d_log_one_minus_pt;  // p (1 - p) / (1 - p_t): by the logit, but for the factor 1 - 2 y
   V cross_entropy;
 };
 
 template <class Target>
-FP_INLINE Miss miss_of(const Terms &t, const Target &target) {
-  Miss miss{target.mix(t.q, t.p), target.choose(t.log_q, t.log_p), target.choose(t.p, t.q),
-            -target.choose(t.log_p, t.log_q)};
+FP_INLINE FocalTerms focal_terms(const Terms &t, const Target &target) {
+  FocalTerms terms{target.mix(t.q, t.p), target.choose(t.log_q, t.log_p), target.choose(t.p, t.q),
+                   -target.choose(t.log_p, t.log_q)};
   if constexpr (!Target::is_hard) {
+    const V one_minus_pt = terms.one_minus_pt, least = all(1e-37f);
+    const V quotient = t.p * t.q / select(one_minus_pt < least, least, one_minus_pt);
     const Mask between = (target.y > 0.f) & (target.y < 1.f);
-    miss.log_wrong = select(between, log_nonnegative(miss.wrong), miss.log_wrong);
-    miss.slope = select(between, t.p * t.q / select(miss.wrong < 1e-37f, all(1e-37f), miss.wrong), miss.slope);
+    terms.log_one_minus_pt = select(between, log_nonnegative(one_minus_pt), terms.log_one_minus_pt);
+    terms.d_log_one_minus_pt = select(between, quotient, terms.d_log_one_minus_pt);
   }
-  return miss;
+  return terms;
 }
 
 template <class Target>
 FP_INLINE V residual_of(const Terms &t, const Target &target) {  // p - y
-  if constexpr (Target::is_hard) return target.mix(-t.q, t.p);
-  else return above(t, target.y);
+  if constexpr (!Target::is_hard) return above(t, target.y);
+  return target.mix(-t.q, t.p);
 }
 
 template <class Target>
@@ -183,7 +181,7 @@ template <int BETA, class Target>
 FP_INLINE Point quality(const Terms &t, const Target &target, V beta) {
   const Point entropy = cross_entropy(t, target);
   const V distance = select(entropy.derivative < 0.f, -entropy.derivative, entropy.derivative);
-  const V modulating = powered<BETA>(distance, beta);
+  const V modulating = power_by_base<BETA>(distance, beta);
   // beta |p - y|^(beta - 1) sign(p - y), 0 at p = y
   const V through = select(distance == 0.f, V{}, beta * modulating / entropy.derivative);
   return {modulating * entropy.value, fma(modulating, entropy.derivative, through * t.p * t.q * entropy.value)};

@@ -1,6 +1,6 @@
-// What a compiled variant hands to the skeleton: one loop over contiguous floats for each kind of target.
+// What a compiled variant hands to the families: one loop over contiguous floats for each kind of target.
 #pragma once
-#include <cstdint>
+#include "api.h"
 
 namespace focal_plugin {
 
@@ -11,23 +11,23 @@ constexpr float kLargestLogit = 1e30f;  // derivatives are those of a logit no l
 enum Kind : int { kNegative, kPositive, kHard, kScored, kSoft };
 
 struct Loop {
-  const float *input;                   // logits or probabilities
-  const float *y;                       // of kHard, kScored and kSoft
-  float *output;                        // values or derivatives, times scale
-  float *value;                         // beside derivatives: values, not scaled; or null
+  const float *x;  // logits or probabilities
+  const float *y;  // of kHard, kScored and kSoft
+  float *output;   // values or derivatives, times scale
+  float *value;    // beside derivatives: values, not scaled; or null
   int64_t count;
   float scale;
-  int64_t *is_out_of_range;             // set where a y of kScored or kSoft is outside [0, 1]
-  float parameter[kMaxParameters];      // one number each, or ...
-  const float *table[kMaxParameters];   // ... one number an element each
+  int64_t *is_out_of_range;                  // set where a y of kScored or kSoft is outside [0, 1]
+  float parameter[kMaxParameters];           // a number for all elements, or ...
+  const float *per_element[kMaxParameters];  // ... one per element
 };
 
 using LoopFunction = void (*)(const Loop &);
 
 struct Variant {
   int parameters;
-  // exponent is 0, 1 or 2 where the first parameter is that number, else -1; table: numbers an element.
-  LoopFunction (*loop)(Kind kind, bool derivative, bool activated, int exponent, bool table);
+  // exponent: as in Call; per_element: whether the loop takes parameters per element.
+  LoopFunction (*loop)(Kind kind, bool derivative, bool activated, int exponent, bool per_element);
 };
 
 }  // namespace focal_plugin

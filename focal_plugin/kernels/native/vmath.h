@@ -1,8 +1,8 @@
 // Vectors of floats, exp, log1p and log on them, and conversions of half-precision numbers.
 //
-// The vectors are the compiler's own (GCC and Clang), as wide as the instruction set that a library is built for: what is
-// written with them is vector code by construction, where a plain loop is only as long as the optimiser likes it.
-// The coefficients are those of tools/maintain/fit.py; the comment at the first of each gives the fit's relative error.
+// The vectors are the compiler's own (GCC and Clang), as wide as the instruction set that a library is built for: what
+// is written with them is vector code by construction, where a plain loop is only as long as the optimiser likes it.
+// The coefficients are those of tools/maintain/fit.py; the comment before each gives the fit's relative error.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,12 +27,12 @@ typedef float V __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Mask __attribute__((vector_size(kLanes * sizeof(float))));  // of a comparison: 0 or -1 a lane
 typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(float))));
 
-// a * b + c, rounded once where the processor can. The compiler fuses nothing by itself: which it would differs from loop to loop.
+// a * b + c, rounded once where the processor can. The compiler fuses nothing, which would differ from loop to loop.
 FP_INLINE V fma(V a, V b, V c) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<V>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+  return _mm512_fmadd_ps(a, b, c);
 #elif defined(__FMA__)
-  return reinterpret_cast<V>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+  return _mm256_fmadd_ps(a, b, c);
 #else
   return a * b + c;
 #endif
@@ -74,35 +74,32 @@ FP_INLINE To bits_as(From from) {
   return to;
 }
 
+// The polynomial with these coefficients, that of the highest power first.
+template <class... Coefficients>
+FP_INLINE V polynomial(V x, float highest, Coefficients... lower) {
+  V p = all(highest);
+  ((p = fma(p, x, lower)), ...);
+  return p;
+}
+
 // e^x for x <= 0; results below the smallest normal number become 0. NaN stays NaN.
 FP_INLINE V exp_nonpositive(V x) {
   const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
   const V t = fma(x, 1.44269504f, shift);
   const V n = t - shift;
   const V r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));  // Cody and Waite: ln 2 in two parts
-  V p = all(0.0013941108434f);                              // 2.6e-9 of e^r on [-ln(2)/2, ln(2)/2]
-  p = fma(p, r, 0.00837512639815f);
-  p = fma(p, r, 0.0416663528968f);
-  p = fma(p, r, 0.166664155147f);
-  p = fma(p, r, 0.500000004712f);
-  p = fma(p, r, 1.00000003772f);
-  p = fma(p, r, 1.f);
+  // 2.6e-9 of e^r on [-ln(2)/2, ln(2)/2]
+  const V p = polynomial(r, 0.0013941108434f, 0.00837512639815f, 0.0416663528968f, 0.166664155147f, 0.500000004712f,
+                         1.00000003772f, 1.f);
   const V power = bits_as<V>((bits_as<Bits>(t) << 23) + 0x3f800000u);
   return select(x < -87.3365448f, V{}, p * power);
 }
 
 // log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
 FP_INLINE V log1p_over(V e) {
-  V p = all(-0.00317605701843f);  // 5.4e-9
-  p = fma(p, e, 0.019542527261f);
-  p = fma(p, e, -0.0563736128301f);
-  p = fma(p, e, 0.105436237954f);
-  p = fma(p, e, -0.152696670744f);
-  p = fma(p, e, 0.196632742572f);
-  p = fma(p, e, -0.249516162629f);
-  p = fma(p, e, 0.333297104989f);
-  p = fma(p, e, -0.499998926481f);
-  return fma(p, e, 0.999999994656f);
+  // 5.4e-9
+  return polynomial(e, -0.00317605701843f, 0.019542527261f, -0.0563736128301f, 0.105436237954f, -0.152696670744f,
+                    0.196632742572f, -0.249516162629f, 0.333297104989f, -0.499998926481f, 0.999999994656f);
 }
 
 // log(x 2^-shift) for a normal x > 0.
@@ -111,15 +108,9 @@ FP_INLINE V log_normal(V x, V shift = V{}) {
   const Bits shifted = bits_as<Bits>(x) - 0x3f3504f3u;
   const V n = __builtin_convertvector(bits_as<Mask>(shifted) >> 23, V) - shift;
   const V f = bits_as<V>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.f;
-  V p = all(0.0697161147145f);  // 9e-8 of f^3 / 3
-  p = fma(p, f, -0.114797338466f);
-  p = fma(p, f, 0.116854199235f);
-  p = fma(p, f, -0.124256873315f);
-  p = fma(p, f, 0.142490576457f);
-  p = fma(p, f, -0.166678023195f);
-  p = fma(p, f, 0.200007157489f);
-  p = fma(p, f, -0.24999996958f);
-  p = fma(p, f, 0.3333333118f);
+  // 9e-8 of f^3 / 3
+  const V p = polynomial(f, 0.0697161147145f, -0.114797338466f, 0.116854199235f, -0.124256873315f, 0.142490576457f,
+                         -0.166678023195f, 0.200007157489f, -0.24999996958f, 0.3333333118f);
   const V f2 = f * f;
   return fma(n, 0.693359375f, fma(n, -2.12194440e-4f, fma(p * f, f2, -0.5f * f2)) + f);
 }

@@ -1,5 +1,7 @@
 """The Triton backend's elementwise family: which kernel runs, over which tiles, and with which arguments."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,8 @@ from focal_plugin.kernels.triton.layout import layout_of
 def contiguous(problem: Problem) -> Problem:
     """Copies, for the strides that layout_of refuses."""
     operands = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    return problem._replace(**{name: None if t is None else t.contiguous() for name, t in operands.items()})
+    copies: dict[str, Any] = {name: t.contiguous() for name, t in operands.items() if t is not None}
+    return problem._replace(**copies)
 
 
 def launch_of(
@@ -42,9 +45,9 @@ def launch_of(
     numbers |= layout.numbers | {
         'channels': pred.size(1) if has_channel else 0,
         'x_channel': pred.stride(1) if has_channel else 0,
-        'o_channel': out.stride(1) if has_channel and gradient else 0,
+        'o_channel': out.stride(1) if has_channel and gradient and out is not None else 0,
         'span': layout.span,
-        'o_split': out.numel() if by_row else 0,
+        'o_split': out.numel() if by_row and out is not None else 0,
     }
     constants |= {
         'STATISTICS': gathers,
@@ -81,7 +84,7 @@ def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None,
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
-    """One value an element or a row, or one gradient an element."""
+    """One value per element or a row, or one gradient per element."""
     pred = problem.selected(problem.pred)
     by_row = upstream is None and problem.output == 'row'
     if by_row:

@@ -42,7 +42,7 @@ def class_at(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
-    """One value a row, for each place, or for each group where none lies in two rows; `other` beyond the last row."""
+    """One value per row, for each place, or for each group where none lies in two rows; `other` beyond the last row."""
     value = tl.load(ptr + row.to(tl.int64) * stride, mask=row <= last, other=other)
     if C % WIDTH != 0:
         following = tl.load(ptr + (row + 1).to(tl.int64) * stride, mask=row < last, other=other)
@@ -52,7 +52,7 @@ def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.
 
 @triton.jit
 def in_order(ptr, lane, left, BLOCK: tl.constexpr):
-    """One value a place, contiguous as the logits are, 0 beyond the last."""
+    """One value per place, contiguous as the logits are, 0 beyond the last."""
     if left == BLOCK:
         value = tl.load(ptr + lane)
     else:
@@ -155,7 +155,7 @@ def flat_kernel(
             FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
 
-    # 4. weights and upstream gradients; the sum, or one result a place
+    # 4. weights and upstream gradients; the sum, or one result per place
     weight = 1.0
     if WEIGHT == 'row':
         weight = of_row(row_weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
