@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from tools.benchmarks.results import ROOT
+ROOT = Path(__file__).parents[2]
 
 
 def class_of(name: str) -> str:
