@@ -1,6 +1,6 @@
-"""What GPUs can do a second, and which of it bounds a kernel.
+"""What GPUs can do per second, and which of it bounds a kernel.
 
-Bandwidths and clocks are the makers' data sheets' (boost clocks; H100: 1.755 GHz, which it holds under load), results a
+Bandwidths and clocks are the makers' data sheets' (boost clocks; H100: 1.755 GHz, which it holds under load), results per
 clock and multiprocessor those of the arithmetic throughput table in NVIDIA's CUDA C++ Programming Guide, and of AMD's
 architecture white papers: 4 vector units of 16 lanes a compute unit, transcendental functions at a quarter of the rate.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # What kernels are compiled for: Triton's backend, its name there, lanes of a warp.
 ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
-# What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes a second of 3.35e12.
+# What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes per second of 3.35e12.
 REACHED = 0.9
 
 
@@ -20,7 +20,7 @@ class GPU:
 
     Attributes:
         arch: what its kernels are compiled for.
-        bandwidth: of the memory, bytes a second, by the data sheet.
+        bandwidth: of the memory, bytes per second, by the data sheet.
         clock: Hz.
         units: multiprocessors or compute units.
         issue, fp32, integer, mufu: lanes per clock and unit.

@@ -43,7 +43,7 @@ KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
 
 
 def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
-    """Bytes a logit that a kernel can't but move; partial sums, a few a program, are left out."""
+    """Bytes per logit that a kernel has to move; partial sums, a few per program, are left out."""
     logits = 1 + (form == 'dense') + (kind == 'bwd')
     row = 4 + 8 * (form != 'dense') + 4 * (form == 'scored')  # weight, label, score
     return logits * logit + row / classes
@@ -105,7 +105,7 @@ def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any
 
 
 def of_sum(arch: str) -> dict[str, Any]:
-    """The row of the kernel that adds up the forwards' partial sums, a few a program: nothing of it is a logit's."""
+    """The row of the kernel that adds up the forwards' partial sums, a few per program: nothing of it is a logit's."""
     _, kernel, _ = compiled('focal', torch.float32, 80, arch)
     resources = machine_code(kernel).resources
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}

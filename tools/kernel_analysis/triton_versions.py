@@ -75,7 +75,7 @@ def counted(output: str, died: str | None) -> dict[str, Any]:
 
 
 def of_version(version: str, archs: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows of a version, one an architecture."""
+    """The rows of a version, one per architecture."""
     commit = provenance('cpu')['commit']
     with tempfile.TemporaryDirectory() as folder:
         python = environment(Path(folder), version)

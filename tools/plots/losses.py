@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def draw() -> Figure:
-    """A panel a loss, and at the end the paper's figure."""
+    """A panel per loss, and at the end the paper's figure."""
     lines = math.ceil((len(SPECS) + 2) / COLUMNS)
     height = 3.5 * lines + 0.8
     figure = Figure(figsize=(3.3 * COLUMNS, height))

@@ -84,7 +84,7 @@ def draw_from(seed: int) -> None:
 
 
 class Recorder(Hook):
-    """Writes a line a few iterations with their mean losses and time, the peak of memory, and each validation's metrics."""
+    """Writes a line per few iterations (mean losses and time, the peak of memory), and each validation's metrics."""
 
     priority = 'VERY_LOW'
 
