@@ -133,11 +133,11 @@ def generated(root: Path) -> dict[str, tuple[str | None, str]]:
     return found
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--root', type=Path, default=ROOT, help='the folder of the documents; default: %(default)s')
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a document is out of date')
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     outdated = []
     for name, (old, new) in generated(args.root).items():
         if new != old:
