@@ -310,7 +310,7 @@ BAD = {
     'float labels': (dict(target=torch.tensor([0.0, 1.0])), TypeError, r'target\.long\(\)'),
     'too few labels': (dict(target=torch.tensor([0])), ValueError, r'must have the shape \(2,\).*got \(1,\)'),
     'a dense target of another shape': (dict(target=torch.zeros(2, 3)), ValueError, r'got \(2, 3\)'),
-    'a bare weight a class': (dict(weight=torch.ones(C)), ValueError, r'weight of shape \(5,\).*\(1, 5\)'),
+    'a bare weight per class': (dict(weight=torch.ones(C)), ValueError, r'weight of shape \(5,\).*\(1, 5\)'),
     'an unknown reduction': (dict(reduction='avg'), ValueError, r"Invalid reduction 'avg'"),
     'avg_factor with sum': (dict(reduction='sum', avg_factor=1.0), ValueError, r"reduction='mean'"),
     'avg_factor of two': (dict(avg_factor=torch.ones(2)), ValueError, r'shape \(\) or \(1,\), got \(2,\)'),

@@ -153,13 +153,13 @@ def test_infinite_logits_give_the_limit(device, pred, value, grad, gamma):
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize('own', (True, False), ids=('the label is impossible', 'another class is'))
-def test_a_logit_of_minus_infinity(device, own):
-    pred, labels = torch.tensor([[0.0, float('-inf'), 1.0]]), torch.tensor([1 if own else 0])
+@pytest.mark.parametrize('of_label', (True, False), ids=('the label is impossible', 'another class is'))
+def test_a_logit_of_minus_infinity(device, of_label):
+    pred, labels = torch.tensor([[0.0, float('-inf'), 1.0]]), torch.tensor([1 if of_label else 0])
     leaf = pred.to(device).requires_grad_()
     loss = functional.softmax_focal_loss(leaf, labels.to(device), gamma=2.0, alpha=None)
     loss.backward()
-    if own:
+    if of_label:
         assert loss == float('inf')
     else:
         two = functional.softmax_focal_loss(pred[:, [0, 2]].to(device), labels.to(device), gamma=2.0, alpha=None)
@@ -316,7 +316,7 @@ BAD = {
     'a label far outside': (dict(target=torch.tensor([0, 2**40])), ValueError, r'label 1099511627776 '),
     'a negative label': (dict(target=torch.tensor([-1, 0])), ValueError, r'label -1 .*ignore_index=-1'),
     'a one-hot target': (dict(target=torch.zeros(2, 5)), ValueError, r'argmax'),
-    'a weight an element': (dict(weight=torch.ones(2, 5)), ValueError, r'one number per row'),
+    'a weight per element': (dict(weight=torch.ones(2, 5)), ValueError, r'one number per row'),
     'no classes': (dict(pred=torch.zeros(2, 0)), ValueError, r'a softmax needs classes'),
     'a list of alphas too short': (dict(alpha=[0.1, 0.2]), ValueError, r'alpha .*5 classes'),
     'negative gamma': (dict(gamma=-1.0), ValueError, r'gamma must be at least 0'),
