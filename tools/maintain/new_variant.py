@@ -26,7 +26,8 @@ def renamed(text: str, like: str, kind: str, name: str) -> str:
     text = re.sub(rf'(?<![-\w.]){old}(?=\.\w)', name, text)
     text = re.sub(rf'\b{kind}\b', class_of(name), text)
     text = re.sub(r"(?m)^(    function=)'\w+',$", rf"\1'{name}_loss',", text)
-    return re.sub(r'(?m)^    passes=\d+,\n', '', text)  # what an earlier form of the other loss took
+    # A new loss takes the place of none of mmdet's, and had no earlier form that walked over the logits as often.
+    return re.sub(r"(?m)^    (replaces = '\w+'|passes=\d+,)\n", '', text)
 
 
 def files_of(like: str, name: str) -> dict[Path, str]:
