@@ -43,6 +43,7 @@ from tests.configs import (
     read,
     training_step,
 )
+from tests.variants import VARIANTS
 
 # LVIS has no base of the same name in mmdet, boards have one that is changed for their size.
 COCO = [path for path in CONFIGS if '_coco_' in path.stem]
@@ -66,10 +67,11 @@ def plain(value):
 
 
 def complete(config: Config) -> Config:
-    """Gives the counts that the user of a class-balanced config brings; here any."""
+    """Gives what the user of a config brings, such as the counts of the class-balanced loss; here any."""
+    required = {variant.kind: variant.required for variant in VARIANTS.values()}
     for _, loss in fused(config.model, ('model',)):
-        if loss.type == 'FusedClassBalancedFocalLoss' and 'samples_per_class' not in loss:
-            loss.samples_per_class = list(range(1, num_classes(config) + 1))
+        for argument, value in required.get(loss.type, lambda _: {})(num_classes(config)).items():
+            loss.setdefault(argument, value)
     return config
 
 

@@ -83,12 +83,12 @@ def test_which_losses_a_sampler_reads():
     read = {OHEMSampler: set(), ScoreHLRSampler: set()}
     for name, kind in CLASSES.items():
         loss = kind(**VARIANTS[name].required_by_class(2))
-        rows = name != 'gaussian_focal' and loss(torch.zeros(5, 2), torch.zeros(5).long(), reduction_override='none')
+        rows = VARIANTS[name].labelled and loss(torch.zeros(5, 2), torch.zeros(5).long(), reduction_override='none')
         for sampler, names in read.items():
             if not list(mining.refusals('head', sampler, loss)):
                 assert rows.shape == (5,)
                 names.add(name)
-    assert read[ScoreHLRSampler] == {'softmax_focal'}
+    assert read[ScoreHLRSampler] == {name for name, variant in VARIANTS.items() if not variant.point}
     assert read[OHEMSampler] == {name for name, kind in CLASSES.items() if kind.spec.per_row}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from focal_plugin.check_swap import pairing, sites
 from focal_plugin.check_swap.request import Loss, swapped
 from focal_plugin.losses import CLASSES
+from tests.variants import VARIANTS
 
 register_all_modules()
 
@@ -41,8 +42,7 @@ def test_table_has_no_other_names():
 
 
 def loss_of(spec: str, **arguments) -> nn.Module:
-    required = dict(class_balanced_focal=dict(samples_per_class=[1, 2]), equalized_focal=dict(num_classes=2))
-    return CLASSES[spec](**required.get(spec, {}), **arguments)
+    return CLASSES[spec](**VARIANTS[spec].required_by_class(2), **arguments)
 
 
 def refused(head: str, spec: str, **arguments) -> list[str]:
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(head, spec, arguments, words):
 @pytest.mark.parametrize(
     ('head', 'spec', 'arguments'),
     [
-        *(('RetinaHead', spec, {}) for spec in CLASSES if spec != 'gaussian_focal'),
+        *(('RetinaHead', name, {}) for name, variant in VARIANTS.items() if variant.labelled),
         ('CenterNetUpdateHead', 'gaussian_focal', {}),
         ('TOODHead', 'quality_focal', dict(activated=True)),
         ('DDQAuxLoss', 'quality_focal', dict(activated=True)),

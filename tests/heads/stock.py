@@ -95,7 +95,7 @@ FIVE = ('retina', 'atss', 'fcos', 'gfl', 'vfnet')
 
 def _pairs() -> list[tuple[str, str]]:
     """Each head with each loss that it can take: those of labels take any but the loss of heat maps."""
-    kinds = [kind for kind in LOSSES.values() if kind.spec.name != 'gaussian_focal']
+    kinds = [kind for name, kind in LOSSES.items() if VARIANTS[name].labelled]
     scored = [kind for kind in kinds if kind.spec.scored]
     taken = {'retina': kinds, 'atss': kinds, 'fcos': kinds, 'gfl': scored, 'vfnet': scored}
     named = [(head, kind.__name__) for head, those in taken.items() for kind in those]

@@ -32,7 +32,7 @@ def call(name: str, classes: int = 2, **arguments):
 def test_infinite_logits_have_their_gradient_beside_one_of_a_weight(any_backend, device, name, infinity):
     """The kernels give the limit; what differentiates more gives the same."""
     pred, weight = torch.tensor([[infinity, 1.0], [0.5, infinity]]), torch.tensor([1.0, 2.0])
-    if name == 'softmax_focal':
+    if not VARIANTS[name].point:  # over a softmax
         pred[1] = torch.tensor([0.5, -1.0])  # of several infinite logits in a row there is no one limit
     leaf = pred.clone().to(device).requires_grad_()
     labels = torch.tensor([0, 1], device=device)
@@ -70,7 +70,7 @@ def test_the_gradient_of_a_half_precision_weight_is_summed_before_it_is_rounded(
 
 
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16))
-@pytest.mark.parametrize('name', [name for name in ALL if name != 'softmax_focal'])
+@pytest.mark.parametrize('name', [name for name in ALL if VARIANTS[name].point])
 def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name, dtype):
     """Where a class expands it over the rows, whose equal gradients would be rounded alike."""
     from focal_plugin.losses import CLASSES
@@ -78,7 +78,7 @@ def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name
     x = torch.linspace(-2, 2, 8).expand(3001, 8)
     target = torch.zeros(3001, dtype=torch.int64)
     given = VARIANTS[name].required_by_class(8)
-    if name == 'gaussian_focal':  # of heat maps
+    if not VARIANTS[name].labelled:  # of heat maps
         x, target = x.sigmoid(), torch.zeros(3001, 8)
     loss = CLASSES[name](reduction='sum', **given)
     found = []
@@ -89,7 +89,7 @@ def test_the_gradient_of_a_half_precision_weight_of_a_class_is_rounded_once(name
     assert torch.equal(half, exact.to(dtype))
 
 
-@pytest.mark.parametrize('name', [name for name in ALL if name != 'softmax_focal'])
+@pytest.mark.parametrize('name', [name for name in ALL if VARIANTS[name].point])
 def test_the_gradient_of_an_expanded_weight_is_one_an_element(name):
     """Though its memory is one number, of which a row of weights could be taken for one."""
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))

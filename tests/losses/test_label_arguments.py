@@ -15,7 +15,7 @@ from tests.allocations import Made
 from tests.losses.built import C, N, built
 from tests.variants import VARIANTS
 
-LABELLED = [name for name in SPECS if name != 'gaussian_focal']
+LABELLED = [name for name, variant in VARIANTS.items() if variant.labelled]
 SIGMOID = [name for name in LABELLED if SPECS[name].family == 'elementwise']
 WEIGHT = [0.5, 1.0, 2.0, 0.0, 3.0]
 ARGUMENTS = (dict(ignore_index=-1), dict(class_weight=WEIGHT))

@@ -15,6 +15,7 @@ from focal_plugin.math import SPECS
 from tests import oracle
 from tests.allocations import allocated
 from tests.oracle.variants import variant_loss
+from tests.variants import VARIANTS
 
 Q, C, G = 23, 7, 5
 INF = float('inf')
@@ -22,7 +23,7 @@ INF = float('inf')
 PLAIN = [
     name
     for name, spec in SPECS.items()
-    if spec.family == 'elementwise' and not spec.statistics and name not in ('focal', 'class_balanced_focal')
+    if name != 'focal' and VARIANTS[name].point and not spec.statistics and not VARIANTS[name].factor_of_label
 ]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from focal_plugin import losses
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedLoss
+from tests.variants import VARIANTS
 
 N, C = 24, 5
 VECTOR = [0.1, 0.2, 0.3, 0.4, 0.7]
@@ -17,11 +18,9 @@ KINDS = {
     for name, kind in vars(losses).items()
     if isinstance(kind, type) and issubclass(kind, FusedLoss) and 'spec' in vars(kind)
 }
-REQUIRED = {
-    'FusedClassBalancedFocalLoss': dict(samples_per_class=[4.0, 40.0, 7.0, 10.0, 90.0]),
-    'FusedEqualizedFocalLoss': dict(num_classes=C),
-    'FusedFocalCustomLoss': dict(num_classes=C),
-}
+REQUIRED = {variant.kind: variant.required_by_class(C) for variant in VARIANTS.values()}
+REQUIRED['FusedFocalCustomLoss'] = dict(num_classes=C)
+HEAT_MAPS = [variant.kind for variant in VARIANTS.values() if not variant.labelled]
 
 
 def built(name):
@@ -35,7 +34,7 @@ def built(name):
 def batch(name, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     pred, labels = torch.randn(N, C, generator=generator), torch.arange(N) % C
-    if name == 'FusedGaussianFocalLoss':
+    if name in HEAT_MAPS:
         return pred.sigmoid().to(dtype), torch.nn.functional.one_hot(labels, C).float()
     if name == 'FusedMaskFocalLoss':
         return pred.to(dtype), (pred > 0).float()

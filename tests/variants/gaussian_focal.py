@@ -66,6 +66,7 @@ VARIANT = Variant(
         'pos_weight': (1.0, 0, 0.5, 3),
         'neg_weight': (1.0, 0, 0.5, 3),
     },
+    labelled=False,  # heat maps
     probabilities='from_logits',
     settings={
         'no powers': dict(alpha=0, gamma=0),

@@ -36,6 +36,7 @@ class Variant:
         per_row: 'none' gives one number per row, and 'mean' divides by the rows.
         scored: (labels, scores) are taken as a target.
         dense: values of pred's shape are taken as a target.
+        labelled: heads hand its class labels, which can be ignored and weighted.
         probabilities: the flag that says whether pred holds probabilities, or None.
         point_of_probability: point with a probability for x.
         silences: rows can be ignored.
@@ -61,6 +62,7 @@ class Variant:
     per_row: bool = False
     scored: bool = False
     dense: bool = True
+    labelled: bool = True
     probabilities: Literal['activated', 'from_logits'] | None = None
     point_of_probability: Callable[..., Point] | None = None
     silences: bool = True
