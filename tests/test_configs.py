@@ -14,7 +14,6 @@ import mmdet
 import numpy as np
 import pytest
 import torch
-import yaml
 from mmdet.models import losses as mmdet_losses
 from mmdet.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS
 from mmengine.config import Config
@@ -78,31 +77,6 @@ def mmdet_base(path: Path) -> Config:
     """mmdet's config of the same name, without the suffix that names the loss."""
     stem = re.sub(r'_(fused-[a-z-]+|override)$', '', path.stem).replace('amp-bf16-', '')
     return parsed(next((Path(mmdet.__file__).parent / '.mim/configs').glob(f'*/{stem}.py')))
-
-
-def test_lists_are_complete():
-    index = (FOLDER / 'README.md').read_text()
-    folders = {path.parent for path in CONFIGS}
-    for folder in folders:
-        assert f']({folder.name}/README.md)' in index
-        models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
-        files = sorted(path.relative_to(ROOT).as_posix() for path in CONFIGS if path.parent == folder)
-        assert sorted(model['Config'] for model in models) == files
-        assert all(model['Config'].endswith(f'/{model["Name"]}.py') for model in models)
-        readme = (folder / 'README.md').read_text()
-        assert [path for path in CONFIGS if path.parent == folder and f']({path.name})' not in readme] == []
-
-
-@pytest.mark.parametrize('folder', sorted(SPECS))
-def test_variant_has_configs_and_a_page(folder):
-    kind = losses.CLASSES[folder].__name__
-    paths = [path for path in CONFIGS if path.parent.name == folder]
-    using = [path for path in paths if any(loss.type == kind for _, loss in fused(parsed(path).model, ('model',)))]
-    assert {path in BOARDS for path in using} == {True, False}
-    row = next(line for line in (FOLDER / 'README.md').read_text().splitlines() if f'[{folder}]' in line)
-    for text in (row, (FOLDER / folder / 'README.md').read_text()):
-        assert kind in text
-        assert f'https://arxiv.org/abs/{SPECS[folder].paper}' in text
 
 
 @pytest.mark.parametrize('path', SWAPPED, ids=name)

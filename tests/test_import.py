@@ -1,5 +1,8 @@
 """What importing costs and needs, each in a process of its own."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.processes import run
@@ -112,3 +115,10 @@ import focal_plugin
 print((Path(focal_plugin.config_dir()) / '_base_' / 'focal_plugin.py').is_file())
 """
     assert run(code) == 'True'
+
+
+def test_no_test_module_imports_another():
+    """What they share is in modules of its own: importing a module of tests would collect or run what is not asked for."""
+    tests = Path(__file__).parent
+    importing = re.compile(r'^\s*(from|import) .*\btest_', re.MULTILINE)
+    assert [str(path) for path in tests.rglob('*.py') if importing.search(path.read_text())] == []

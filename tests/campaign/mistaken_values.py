@@ -101,8 +101,8 @@ def a_flag_that_is_neither(random):
 
 
 def _flags(variant):
-    own = [name for name, values in variant.tried.items() if isinstance(values[0], bool)]
-    return own + [variant.probabilities] * (variant.probabilities is not None)
+    flags = [name for name, values in variant.tried.items() if isinstance(values[0], bool)]
+    return flags + [variant.probabilities] * (variant.probabilities is not None)
 
 
 @kind

@@ -12,12 +12,12 @@ def softmax_point(x, labels, gamma, alpha):
     and of the others' derivative each has the share exp(x_j) / sum exp(x_k), k != y. At most one logit of a row is infinite.
     """
     classes = x.shape[-1]
-    own = labels[..., None] == np.arange(classes)
+    selected = labels[..., None] == np.arange(classes)
     gamma, alpha = (np.broadcast_to(long(1.0 if v is None else v), (classes,))[labels] for v in (gamma, alpha))
     unknown = np.isnan(x).any(-1)
     with np.errstate(all='ignore'):
-        mine = np.where(own, x, 0).sum(-1)
-        others = np.where(own, -np.inf, x)
+        mine = np.where(selected, x, 0).sum(-1)
+        others = np.where(selected, -np.inf, x)
         top = others.max(-1, keepdims=True)
         power = np.where(others == top, 1, np.exp(others - top))
         power = np.where(others == -np.inf, 0, power)
@@ -28,6 +28,6 @@ def softmax_point(x, labels, gamma, alpha):
         modulating = alpha * q**gamma
         value = times(modulating, entropy)
         slope = -modulating * (gamma * times(p, entropy) + q)
-        grad = np.where(own, slope[..., None], -slope[..., None] * share)
+        grad = np.where(selected, slope[..., None], -slope[..., None] * share)
     value, grad = np.where(unknown, np.nan, value), np.where(unknown[..., None], np.nan, grad)
     return value, grad, np.abs(grad)

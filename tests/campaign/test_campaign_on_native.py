@@ -1,4 +1,4 @@
-"""The campaign at length; a file a backend, so that they run side by side."""
+"""The campaign at length; a file per backend, so that they run side by side."""
 
 import pytest
 

@@ -22,8 +22,8 @@ LAYOUTS = {
 }
 EXTRAS = {
     'nothing': lambda pred, vectors: {},
-    'a weight a row': lambda pred, vectors: dict(weight=torch.rand(pred.shape[:-1]) + 0.5),
-    'a weight an element': lambda pred, vectors: dict(weight=torch.rand(pred.shape) + 0.5),
+    'a weight per row': lambda pred, vectors: dict(weight=torch.rand(pred.shape[:-1]) + 0.5),
+    'a weight per element': lambda pred, vectors: dict(weight=torch.rand(pred.shape) + 0.5),
     'avg_factor': lambda pred, vectors: dict(avg_factor=torch.tensor([13.5])),
     'ignore_index': lambda pred, vectors: dict(ignore_index=0),
     'a number per class': lambda pred, vectors: vectors,
@@ -42,7 +42,7 @@ AXES = {
 def possible(variant, classes, reduction, extra, **_) -> bool:
     name, form = variant
     return not (
-        (name == 'softmax_focal' and (classes == 1 or extra == 'a weight an element'))
+        (name == 'softmax_focal' and (classes == 1 or extra == 'a weight per element'))
         or (extra == 'avg_factor' and reduction != 'mean')
         or (extra == 'ignore_index' and form == 'dense')
         or (extra == 'a number per class' and not numbers_of_classes(name, classes))

@@ -108,13 +108,13 @@ def test_views(driver, make, dtype):
 
 
 EXTRAS = {
-    'a weight a row': lambda n, c: dict(weight=rand(n)),
-    'a weight an element': lambda n, c: dict(weight=rand(n, c)),
-    'a weight a row of dense targets': lambda n, c: dict(weight=rand(n), target=dense(n, c)),
+    'a weight per row': lambda n, c: dict(weight=rand(n)),
+    'a weight per element': lambda n, c: dict(weight=rand(n, c)),
+    'a weight per row of dense targets': lambda n, c: dict(weight=rand(n), target=dense(n, c)),
     'avg_factor, a tensor': lambda n, c: dict(avg_factor=torch.tensor([13.5])),
     'avg_factor, a number': lambda n, c: dict(avg_factor=7),
     'ignored rows': lambda n, c: dict(ignore_index=2, weight=rand(n)),
-    'an alpha a class': lambda n, c: dict(alpha=rand(c) / 2),
+    'an alpha per class': lambda n, c: dict(alpha=rand(c) / 2),
     'another exponent': lambda n, c: dict(gamma=1.5),
     'probabilities': lambda n, c: dict(pred=dense(n, c), activated=True),
 }

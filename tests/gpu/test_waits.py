@@ -117,7 +117,7 @@ def test_classes(stand_in, losses, name, with_vectors, was_moved):
     assert waits_of_a_second_step(loss, stand_in, (ROWS, CLASSES), target, **named) == []
 
 
-@pytest.mark.parametrize('labelled', (True, False), ids=('by channel', 'one mask an instance'))
+@pytest.mark.parametrize('labelled', (True, False), ids=('by channel', 'one mask per instance'))
 def test_masks(stand_in, losses, labelled):
     loss, shape = losses.FusedMaskFocalLoss(), (5, 3, 4, 6) if labelled else (5, 4, 6)
     named = dict(weight=torch.rand(5), labels=torch.tensor([0, 1, 2, 1, 0]) if labelled else None)

@@ -133,9 +133,9 @@ def test_targets_that_require_a_gradient_get_one():
     sigmoid_focal_loss(inputs, targets.float(), 0.25, 2, 'sum').backward()
     ours, targets.grad = targets.grad, None
     p = inputs.double().sigmoid()
-    miss = targets * (1 - p) + (1 - targets) * p
+    one_minus_pt = targets * (1 - p) + (1 - targets) * p
     entropy = F.binary_cross_entropy_with_logits(inputs.double(), targets, reduction='none')
-    ((0.25 * targets + 0.75 * (1 - targets)) * miss**2 * entropy).sum().backward()
+    ((0.25 * targets + 0.75 * (1 - targets)) * one_minus_pt**2 * entropy).sum().backward()
     torch.testing.assert_close(ours, targets.grad, rtol=1e-5, atol=0)
 
 

@@ -198,7 +198,7 @@ def test_float64_forward_has_the_precision_of_float32(device):
 
 
 def test_background_rows_read_past_a_class_weight(device):
-    """Users pass one weight a class; the element after them, here a NaN, multiplies the background rows."""
+    """Users pass one weight per class; the element after them, here a NaN, multiplies the background rows."""
     x, labels = torch.zeros(2, 3, device=device), torch.tensor([1, 3], device=device)
     weight = torch.tensor([1.0, 2.0, 3.0, float('nan')], device=device)
     assert mmcv_kernel.forward(x, labels, weight).isnan().tolist() == [[False] * 3, [True] * 3]

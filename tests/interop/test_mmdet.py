@@ -25,10 +25,10 @@ def random(*shape):
 
 CALLS = {
     'defaults': {},
-    'a weight a row': {'weight': random(ROWS)},
+    'a weight per row': {'weight': random(ROWS)},
     'a column of weights': {'weight': random(ROWS, 1)},
-    'a weight a logit': {'weight': random(ROWS, CLASSES)},
-    'a weight a logit, flat, as FSAF has it': {'weight': random(ROWS * CLASSES)},
+    'a weight per logit': {'weight': random(ROWS, CLASSES)},
+    'a weight per logit, flat, as FSAF has it': {'weight': random(ROWS * CLASSES)},
     'avg_factor': {'weight': random(ROWS), 'avg_factor': 7},
     'avg_factor, a tensor of one element': {'avg_factor': torch.tensor([7.0], dtype=torch.float64)},
     'avg_factor 0: a batch without positives': {'avg_factor': 0.0},
@@ -207,7 +207,7 @@ def test_signatures_with_what_weighted_loss_adds(name):
 
 ROW_CALLS = {
     'defaults': {},
-    'a weight a row': {'weight': random(ROWS)},
+    'a weight per row': {'weight': random(ROWS)},
     'avg_factor': {'weight': random(ROWS), 'avg_factor': 7},
     'avg_factor 0: a batch without positives': {'avg_factor': 0.0},
     'sum': {'reduction': 'sum', 'weight': random(ROWS)},
@@ -256,7 +256,7 @@ def test_quality_focal_of_probabilities(scored, row_call):
 VARIFOCAL_CALLS = {
     'defaults': {},
     'a column of weights': {'weight': random(ROWS, 1)},
-    'a weight a logit': {'weight': random(ROWS, CLASSES), 'avg_factor': 7},
+    'a weight per logit': {'weight': random(ROWS, CLASSES), 'avg_factor': 7},
     'sum': {'reduction': 'sum'},
     'none': {'reduction': 'none', 'weight': random(ROWS, 1)},
     'other parameters': {'alpha': 0.4, 'gamma': 1.5},
@@ -286,7 +286,7 @@ def heatmap(data):
 
 GAUSSIAN_CALLS = {
     'defaults': {},
-    'a weight a pixel': {'weight': random(ROWS, CLASSES), 'avg_factor': 7},
+    'a weight per pixel': {'weight': random(ROWS, CLASSES), 'avg_factor': 7},
     'avg_factor': {'avg_factor': 3},
     'sum': {'reduction': 'sum'},
     'none': {'reduction': 'none'},

@@ -13,9 +13,9 @@ from focal_plugin import backend, functional
 from focal_plugin.kernels import checks
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.math import SPECS
-from focal_plugin.math.spec import REQUIRED
 from focal_plugin.ops import library
 from tests.kernels.problems import focal_problem
+from tests.variants import VARIANTS
 
 FREE = {'_unsafe_view', 'detach', 'empty', 'empty_like', 'new_empty'}
 on_gpu = [
@@ -32,15 +32,17 @@ class Operators(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not (func.is_view or func.overloadpacket.__name__ in FREE):
+        out = func(*args, **(kwargs or {}))
+        is_empty = isinstance(out, torch.Tensor) and out.numel() == 0
+        if not (func.is_view or is_empty or func.overloadpacket.__name__ in FREE):
             self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
+        return out
 
 
 @pytest.fixture
 def launched(monkeypatch):
     """The names of the kernels that are launched, in whose place nothing runs."""
-    from focal_plugin.kernels.triton import elementwise, flat, rowwise, selftest, sums
+    from focal_plugin.kernels.triton import flat, launches, rowwise, selftest, sums, tiles
 
     selftest.require(torch.empty(0))  # the first launches of a process
     names = []
@@ -52,10 +54,11 @@ def launched(monkeypatch):
         def __getitem__(self, grid):
             return lambda *args, **kwargs: names.append(self.name)
 
-    kernels = {'elementwise': elementwise, 'flat': flat, 'rowwise': rowwise, 'sum': sums}
+    monkeypatch.setattr(launches, '_kept', {})
+    kernels = {'tiled': tiles, 'flat': flat, 'rowwise': rowwise, 'sum': sums}
     for name, module in kernels.items():
         monkeypatch.setattr(module, f'{name}_kernel', Kernel(name))
-    monkeypatch.setattr(library, '_directly', lambda pred, backend: True)  # else operators hide in ours
+    monkeypatch.setattr(library, '_is_direct', lambda problem: True)  # else operators hide in ours
     return names
 
 
@@ -73,9 +76,7 @@ def test_two_kernels_forward_and_one_backward(launched, monkeypatch, name, class
     else:
         target = torch.zeros(50, dtype=torch.int64)
         target = (target, torch.ones(50)) if spec.form == 'scored' else target
-    parameters = {key: tuple(range(1, classes + 1)) for key, value in spec.defaults.items() if value is REQUIRED}
-    if spec.probabilities == 'from_logits':
-        parameters['from_logits'] = True  # probabilities are checked, on a CPU
+    parameters = VARIANTS[name].required(classes) | VARIANTS[name].of_logits  # probabilities are checked, on a CPU
     loss_of, weight, avg_factor, upstream = (
         getattr(functional, spec.function),
         torch.ones(50),
@@ -85,7 +86,7 @@ def test_two_kernels_forward_and_one_backward(launched, monkeypatch, name, class
     with backend.use_backend('triton'), Operators() as forward:
         loss = loss_of(pred, target, weight, avg_factor=avg_factor, **parameters)
     kernel = launched[0]
-    assert launched == [kernel, 'sum'] and kernel in ('elementwise', 'flat', 'rowwise')
+    assert launched == [kernel, 'sum'] and kernel in ('tiled', 'flat', 'rowwise')
     assert forward.names == [] or spec.prepare
     with Operators() as backward:
         torch.autograd.grad(loss, pred, upstream)

@@ -189,10 +189,10 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     for iteration in range(3):
         _, (grad, _) = step(joined, iteration)
     for rank in (0, 1):
-        gradients, ratio, own = torch.load(tmp_path / f'{rank}.pt')
+        gradients, ratio, its_grad = torch.load(tmp_path / f'{rank}.pt')
         torch.testing.assert_close(gradients, joined.gradients, rtol=1e-9, atol=0)
         torch.testing.assert_close(ratio, joined.ratio, rtol=1e-6, atol=0)
-        torch.testing.assert_close(own, grad[rank::2], rtol=1e-6, atol=0)
+        torch.testing.assert_close(its_grad, grad[rank::2], rtol=1e-6, atol=0)
 
 
 def script(folder: Path) -> Path:

@@ -65,18 +65,18 @@ AVERAGES = {
 
 
 @pytest.mark.parametrize(('options', 'reduce'), AVERAGES.values(), ids=AVERAGES)
-@pytest.mark.parametrize('own', (True, False), ids=('with labels', 'a mask an instance'))
-def test_reductions(any_backend, device, options, reduce, own):
+@pytest.mark.parametrize('with_labels', (True, False), ids=('with labels', 'a mask per instance'))
+def test_reductions(any_backend, device, options, reduce, with_labels):
     pred, target, labels, weight = masks((6, 3, 10, 7))
     value, _, grad, terms, through = expected(pred, target, labels, weight, torch.ones(6))
     divisor = reduce(value) / value.sum()
-    if not own:
+    if not with_labels:
         rows = torch.arange(6)
         pred, grad, terms, through = (each[rows, labels] for each in (pred, grad, terms, through))
     leaf = pred.to(device).requires_grad_()
     options = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in options.items()}
     loss = functional.mask_focal_loss(
-        leaf, target.to(device), labels.to(device) if own else None, weight.to(device), **options
+        leaf, target.to(device), labels.to(device) if with_labels else None, weight.to(device), **options
     )
     loss.sum().backward()
     assert loss.dtype == torch.float32
@@ -90,24 +90,24 @@ def test_weights_of_pixels(any_backend, device):
     loss = functional.mask_focal_loss(
         pred.to(device), target.to(device), labels.to(device), weight.to(device), reduction='none'
     )
-    own = pred[torch.arange(3), labels]
-    exact = oracle.sigmoid_focal_loss(own, target, weight, reduction='none').value.reshape(3, -1).mean(1)
+    selected = pred[torch.arange(3), labels]
+    exact = oracle.sigmoid_focal_loss(selected, target, weight, reduction='none').value.reshape(3, -1).mean(1)
     assert np.allclose(loss.cpu().double().numpy(), exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize('own', (True, False), ids=('with labels', 'a mask an instance'))
-def test_probabilities(any_backend, device, own):
+@pytest.mark.parametrize('with_labels', (True, False), ids=('with labels', 'a mask per instance'))
+def test_probabilities(any_backend, device, with_labels):
     """Decoupled SOLO and QueryInst hand over probabilities."""
     pred, target, labels, weight = masks((4, 3, 6, 6))
     p = pred.sigmoid()
     value, terms, *grads = expected(p, target, labels, weight, torch.ones(4), activated=True)
-    if not own:
+    if not with_labels:
         p, *grads = (each[torch.arange(4), labels] for each in (p, *grads))
     leaf = p.to(device).requires_grad_()
     loss = functional.mask_focal_loss(
         leaf,
         target.to(device),
-        labels.to(device) if own else None,
+        labels.to(device) if with_labels else None,
         weight.to(device),
         reduction='none',
         activated=True,
@@ -180,11 +180,11 @@ WRONG = {
     'labels of fractions': (dict(labels=torch.zeros(4)), 'labels must be integers'),
     'masks of another size': (dict(target=torch.zeros(4, 5, 6)), 'does not fit pred'),
     'masks of one class more': (dict(target=torch.zeros(4, 3, 5, 5)), 'leave labels out'),
-    'a weight a row of pixels': (dict(weight=torch.zeros(4, 5)), 'one number per instance'),
+    'a weight per row of pixels': (dict(weight=torch.zeros(4, 5)), 'one number per instance'),
     'a list': (dict(target=[1]), 'target must be a tensor'),
     'labels elsewhere': (dict(labels=torch.zeros(4, dtype=torch.int64, device='meta')), 'labels is on meta'),
     'a negative gamma': (dict(gamma=-1), 'gamma must be at least 0'),
-    'alpha a class': (dict(alpha=[0.1, 0.2, 0.3]), 'alpha must be a number'),
+    'alpha per class': (dict(alpha=[0.1, 0.2, 0.3]), 'alpha must be a number'),
     'sum with avg_factor': (dict(reduction='sum', avg_factor=1.0), "can't be used with reduction='sum'"),
 }
 
@@ -231,8 +231,8 @@ def test_maskformer_hands_flat_pixels_with_inverted_labels():
     pred, target, *_ = masks((3, 1, 16, 16))
     mask = (target > 0.5).long()
     loss = FusedFocalLoss(loss_weight=20.0)(pred.reshape(-1, 1), 1 - mask.reshape(-1), avg_factor=mask.numel())
-    own = functional.mask_focal_loss(pred, mask)
-    assert loss.item() == pytest.approx(20 * own.item(), rel=1e-6)
+    alone = functional.mask_focal_loss(pred, mask)
+    assert loss.item() == pytest.approx(20 * alone.item(), rel=1e-6)
 
 
 def test_mask2former_hands_flat_soft_targets():

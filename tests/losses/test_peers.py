@@ -114,7 +114,7 @@ def test_quality_focal_of_probabilities_at_their_ends():
 
 @pytest.mark.parametrize('rest, kwargs', COMMON.values(), ids=COMMON)
 def test_varifocal(rest, kwargs):
-    """VFNet and TOOD; mmdet's takes a weight a row only as a column."""
+    """VFNet and TOOD; mmdet's takes a weight per row only as a column."""
     if rest:
         rest = (WEIGHT[:, None].expand(N, C),)
     for config in (dict(use_sigmoid=True), dict(alpha=0.4, gamma=1.5, loss_weight=2.5), dict(iou_weighted=False)):

@@ -18,13 +18,13 @@ def masks(shape, dtype=torch.float32, seed=0):
 
 
 def expected(pred, target, labels, weight, upstream, **options):
-    """(one number per instance, the gradient by all of pred) in float64, by the oracle on the own channel."""
+    """(one number per instance, the gradient by all of pred) in float64, by the oracle on the selected channel."""
     n, pixels = pred.size(0), max(target[0].numel() if len(target) else 1, 1)
     rows = np.arange(n)
-    own = pred.double().numpy()[rows, labels.numpy()].reshape(n, -1)
+    selected = pred.double().numpy()[rows, labels.numpy()].reshape(n, -1)
     by = (weight.double().numpy() * upstream.double().numpy())[:, None] / pixels
     exact = oracle.sigmoid_focal_loss(
-        torch.from_numpy(own), target.reshape(n, -1), reduction='none', upstream=by, **options
+        torch.from_numpy(selected), target.reshape(n, -1), reduction='none', upstream=by, **options
     )
     grads = []
     for part in (exact.grad, exact.grad_terms, exact.through_p):
@@ -36,7 +36,7 @@ def expected(pred, target, labels, weight, upstream, **options):
 
 
 def check_own_channel(device, shape, layout):
-    """An instance is the mean of its own channel, which alone has a gradient, in the layout of the logits."""
+    """An instance is the mean of the channel of its label, which alone has a gradient, in the layout of the logits."""
     pred, target, labels, weight = masks(shape)
     pred = pred.to(memory_format=layout)
     upstream = torch.rand(len(pred))

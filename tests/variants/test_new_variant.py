@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmdet.registry  # noqa: F401  in which the classes are registered
 import pytest
 
 from tools.maintain import new_variant
 
-pytest.importorskip('mmdet', exc_type=ImportError)  # which the classes register in
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = shutil.ignore_patterns(
     '.*', '__pycache__', 'data', 'build', 'dist', '*.egg-info', 'work_dirs', 'shared', '*.so'
@@ -63,7 +63,7 @@ def test_six_files_make_a_variant(start):
         'foo_focal or foo-focal or FusedFooFocalLoss or lists_are_complete or every_variant',
         *(f'tests/{each}' for each in ('variants', 'oracle', 'kernels', 'losses', 'heads', 'test_configs.py')),
     )  # fmt: skip
-    assert int(re.search(r'(\d+) passed', passed)[1]) > 300  # on each backend
+    assert int(re.search(r'(\d+) passed', passed)[1]) > 200  # of every setting, on each backend
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-import focal_plugin
 from focal_plugin import backend, functional
 from focal_plugin.math import SPECS
 from focal_plugin.math.spec import REQUIRED
 from tests.oracle.check_variants import (
     ELEMENTWISE,
-    STATISTICS,
     check,
-    check_statistics,
     forms_of,
     numbers_of_classes,
     oracle_of,
@@ -24,7 +21,6 @@ from tests.oracle.check_variants import (
     target_of,
 )
 from tests.oracle.inputs import DTYPES, HALVES, C, N, generator, labels, logits, predictions
-from tests.oracle.variants import statistics
 from tests.variants import POINTS, VARIANTS
 
 # Than a tile: 128 in Triton, of which the interpreter takes its time; 8192 logits in the native kernel.
@@ -270,27 +266,6 @@ def test_parameters_a_class(device, name, vectors):
     check(name, device, predictions(C, N).t(), target_of(name, (N, C), 'labels'), reduction='mean', **parameters)
 
 
-@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if not VARIANTS[name].detaches])
-def test_gradcheck_in_float64(name):
-    """Once and twice; by the weights too, which the torch backend serves."""
-    parameters = VARIANTS[name].arguments(C)
-    pred = predictions(6, C).double().requires_grad_()
-    weight = torch.rand(6, 1, generator=generator(3)).double().requires_grad_()
-
-    def loss(pred, weight=None):
-        return functional.FUNCTIONS[name](pred, labels(6), weight, **parameters, **VARIANTS[name].of_logits)
-
-    assert torch.autograd.gradcheck(loss, (pred, weight))
-    assert torch.autograd.gradgradcheck(loss, pred)
-
-
-@pytest.mark.parametrize('name', ('quality_focal', 'matchability_aware', 'position_supervised'))
-def test_gradient_of_the_scores(name):
-    score = (torch.rand(6, generator=generator()) * 0.8 + 0.1).double().requires_grad_()
-    pred, parameters = predictions(6, C).double(), VARIANTS[name].arguments(C)
-    assert torch.autograd.gradcheck(lambda s: functional.FUNCTIONS[name](pred, (labels(6), s), **parameters), score)
-
-
 @pytest.mark.compiled
 @pytest.mark.parametrize('name', ELEMENTWISE)
 def test_the_same_input_gives_the_same_bits(device, name):
@@ -312,94 +287,3 @@ def test_rows_of_halves(device, name, dtype):
     assert loss.dtype == grad.dtype == dtype
     loss, grad = check(name, device, pred, target_of(name, (N, 70)), reduction='mean', **parameters)
     assert loss.dtype == torch.float32 and grad.dtype == dtype
-
-
-# ---- statistics of the equalized focal loss ----
-
-
-@pytest.mark.compiled
-@pytest.mark.parametrize('dtype', DTYPES[:3], ids=str)
-@pytest.mark.parametrize('arguments', STATISTICS.values(), ids=STATISTICS)
-def test_statistics_are_sums_of_absolute_gradients(device, arguments, dtype):
-    check_statistics(device, arguments, dtype)
-
-
-def test_statistics_of_maps_and_of_more_rows_than_a_tile(device):
-    parameters = VARIANTS['equalized_focal'].arguments(C)
-    for pred in (predictions(2, C, 6, 9).permute(0, 2, 3, 1), predictions(3000, C)):
-        target = labels(*pred.shape[:-1])
-        sums = torch.zeros(2, C, dtype=torch.float64, device=device)
-        leaf = pred.to(device).requires_grad_()
-        functional.equalized_focal_loss(leaf, target.to(device), statistics=sums, **parameters).backward()
-        expected = statistics('equalized_focal', pred, target, **parameters)
-        np.testing.assert_allclose(sums.cpu(), expected, rtol=1e-5)
-
-
-# ---- errors: the value and the remedy ----
-
-PAIR = (torch.zeros(2, dtype=torch.long), torch.ones(2))
-BAD = {
-    'scores of another shape': ((PAIR[0], torch.ones(2, C)), ValueError, r'scores must have the shape \(2,\).*\(2, 5\)'),
-    'too few scores': ((PAIR[0], torch.ones(1)), ValueError, r'scores must have the shape \(2,\).*got \(1,\)'),
-    'scores first': (PAIR[::-1], TypeError, r'integer.*got torch\.float32.*'),
-    'complex scores': ((PAIR[0], torch.ones(2, dtype=torch.complex64)), TypeError, r'scores must be real.*complex64'),
-    'scores as a list': ((PAIR[0], [1.0, 1.0]), TypeError, r'scores must be a tensor, got list'),
-    'three of them': ((*PAIR, PAIR[1]), (TypeError, ValueError), r'\(labels, scores\)'),
-    'scores elsewhere': ((PAIR[0], PAIR[1].to('meta')), ValueError, r'scores.*to\(pred\.device\)'),
-    'a label above C': ((PAIR[0] + C + 1, PAIR[1]), ValueError, r'label 6 is outside \[0, 5\].*num_classes'),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].scored])
-@pytest.mark.parametrize('target, error, message', BAD.values(), ids=BAD)
-def test_bad_scores(name, target, error, message):
-    with pytest.raises(error, match=message):
-        functional.FUNCTIONS[name](torch.zeros(2, C), target)
-
-
-@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if not VARIANTS[name].scored])
-def test_scores_where_they_mean_nothing(name):
-    with pytest.raises((TypeError, ValueError), match=r'scores|tuple'):
-        functional.FUNCTIONS[name](torch.zeros(2, C), PAIR, **VARIANTS[name].arguments(C))
-
-
-@pytest.mark.parametrize(
-    'name, value, message',
-    [
-        (name, (key := p.name, value), message)
-        for name in ELEMENTWISE
-        for p in SPECS[name].parameters
-        if not p.choices and not isinstance(p.default, bool) and p.default is not REQUIRED
-        for value, message in (
-            *(() if p.optional else [(p.low - 0.5, 'must be (at least|above|in)')]),
-            (p.high + 1, 'must be (at least|above|in)'),
-            (float('nan'), 'must be'),
-        )
-    ],
-)
-def test_parameters_outside_their_range(name, value, message):
-    key, bad = value
-    with pytest.raises(ValueError, match=f'{key} {message}.*got'):
-        functional.FUNCTIONS[name](
-            torch.zeros(2, C), target_of(name, (2, C)), **(VARIANTS[name].arguments(C) | {key: bad})
-        )
-
-
-def test_choices_flags_and_required_arguments():
-    pred, target = torch.zeros(2, C), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"normalize must be 'none' or 'batch', got 'image'"):
-        functional.position_supervised_loss(pred, target, normalize='image')
-    with pytest.raises((TypeError, ValueError), match=r'detach_weight must be True or False, got'):
-        functional.varifocal_loss(pred, target, detach_weight='no')
-    with pytest.raises(TypeError, match=r'samples_per_class must be given'):
-        functional.class_balanced_focal_loss(pred, target)
-    with pytest.raises(ValueError, match=r'samples_per_class holds 3 numbers for logits of 5 classes'):
-        functional.class_balanced_focal_loss(pred, target, samples_per_class=[1, 2, 3])
-    with pytest.raises(TypeError, match=r"no argument 'gama': did you mean 'gamma'"):
-        functional.poly_focal_loss(pred, target, gama=2)
-
-
-def test_a_forced_backend_gives_no_gradient_of_scores():
-    score = torch.rand(2, requires_grad=True)
-    with focal_plugin.use_backend('native'), pytest.raises(ValueError, match='gives no gradient of'):
-        functional.quality_focal_loss(torch.zeros(2, C), (torch.zeros(2, dtype=torch.long), score))

@@ -23,7 +23,7 @@ def renamed(text: str, like: str, kind: str, name: str) -> str:
     """The text of a file of another variant with the names of the new one, where they are names and no words."""
     old = re.escape(like)
     text = re.sub(rf"(?m)('|import |struct |using ){old}(?='|$| [{{=:])", rf'\g<1>{name}', text)
-    text = re.sub(rf'(?<![-\w]){old}(?=\.(SPEC|py)\b)', name, text)
+    text = re.sub(rf'(?<![-\w.]){old}(?=\.\w)', name, text)
     text = re.sub(rf'\b{kind}\b', class_of(name), text)
     text = re.sub(r"(?m)^(    function=)'\w+',$", rf"\1'{name}_loss',", text)
     return re.sub(r'(?m)^    passes=\d+,\n', '', text)  # what an earlier form of the other loss took
