@@ -19,6 +19,20 @@ from focal_plugin.tensors import require_grad, vector_on_device_of
 
 
 def apply(
+    spec: Spec, parameters: Mapping[str, Any], pred: Tensor, target, weight=None, *, statistics=None, **given
+) -> Tensor:
+    """Runs a variant; the arguments are those of problem_of.
+
+    Args:
+        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
+            positives and of negatives, without the upstream gradient.
+    """
+    if statistics is not None:
+        arguments.check_statistics(pred, statistics)
+    return autograd.loss_of(problem_of(spec, parameters, pred, target, weight, **given), statistics)
+
+
+def problem_of(
     spec: Spec,
     parameters: Mapping[str, Any],
     pred: Tensor,
@@ -30,10 +44,9 @@ def apply(
     ignore_index: int | None = None,
     activated: bool = False,
     loss_weight: float = 1.0,
-    statistics: Tensor | None = None,
     channel: Tensor | None = None,
-) -> Tensor:
-    """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
+) -> Problem:
+    """What a variant is to compute: checks and canonical forms, the factor of the reduction, the backend.
 
     Args:
         spec: the variant.
@@ -41,8 +54,6 @@ def apply(
         pred: logits, canonical.
         activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
-        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
-            positives and of negatives, without the upstream gradient.
         channel: of pred (n, channels, P) only this channel of each row is read, int64 (n,); the target is then (n, P).
 
     The other arguments are those of the public functions.
@@ -58,8 +69,6 @@ def apply(
         weight = arguments.canonical_weight(read, weight)
     if avg_factor is not None:
         avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
-    if statistics is not None:
-        arguments.check_statistics(pred, statistics)
     if not pred.is_cpu:
         parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
     packed_parameters, per_class = packed(spec, parameters, pred)
@@ -76,11 +85,10 @@ def apply(
         count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
         scale = scale / (max(count, 1) if avg_factor is None else avg_factor + EPS)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
-    problem = Problem(
+    return Problem(
         pred, target, score, weight, per_class, divisor, channel,
         spec.name, packed_parameters, activated, ignore_index, float(scale), output, name,
     )  # fmt: skip
-    return autograd.loss_of(problem, statistics)
 
 
 def _prepared(

@@ -8,12 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import Spec
 
 MASKS: Spec
 FUNCTIONS: dict[str, Callable[..., Tensor]]
 
 def apply(
+    spec: Spec, parameters: Mapping[str, Any], pred: Tensor, target, weight=None, *, statistics=None, **given
+) -> Tensor:
+    """Runs a variant; the arguments are those of problem_of.
+
+    Args:
+        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
+            positives and of negatives, without the upstream gradient.
+    """
+
+def problem_of(
     spec: Spec,
     parameters: Mapping[str, Any],
     pred: Tensor,
@@ -25,10 +36,9 @@ def apply(
     ignore_index: int | None = None,
     activated: bool = False,
     loss_weight: float = 1.0,
-    statistics: Tensor | None = None,
     channel: Tensor | None = None,
-) -> Tensor:
-    """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
+) -> Problem:
+    """What a variant is to compute: checks and canonical forms, the factor of the reduction, the backend.
 
     Args:
         spec: the variant.
@@ -36,8 +46,6 @@ def apply(
         pred: logits, canonical.
         activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
-        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
-            positives and of negatives, without the upstream gradient.
         channel: of pred (n, channels, P) only this channel of each row is read, int64 (n,); the target is then (n, P).
 
     The other arguments are those of the public functions.

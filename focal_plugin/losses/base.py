@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.axes import spread
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
+from focal_plugin.ops import autograd
 from focal_plugin.parameters import flag, number
 from focal_plugin.rows import Rows
 
@@ -198,6 +200,12 @@ class FusedLoss(nn.Module):
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
         if isinstance(pred, Rows):
             return self._run_levels(pred, target, weight, avg_factor, reduction_override, statistics, **changed)
+        problem = self._problem(pred, target, weight, avg_factor, reduction_override, channel, part, **changed)
+        return autograd.loss_of(problem, statistics)
+
+    def _problem(
+        self, pred, target, weight, avg_factor, reduction_override, channel=None, part=1.0, **changed
+    ) -> Problem:
         if reduction_override is not None and not _is_reduction(reduction_override):
             raise ReductionOverrideError(
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
@@ -206,7 +214,7 @@ class FusedLoss(nn.Module):
         if weight is not None and spec.family == 'elementwise' and isinstance(pred, Tensor):
             weight = spread(pred, weight)
         pred = arguments.canonical_pred(pred)
-        return functional.apply(
+        return functional.problem_of(
             spec,
             {name: changed[name] if name in changed else getattr(self, name) for name in spec.defaults},
             pred,
@@ -217,7 +225,6 @@ class FusedLoss(nn.Module):
             ignore_index=self.ignore_index,
             activated=self.takes_probabilities,
             loss_weight=self.loss_weight * part,
-            statistics=statistics,
             channel=channel,
         )
 
@@ -230,10 +237,9 @@ class FusedLoss(nn.Module):
         if reduction == 'mean' and avg_factor is None:
             count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)
             reduction, part = 'sum', 1 / max(count, 1)
-        return sum(  # type: ignore[return-value]  # there is a level
-            self.run(*level, avg_factor, reduction, statistics, part=part, **changed)
-            for level in rows.levels(target, weight)
-        )
+        levels = rows.levels(target, weight)
+        problems = [self._problem(*level, avg_factor, reduction, part=part, **changed) for level in levels]
+        return autograd.total_of(problems, statistics)
 
     def extra_repr(self) -> str:
         shown = {name: getattr(self, name) for name in (*self.spec.defaults, *_COMMON)}

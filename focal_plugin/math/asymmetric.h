@@ -17,7 +17,7 @@ struct asymmetric {
     };
     const auto negative = [&]() -> Point {
       if (parameter.is(2, 0.f)) return focal_negative<GAMMA>(t, parameter[0], parameter[3]);
-      const V over = above(t, clip), shifted = select(over < 0.f, V{}, over);
+      const V over = p_minus(t, clip), shifted = select(over < 0.f, V{}, over);
       const V loss = minus_log_of_complement(shifted, log_normal(t.q + clip));
       const V modulating = power_by_base<GAMMA>(shifted, parameter[0]);
       const V through = keep * parameter[0] * power_less_one<GAMMA>(shifted, modulating) * loss;

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
+from focal_plugin import __version__
 from tools.maintain.readme_tables import DOCUMENTS, main
 
 ROOT = Path(__file__).parents[2]
@@ -69,3 +71,11 @@ def test_commands_and_files_that_are_named_exist(page):
         assert find_spec(module.rstrip('.')), module
     for path in re.findall(r'(?:`|python |bash )((?:tools|tests|configs|focal_plugin)/[\w./-]*\w)', text):
         assert 'foo' in path or (ROOT / path).exists(), path  # foo: what a reader makes
+
+
+def test_versions_that_are_written_twice_agree():
+    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == __version__
+    (local,) = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    pins = {pin for hook in local['hooks'] for pin in hook['additional_dependencies']}
+    assert {pin.partition('==')[0] for pin in pins} == {'ruff', 'clang-format'}
+    assert pins <= set((ROOT / 'tools/requirements.txt').read_text().splitlines())

@@ -30,6 +30,7 @@ IMPORTS = """from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from torch import Tensor
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import Spec"""
 TYPES = {
     'pred': 'Tensor',

@@ -69,7 +69,7 @@ FP_INLINE Terms terms_of_logit(V x) {
 
 // p - y = (base - y (1 + e)) / (1 + e). Near p = y, base - y is exact, and only the error of e is left, where the
 // difference itself would keep the roundings of 1 + e, of its reciprocal and of p.
-FP_INLINE V above(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.scale; }
+FP_INLINE V p_minus(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.scale; }
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
@@ -160,7 +160,7 @@ FP_INLINE FocalTerms focal_terms(const Terms &t, const Target &target) {
 
 template <class Target>
 FP_INLINE V residual_of(const Terms &t, const Target &target) {  // p - y
-  if constexpr (!Target::is_hard) return above(t, target.y);
+  if constexpr (!Target::is_hard) return p_minus(t, target.y);
   return target.mix(-t.q, t.p);
 }
 

@@ -19,7 +19,7 @@ constexpr int64_t kTileFloats = 8192;  // with what else a row needs they stay i
 constexpr int64_t kShortestRun = 64;   // of rows in a permuted map: shorter runs waste what a memory access brings
 constexpr int64_t kMostRows = 256;
 constexpr int64_t kFewClasses = 2 * kLanes;
-constexpr int32_t kDead = -1;  // label of a row that gives nothing
+constexpr int32_t kIgnored = -1;  // label of an ignored row, and of those that fill up the last vector
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -81,7 +81,7 @@ struct Worker {
   Buffers &buffers = Buffers::of_thread();
   float *const x = buffers.take<float>(std::max(classes * step, round_up(classes) * plan.step));
   float *const target_logits = buffers.take<float>(step), *const margins = buffers.take<float>(step);
-  float *const tops = buffers.take<float>(step), *const totals = buffers.take<float>(step);
+  float *const greatest = buffers.take<float>(step), *const totals = buffers.take<float>(step);
   float *const results = buffers.take<float>(step), *const factors = buffers.take<float>(step);
   float *const parameters = buffers.take<float>(step * plan.variant.parameters);
   int32_t *const labels = buffers.take<int32_t>(step);
@@ -123,7 +123,7 @@ struct Worker {
 
   void read_labels() {
     const int64_t *from = static_cast<const int64_t *>(call.target.data);
-    std::fill(labels, labels + padded, kDead);
+    std::fill(labels, labels + padded, kIgnored);
     for (const Run &run : runs) {
       for (int64_t i = 0; i < run.count; ++i) {
         const int64_t at = run.at[kTarget] + i * row_stride(kTarget), y = from[at];
@@ -159,7 +159,7 @@ struct Worker {
     for (int64_t i = 0; i < lines; ++i) std::fill(x + i * pitch + length, x + (i + 1) * pitch, filler);
     for (int64_t r = 0; r < padded; ++r) {
       target_logits[r] = 0.f;
-      if (labels[r] == kDead) continue;
+      if (labels[r] == kIgnored) continue;
       float &logit = plan.across_rows ? x[labels[r] * pitch + r] : x[r * pitch + labels[r]];
       target_logits[r] = std::exchange(logit, -kInfinity);
     }
@@ -190,20 +190,20 @@ struct Worker {
         if (!ACROSS_ROWS) total = add_lanes(total, sum);
       }
       if (ACROSS_ROWS) {
-        store(tops + group * kLanes, top);
+        store(greatest + group * kLanes, top);
         store(totals + group * kLanes, total_of_lanes);
       } else {
-        tops[group] = top[0];
+        greatest[group] = top[0];
         totals[group] = static_cast<float>(total);
       }
     }
-    std::fill(tops + rows, tops + padded, 0.f);
+    std::fill(greatest + rows, greatest + padded, 0.f);
     std::fill(totals + rows, totals + padded, 1.f);
   }
 
   void find_margins() {
     for (int64_t r = 0; r < padded; r += kLanes) {
-      const V logit = load(target_logits + r), top = load(tops + r);
+      const V logit = load(target_logits + r), top = load(greatest + r);
       // What logit - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
       const V near = logit - top, back = near - logit;
       const V lost = (logit - (near - back)) - (top + back);
@@ -230,7 +230,7 @@ struct Worker {
     plan.variant.loop(kPositive, call.derivative, false, call.exponent, by_class)(loop);
   }
 
-  // The variant's values or derivatives, each times its row's factor; 0 in dead rows.
+  // The variant's values or derivatives, each times its row's factor; 0 in ignored rows.
   void weigh() {
     std::fill(factors, factors + padded, call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f);
     for (const Role role : {kWeight, kUpstream}) {
@@ -247,7 +247,7 @@ struct Worker {
       if (!call.derivative && any(is_infinite)) {
         product = select(is_infinite & ((result != result) | (by == 0.f)), V{}, product);
       }
-      store(results + r, select(load_labels(labels + r) == kDead, V{}, product));
+      store(results + r, select(load_labels(labels + r) == kIgnored, V{}, product));
     }
   }
 
@@ -259,7 +259,7 @@ struct Worker {
     int64_t r = 0;
     each_line(kOutput, [&](int64_t at, int64_t stride, int64_t, float *row) {
       float *const to = in_place ? static_cast<float *>(call.output.data) + at : row;
-      if (labels[r] == kDead) {
+      if (labels[r] == kIgnored) {
         std::fill(to, to + classes, 0.f);
       } else {
         const float by = factors[r];
@@ -280,7 +280,7 @@ struct Worker {
       for (int64_t c = 0; c < classes; ++c) {
         float *const to = x + c * pitch + r;
         const V spread = select(label == static_cast<int32_t>(c), derivative, load(to) * by);
-        store(to, select(label == kDead, V{}, spread));
+        store(to, select(label == kIgnored, V{}, spread));
       }
     }
     each_line(kOutput, [&](int64_t to, int64_t stride, int64_t count, const float *from) {

@@ -1,5 +1,6 @@
 """The Triton backend's elementwise family: which kernel runs, over which tiles, and with which arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,7 +65,10 @@ def launch_of(
     return Launch(tiles.tiled_kernel, grid, layout.warps, numbers, constants, layout)
 
 
-def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None) -> None:
+def launch(
+    problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None, first: int = 0
+) -> None:
+    """Launches on a problem's tensors; the parts of a sum begin at the first-th place of out."""
     by_row, labels = like.layout.weight == 'row', problem.has_labels
     tensors = {
         'x_ptr': problem.pred,
@@ -80,7 +84,7 @@ def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None,
     if not like.layout.flat:
         tensors |= {'channel_ptr': problem.channel, 'statistics_ptr': partial}
     tensors['out_ptr'] = out
-    like(tensors, scale=problem.scale)
+    like(tensors, scale=problem.scale, first=first)
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
@@ -116,17 +120,32 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
 def forward(problem: Problem) -> Tensor:
     if not problem.reduces:
         return _stored(problem)
-    pred, avg_factor = problem.pred, problem.avg_factor
+    return total([problem])
+
+
+def total(problems: Sequence[Problem]) -> Tensor:
+    """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
+    pred, avg_factor = problems[0].pred, problems[0].avg_factor
     result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
-    if pred.numel() == 0:
+    launched: list[tuple[Problem, Launch, int]] = []
+    for problem in problems:
+        if problem.pred.numel() > 0:
+            problem, like = _summing(problem)
+            launched.append((problem, like, like.layout.programs * like.layout.splits))
+    if not launched:
         return result.zero_()
-    like = launches.like(problem, None, lambda: launch_of(problem))
-    if like is None:
-        return forward(contiguous(problem))
-    partial = pred.new_empty(like.layout.programs * like.layout.splits, dtype=torch.float32)
-    launch(problem, like, partial, None)
+    partial, first = pred.new_empty(sum(parts for *_, parts in launched), dtype=torch.float32), 0
+    for problem, like, parts in launched:
+        launch(problem, like, partial, None, first=first)
+        first += parts
     sums.add(partial, avg_factor, result)
     return result
+
+
+def _summing(problem: Problem) -> tuple[Problem, Launch]:
+    """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
+    like = launches.like(problem, None, lambda: launch_of(problem))
+    return _summing(contiguous(problem)) if like is None else (problem, like)
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
