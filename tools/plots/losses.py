@@ -1,6 +1,6 @@
 """Draws value and gradient of every loss over the logit, and Figure 1 of arXiv 1708.02002, on one sheet.
 
-python -m tools.plots.losses
+Usage: python -m tools.plots.losses
 """
 
 import argparse
