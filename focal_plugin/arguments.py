@@ -78,7 +78,7 @@ def _canonical_score(pred: Tensor, labels: Tensor, score: Tensor) -> Tensor:
     score = on_device_of(pred, 'scores', score)
     if score.shape != labels.shape:
         raise ValueError(
-            f'scores must have the shape {tuple(labels.shape)} of the labels, one a row, got {tuple(score.shape)}'
+            f'scores must have the shape {tuple(labels.shape)} of the labels, one per row, got {tuple(score.shape)}'
         )
     return score if score.dtype in WEIGHTS or score.dtype == pred.dtype else score.to(torch.float32)
 
@@ -90,7 +90,7 @@ def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
         weight = weight.to(torch.float32)
     weight = summable(pred, weight)
     shape, rows = pred.shape, pred.shape[:-1]
-    if weight.shape == rows:  # first: where N = C a weight of shape (N,) is one number a row
+    if weight.shape == rows:  # first: where N = C a weight of shape (N,) is one number per row
         if weight.requires_grad or torch.compiler.is_compiling() or is_transformed():
             return weight.unsqueeze(-1).expand(shape)
         return weight.as_strided(shape, (*weight.stride(), 0))  # the same view at a third of the cost
@@ -99,8 +99,8 @@ def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
     if weight.shape == (pred.numel(),):
         return weight.reshape(shape)
     raise ValueError(
-        f'weight of shape {tuple(weight.shape)} does not fit pred of shape {tuple(shape)}: write one number a row '
-        f'{tuple(rows)} or {(*rows, 1)}, one an element {tuple(shape)} or ({pred.numel()},), or one a class '
+        f'weight of shape {tuple(weight.shape)} does not fit pred of shape {tuple(shape)}: write one number per row '
+        f'{tuple(rows)} or {(*rows, 1)}, one per element {tuple(shape)} or ({pred.numel()},), or one per class '
         f'{(*[1] * len(rows), shape[-1])}'
     )
 
@@ -134,7 +134,7 @@ def canonical_masks(
     if weight is not None and (weight := on_device_of(pred, 'weight', weight)).shape != target.shape[:1]:
         if weight.shape != target.shape:
             raise ValueError(
-                f'weight must be one number an instance {tuple(target.shape[:1])} or one a pixel '
+                f'weight must be one number per instance {tuple(target.shape[:1])} or one per pixel '
                 f'{tuple(target.shape)}, got {tuple(weight.shape)}'
             )
         weight = weight.flatten(1)
@@ -146,13 +146,13 @@ def _canonical_channel(pred: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None:
         if channels != 1:
             raise ValueError(
-                f'pred of shape {tuple(pred.shape)} has {channels} channels: write labels, one an instance, to pick one'
+                f'pred of shape {tuple(pred.shape)} has {channels} channels: write labels, one per instance, to pick one'
             )
         return torch.zeros(instances, dtype=torch.int64, device=pred.device)
     labels = on_device_of(pred, 'labels', labels)
     if labels.dtype not in INTEGERS or labels.shape != (instances,):
         raise ValueError(
-            f'labels must be integers of shape ({instances},), one an instance of pred {tuple(pred.shape)}, got '
+            f'labels must be integers of shape ({instances},), one per instance of pred {tuple(pred.shape)}, got '
             f'{labels.dtype} of {tuple(labels.shape)}'
         )
     if channels == 0 and instances > 0:
@@ -180,8 +180,8 @@ def check_rows(pred: Tensor, target, weight) -> None:
         )
     if isinstance(weight, Tensor) and weight.shape not in (rows, (*rows, 1)):
         raise ValueError(
-            f'weight must be one number a row, of shape {rows} or {(*rows, 1)}, got {tuple(weight.shape)}: a loss over a '
-            f'softmax has one value a row (for weights of classes write a list into alpha)'
+            f'weight must be one number per row, of shape {rows} or {(*rows, 1)}, got {tuple(weight.shape)}: a loss over a '
+            f'softmax has one value per row (for weights of classes write a list into alpha)'
         )
 
 
@@ -204,7 +204,7 @@ def canonical_ignore_index(ignore_index) -> int | None:
         return None
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
         raise TypeError(f'ignore_index must be an integer label or None, got {ignore_index!r}')
-    if not -(2**63) <= ignore_index < 2**63:
+    if not -(2**63) <= int(ignore_index) < 2**63:
         raise ValueError(f'ignore_index must be a label, which is an int64, got {ignore_index!r}')
     return int(ignore_index)
 

@@ -24,8 +24,8 @@ _OF_LABELS = {
     'class_weight (list[float] or None)': "Factors of rows by their labels, at least 0: C numbers{background}. It needs "
     'labels. Defaults to None.',
 }  # fmt: skip
-_ROW_WEIGHT = 'one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1)'
-_ELEMENT_WEIGHT = "; one an element, of pred's shape or flat; or of as many dimensions, each pred's or 1: (1, ..., C)."
+_ROW_WEIGHT = 'one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1)'
+_ELEMENT_WEIGHT = "; one per element, of pred's shape or flat; or of as many dimensions, each pred's or 1: (1, ..., C)."
 
 
 def _number(p: Parameter) -> str:
@@ -40,7 +40,7 @@ def _number(p: Parameter) -> str:
 
 
 def _sentence(p: Parameter) -> str:
-    text = f'{p.doc}; {p.range}' + ', or one a class' * p.vector
+    text = f'{p.doc}; {p.range}' + ', or one per class' * p.vector
     return text + '; None or a negative number: none' * p.optional + '.'
 
 
@@ -63,7 +63,7 @@ def of_function(spec: Spec) -> str:
     """The docstring of a public function."""
     rows = spec.per_row
     target = _ROWWISE_TARGET if spec.family == 'rowwise' else _TARGET[spec.scored]
-    none = "one value a row, in pred's dtype" if rows else "pred's shape and dtype"
+    none = "one value per row, in pred's dtype" if rows else "pred's shape and dtype"
     entries = {
         'pred': 'logits of any shape (..., C) and any strides; float64, float32, float16 or bfloat16. It is read where it '
         'lies, and its gradient has the same layout.',

@@ -19,6 +19,20 @@ from focal_plugin.tensors import require_grad, vector_on_device_of
 
 
 def apply(
+    spec: Spec, parameters: Mapping[str, Any], pred: Tensor, target, weight=None, *, statistics=None, **given
+) -> Tensor:
+    """Runs a variant; the arguments are those of problem_of.
+
+    Args:
+        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
+            positives and of negatives, without the upstream gradient.
+    """
+    if statistics is not None:
+        arguments.check_statistics(pred, statistics)
+    return autograd.loss_of(problem_of(spec, parameters, pred, target, weight, **given), statistics)
+
+
+def problem_of(
     spec: Spec,
     parameters: Mapping[str, Any],
     pred: Tensor,
@@ -30,10 +44,9 @@ def apply(
     ignore_index: int | None = None,
     activated: bool = False,
     loss_weight: float = 1.0,
-    statistics: Tensor | None = None,
     channel: Tensor | None = None,
-) -> Tensor:
-    """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
+) -> Problem:
+    """What a variant is to compute: checks and canonical forms, the factor of the reduction, the backend.
 
     Args:
         spec: the variant.
@@ -41,8 +54,6 @@ def apply(
         pred: logits, canonical.
         activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
-        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
-            positives and of negatives, without the upstream gradient.
         channel: of pred (n, channels, P) only this channel of each row is read, int64 (n,); the target is then (n, P).
 
     The other arguments are those of the public functions.
@@ -58,8 +69,6 @@ def apply(
         weight = arguments.canonical_weight(read, weight)
     if avg_factor is not None:
         avg_factor = arguments.canonical_avg_factor(pred, avg_factor)
-    if statistics is not None:
-        arguments.check_statistics(pred, statistics)
     if not pred.is_cpu:
         parameters = {name: vector_on_device_of(pred, value) for name, value in parameters.items()}
     packed_parameters, per_class = packed(spec, parameters, pred)
@@ -69,29 +78,28 @@ def apply(
     if name != 'native':  # whose kernel looks for itself
         target, score = checks.targets_in_range(read, target, score, ignore_index)
     if spec.prepare is not None:
-        target, score, weight = _prepared(spec, parameters, pred, target, score, weight, ignore_index)
+        target, score, weight = _prepared(spec.prepare, parameters, pred, target, score, weight, ignore_index)
 
-    scale = loss_weight
+    scale: Any = loss_weight
     if reduction == 'mean' and divisor is None:
         count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
         scale = scale / (max(count, 1) if avg_factor is None else avg_factor + EPS)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
-    problem = Problem(
+    return Problem(
         pred, target, score, weight, per_class, divisor, channel,
         spec.name, packed_parameters, activated, ignore_index, float(scale), output, name,
     )  # fmt: skip
-    return autograd.loss_of(problem, statistics)
 
 
-def _prepared(spec: Spec, parameters: Mapping[str, Any], pred, target, score, weight, ignore_index):
+def _prepared(
+    prepare: Callable, parameters: Mapping[str, Any], pred: Tensor, target: Tensor, score, weight, ignore_index
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them."""
-    target_of_spec, score_of_spec, weight_of_spec = spec.prepare(
-        pred, target, score, weight, ignore_index, **parameters
-    )
-    if target_of_spec is target and score_of_spec is score:
-        return target, score, weight_of_spec
+    prepared = prepare(pred, target, score, weight, ignore_index, **parameters)
+    if prepared[0] is target and prepared[1] is score:
+        return prepared
     target, score = checks.targets_in_range(pred, target, score, ignore_index)
-    return spec.prepare(pred, target, score, weight, ignore_index, **parameters)
+    return prepare(pred, target, score, weight, ignore_index, **parameters)
 
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
@@ -111,7 +119,9 @@ def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tu
     for p in parameters:
         # Two comparisons: where the number of classes is symbolic, a compiler finds it in no tuple.
         if isinstance(p, Tensor) and p.dim() == 1 and p.numel() != 1 and p.numel() != classes:
-            raise ValueError(f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one a class')
+            raise ValueError(
+                f'{p.numel()} values of gamma or alpha for logits of {classes} classes: write one per class'
+            )
     # A number is filled in on the device: copied there, it would be waited for.
     planes = [
         p.expand(classes) if isinstance(p, Tensor) else pred.new_full((classes,), p, dtype=dtype) for p in parameters
@@ -135,7 +145,7 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     def loss(pred, target, weight=None, *, reduction='mean', avg_factor=None, ignore_index=None, **given) -> Tensor:
         pred = arguments.canonical_pred(pred)
         classes = pred.size(-1)
-        common = {}
+        common: dict[str, Any] = {}
         if spec.probabilities is not None:
             given_flag = flag(spec.probabilities, given.pop(spec.probabilities, False))
             common['activated'] = given_flag is (spec.probabilities == 'activated')
@@ -160,15 +170,15 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
 
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    flags = {spec.probabilities: False} if spec.probabilities else {}
+    flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
     flags |= {'statistics': None} if spec.statistics else {}
     common = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None, **flags}
-    loss.__signature__ = inspect.Signature(
+    loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter('pred', positional),
             inspect.Parameter('target', positional),
             inspect.Parameter('weight', positional, default=None),
-            *(keyword(name, default) for name, default in (spec.defaults | common).items()),
+            *(keyword(name, default) for name, default in {**spec.defaults, **common}.items()),
         ]
     )
     loss.__name__ = loss.__qualname__ = spec.function
@@ -184,7 +194,7 @@ MASKS = dataclasses.replace(
     per_row=True,
     function='mask_focal_loss',
 )
-"""The focal loss with one value an instance; its kernels are those of focal."""
+"""The focal loss with one value per instance; its kernels are those of focal."""
 
 
 def mask_focal_loss(
@@ -199,7 +209,7 @@ def mask_focal_loss(
     avg_factor: float | Tensor | None = None,
     activated: bool = False,
 ) -> Tensor:
-    """Sigmoid focal loss of masks, arXiv 1708.02002: one number an instance, the mean over its pixels.
+    """Sigmoid focal loss of masks, arXiv 1708.02002: one number per instance, the mean over its pixels.
 
     Args:
         pred: logits (n, C, H, W) or (n, C, P), of which only the channel of each instance's label is read, where it lies,
@@ -208,10 +218,10 @@ def mask_focal_loss(
         target: masks (n, H, W) or (n, P), values in [0, 1]: float, bool or integer. Of pred's shape where there is no
             channel to pick.
         labels: int64 (n,), in [0, C), where target has one dimension less than pred; may be left out where C = 1.
-        weight: one an instance (n,), or one a pixel, of the masks' shape.
+        weight: one per instance (n,), or one per pixel, of the masks' shape.
         gamma: Focusing exponent; at least 0.
         alpha: Weight of the mask's inside; in [0, 1]; None or a negative number: none.
-        reduction: 'none' (one number an instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
+        reduction: 'none' (one number per instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
         avg_factor: 'mean' divides by avg_factor + 1.19e-7 instead of n; a number, or a tensor of shape () or (1,).
         activated: pred holds probabilities instead of logits.
 

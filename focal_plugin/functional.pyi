@@ -8,12 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import Spec
 
 MASKS: Spec
 FUNCTIONS: dict[str, Callable[..., Tensor]]
 
 def apply(
+    spec: Spec, parameters: Mapping[str, Any], pred: Tensor, target, weight=None, *, statistics=None, **given
+) -> Tensor:
+    """Runs a variant; the arguments are those of problem_of.
+
+    Args:
+        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
+            positives and of negatives, without the upstream gradient.
+    """
+
+def problem_of(
     spec: Spec,
     parameters: Mapping[str, Any],
     pred: Tensor,
@@ -25,10 +36,9 @@ def apply(
     ignore_index: int | None = None,
     activated: bool = False,
     loss_weight: float = 1.0,
-    statistics: Tensor | None = None,
     channel: Tensor | None = None,
-) -> Tensor:
-    """Runs any variant: checks and canonical forms, the factor of the reduction, the backend.
+) -> Problem:
+    """What a variant is to compute: checks and canonical forms, the factor of the reduction, the backend.
 
     Args:
         spec: the variant.
@@ -36,8 +46,6 @@ def apply(
         pred: logits, canonical.
         activated: pred holds probabilities.
         loss_weight: a factor that is folded into the kernel.
-        statistics: (2, C) float64, to which the backward adds, class by class, the sums of the absolute gradients of
-            positives and of negatives, without the upstream gradient.
         channel: of pred (n, channels, P) only this channel of each row is read, int64 (n,); the target is then (n, P).
 
     The other arguments are those of the public functions.
@@ -58,7 +66,7 @@ def mask_focal_loss(
     avg_factor: float | Tensor | None = None,
     activated: bool = False,
 ) -> Tensor:
-    """Sigmoid focal loss of masks, arXiv 1708.02002: one number an instance, the mean over its pixels.
+    """Sigmoid focal loss of masks, arXiv 1708.02002: one number per instance, the mean over its pixels.
 
     Args:
         pred: logits (n, C, H, W) or (n, C, P), of which only the channel of each instance's label is read, where it lies,
@@ -67,10 +75,10 @@ def mask_focal_loss(
         target: masks (n, H, W) or (n, P), values in [0, 1]: float, bool or integer. Of pred's shape where there is no
             channel to pick.
         labels: int64 (n,), in [0, C), where target has one dimension less than pred; may be left out where C = 1.
-        weight: one an instance (n,), or one a pixel, of the masks' shape.
+        weight: one per instance (n,), or one per pixel, of the masks' shape.
         gamma: Focusing exponent; at least 0.
         alpha: Weight of the mask's inside; in [0, 1]; None or a negative number: none.
-        reduction: 'none' (one number an instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
+        reduction: 'none' (one number per instance (n,), in pred's dtype), 'mean' or 'sum' over the instances.
         avg_factor: 'mean' divides by avg_factor + 1.19e-7 instead of n; a number, or a tensor of shape () or (1,).
         activated: pred holds probabilities instead of logits.
 
@@ -107,8 +115,8 @@ def asymmetric_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         gamma_pos: Focusing exponent of positives, 1 in the authors' code, 0 in the paper; at least 0.
         gamma_neg: Focusing exponent of negatives; at least 0.
         clip: Probability below which a negative gives no loss; in [0, 0.999].
@@ -152,8 +160,8 @@ def class_balanced_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         samples_per_class: Samples of each class in the training set; at least 1.
         class_beta: beta of the effective number of samples; in [0, 1].
         gamma: Focusing exponent; at least 0.
@@ -197,12 +205,12 @@ def equalized_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         gamma: Focusing exponent; above 0.
         alpha: Weight of the positives; in [0, 1]; None or a negative number: none.
         scale: How much the exponent of a class without positives rises; at least 0.
-        ratio: r of each class; in [0, 1], or one a class.
+        ratio: r of each class; in [0, 1], or one per class.
         reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean'
             divides by the number of elements, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
@@ -242,10 +250,10 @@ def sigmoid_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
-        gamma: Focusing exponent; at least 0, or one a class.
-        alpha: Weight of the positives; in [0, 1], or one a class; None or a negative number: none.
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        gamma: Focusing exponent; at least 0, or one per class.
+        alpha: Weight of the positives; in [0, 1], or one per class; None or a negative number: none.
         reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean'
             divides by the number of elements, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
@@ -286,11 +294,11 @@ def sigmoid_focal_star_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
-        gamma: Steepness; above 0, or one a class.
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        gamma: Steepness; above 0, or one per class.
         beta: Shift of the margin; at least -inf.
-        alpha: Weight of the positives; in [0, 1], or one a class; None or a negative number: none.
+        alpha: Weight of the positives; in [0, 1], or one per class; None or a negative number: none.
         reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean'
             divides by the number of elements, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
@@ -331,8 +339,8 @@ def gaussian_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         alpha: Focusing exponent; at least 0.
         gamma: Exponent that spares the surroundings of an object; at least 0.
         pos_weight: Weight of the objects; at least 0.
@@ -376,12 +384,12 @@ def iou_aware_bce_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; the pair (labels, scores), a
             quality in [0, 1] for each label; or dense qualities of pred's shape, positive where above 0.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         k: Share of the prediction in the target of a positive; in [0, 1].
         gamma: Focusing exponent; at least 0.
         detach_weight: Whether the modulating factor of negatives gets no gradient; True or False.
-        reduction: 'none' (one value a row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
+        reduction: 'none' (one value per row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
             'mean' divides by the number of rows, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
         ignore_index: rows with this label give no loss and no gradient; they count in the mean.
@@ -418,11 +426,11 @@ def matchability_aware_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; the pair (labels, scores), a
             quality in [0, 1] for each label; or dense qualities of pred's shape, positive where above 0.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         gamma: Focusing exponent; at least 0.
         mal_alpha: Weight of the negatives; at least 0.
-        reduction: 'none' (one value a row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
+        reduction: 'none' (one value per row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
             'mean' divides by the number of rows, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
         ignore_index: rows with this label give no loss and no gradient; they count in the mean.
@@ -461,11 +469,11 @@ def poly_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         epsilon: Coefficient of the polynomial term; at least -1.
-        gamma: Focusing exponent; at least 0, or one a class.
-        alpha: Weight of the positives; in [0, 1], or one a class; None or a negative number: none.
+        gamma: Focusing exponent; at least 0, or one per class.
+        alpha: Weight of the positives; in [0, 1], or one per class; None or a negative number: none.
         alpha_on_poly: Whether alpha_t multiplies the polynomial term too, unlike the paper's; True or False.
         reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean'
             divides by the number of elements, or by avg_factor + 1.19e-7 where that is given.
@@ -505,13 +513,13 @@ def position_supervised_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; the pair (labels, scores), a
             quality in [0, 1] for each label; or dense qualities of pred's shape, positive where above 0.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         alpha: Weight of the positives; in [0, 1].
         gamma: Focusing exponent; at least 0.
         normalize: What t is divided by: for 'batch' its maximum over all rows + 1e-8 (the paper's code takes each
             image's, but a loss sees flat rows); 'none' or 'batch'.
-        reduction: 'none' (one value a row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
+        reduction: 'none' (one value per row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
             'mean' divides by the number of rows, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
         ignore_index: rows with this label give no loss and no gradient; they count in the mean.
@@ -548,10 +556,10 @@ def quality_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; the pair (labels, scores), a
             quality in [0, 1] for each label; or dense qualities of pred's shape, positive where above 0.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         beta: Exponent of the modulating factor; at least 0.
-        reduction: 'none' (one value a row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
+        reduction: 'none' (one value per row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
             'mean' divides by the number of rows, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
         ignore_index: rows with this label give no loss and no gradient; they count in the mean.
@@ -591,11 +599,11 @@ def reduced_focal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; or dense values in [0, 1] of
             pred's shape (float, bool or integer).
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         threshold: p_t below which the loss is the cross-entropy; in (0, 1].
-        gamma: Focusing exponent; at least 0, or one a class.
-        alpha: Weight of the positives; in [0, 1], or one a class; None or a negative number: none.
+        gamma: Focusing exponent; at least 0, or one per class.
+        alpha: Weight of the positives; in [0, 1], or one per class; None or a negative number: none.
         reduction: 'none' (pred's shape and dtype), 'mean' or 'sum' (float32; float64 for float64 logits). 'mean'
             divides by the number of elements, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
@@ -631,11 +639,11 @@ def softmax_focal_loss(
         pred: logits of any shape (..., C) and any strides; float64, float32, float16 or bfloat16. It is read where it
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C); a background has a class of its own.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1).
-        gamma: Focusing exponent; at least 0, or one a class.
-        alpha: Factor of a row's loss, the one of its label; at least 0, or one a class; None or a negative number:
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1).
+        gamma: Focusing exponent; at least 0, or one per class.
+        alpha: Factor of a row's loss, the one of its label; at least 0, or one per class; None or a negative number:
             none.
-        reduction: 'none' (one value a row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
+        reduction: 'none' (one value per row, in pred's dtype), 'mean' or 'sum' (float32; float64 for float64 logits).
             'mean' divides by the number of rows, or by avg_factor + 1.19e-7 where that is given.
         avg_factor: a number, or a tensor of shape () or (1,), which gives the result its shape; never read by the host.
         ignore_index: rows with this label give no loss and no gradient; they count in the mean.
@@ -674,8 +682,8 @@ def varifocal_loss(
             lies, and its gradient has the same layout.
         target: integer labels of shape pred.shape[:-1], class c in [0, C), background C; the pair (labels, scores), a
             quality in [0, 1] for each label; or dense qualities of pred's shape, positive where above 0.
-        weight: one number a row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one an element, of pred's shape or
-            flat; or of as many dimensions, each pred's or 1: (1, ..., C).
+        weight: one number per row, of shape pred.shape[:-1] or (*pred.shape[:-1], 1); one per element, of pred's shape
+            or flat; or of as many dimensions, each pred's or 1: (1, ..., C).
         alpha: Weight of the negatives; at least 0.
         gamma: Focusing exponent; at least 0.
         iou_weighted: Whether a positive is weighted by its quality; True or False.

@@ -45,7 +45,7 @@ def check_number(parameter: Parameter, value) -> float | int:
     if type(value) is not float or parameter.whole:
         if parameter.whole and not isinstance(value, Integral):
             raise TypeError(f'{name} must be a whole number, got {value!r}')
-        vector = ', or a sequence or tensor of one a class' if parameter.vector else ''
+        vector = ', or a sequence or tensor of one per class' if parameter.vector else ''
         value = number(name, value, f'a {"whole " * parameter.whole}number{vector}')
     inside = parameter.low < value if parameter.above else parameter.low <= value
     if not (inside and value <= parameter.high) or abs(value) == math.inf:
@@ -75,7 +75,7 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
     is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
     if parameter.sequence:
         if not is_sequence and not isinstance(value, Tensor):
-            raise TypeError(f'{name} must be a sequence of one number a class, got {value!r}')
+            raise TypeError(f'{name} must be a sequence of one number per class, got {value!r}')
         return tuple(check_number(parameter, v) for v in (value.tolist() if isinstance(value, Tensor) else value))
     if parameter.vector and is_sequence:
         vector = torch.tensor([check_number(parameter, v) for v in value], dtype=torch.float64)

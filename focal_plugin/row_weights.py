@@ -22,7 +22,7 @@ def times(pred: Tensor, labels: Tensor, factors: Tensor, weight: Tensor | None) 
         factors = torch.cat([factors, factors.new_ones(1)])
     factor = factors[labels.clamp(0, classes)].unsqueeze(-1)
     if weight is not None:
-        # What is read of a weight gets its gradient, which is one an element, also where its memory is one a row.
+        # What is read of a weight gets its gradient, which is one per element, also where its memory is one per row.
         is_row = weight.stride(-1) == 0 and not weight.requires_grad
         factor = factor * (weight[..., :1] if is_row else weight)
     return factor.expand(pred.shape)

@@ -214,9 +214,9 @@ def _part(operand, rows: int, of: slice, shape: torch.Size):
         return None
     if isinstance(operand, (tuple, list)):
         return tuple(_part(each, rows, of, shape) for each in operand)
-    if operand.dim() == 2 and operand.size(0) == 1 != rows:  # one a class
+    if operand.dim() == 2 and operand.size(0) == 1 != rows:  # one per class
         return operand.reshape(*[1] * (len(shape) - 1), -1)
-    if operand.dim() == 1 and operand.size(0) == rows * shape[-1] != rows:  # one an element, flat
+    if operand.dim() == 1 and operand.size(0) == rows * shape[-1] != rows:  # one per element, flat
         operand = operand.reshape(rows, -1)
     if operand.size(0) != rows:
         raise ValueError(f'{rows} rows of logits, but a target or weight of shape {tuple(operand.shape)}')

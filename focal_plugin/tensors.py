@@ -46,7 +46,7 @@ def summable(pred: Tensor, weight: Tensor) -> Tensor:
 
 
 def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
-    """A tensor whose memory holds its values, one stride a dimension.
+    """A tensor whose memory holds its values, one stride per dimension.
 
     Raises:
         TypeError: no tensor, another layout, or a dtype that no backend takes; the message names the argument.

@@ -16,7 +16,7 @@ torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
 
 # What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.
-NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
+NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'mypy', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
 
 
 @contextlib.contextmanager
@@ -75,8 +75,12 @@ def _scopes() -> dict:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Interpreted, what tests/gpu asks of the compiled kernels is left to the long run; what needs a stand-in is marked."""
+    """Leaves to the long run what a release checks and, interpreted, what tests/gpu asks of the compiled kernels; marks what
+    needs a stand-in.
+    """
     for item in items:
+        if item.get_closest_marker('release'):
+            item.add_marker(pytest.mark.slow)
         if 'stand_in' in getattr(item, 'fixturenames', ()):
             item.add_marker('stand_in')
         if backend.INTERPRETING and item.get_closest_marker('triton') and item.get_closest_marker('compiled'):

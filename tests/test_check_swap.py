@@ -199,9 +199,10 @@ def test_detr_heads_hand_over_qualities_to_losses_that_take_them(tool, monkeypat
         ((BOARDS, '--loss', 'FusedGaussianFocalLoss'), 1, ['heat maps', 'FusedGaussianFocalLoss does not fit']),
         ((BOARDS, '--loss', 'FusedFocalLos'), 2, ["no loss is called 'FusedFocalLos'. Did you mean FusedFocalLoss"]),
         ((BOARDS, '--loss', 'FocalLoss,gamma'), 2, ['write NAME or NAME,key=value']),
+        ((BOARDS, '--loss', 'FocalLoss,gamma=2) or f('), 2, ['write NAME or NAME,key=value']),
         (('absent.py', '--loss', 'FocalLoss'), 2, ['absent.py: no such file']),
     ],
-    ids=['fits', 'does not fit', 'unknown name', 'wrong arguments', 'no config'],
+    ids=['fits', 'does not fit', 'unknown name', 'an argument without a value', 'no arguments', 'no config'],
 )
 def test_status_and_words(tool, capsys, arguments, status, words):
     try:

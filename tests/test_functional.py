@@ -70,11 +70,11 @@ def test_four_dimensions(device):
 
 
 WEIGHTS = {
-    'one a row': (N,),
-    'one a row, with the last dimension': (N, 1),
-    'one an element': (N, C),
+    'one per row': (N,),
+    'one per row, with the last dimension': (N, 1),
+    'one per element': (N, C),
     'flat, as FSAF': (N * C,),
-    'one a class': (1, C),
+    'one per class': (1, C),
 }
 
 
@@ -293,7 +293,7 @@ def test_any_number_of_threads_gives_the_same_bits():
 # ---- errors: the value and the remedy ----
 
 
-@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row a thread', 'flat', 'tiles'])
+@pytest.mark.parametrize('classes', (C, 9, 16), ids=['a row per thread', 'flat', 'tiles'])
 def test_ignored_background(device, classes):
     """mmdet's heads never ignore it; a mask's loss may. A tile of nothing else has no positive."""
     pred = predictions(N, classes).to(device).requires_grad_()

@@ -46,23 +46,11 @@ summary=$out/summary.txt
 say() { echo "$*" | tee -a "$summary"; }
 {
   date
-  "$python" - <<'PY'
-import importlib.metadata, os, platform, torch
-
-def version(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return 'absent'
-
-card = torch.cuda.get_device_properties(0)
-print(f'{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} multiprocessors, {os.cpu_count()} cores')
-print(f'Python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}')
-print(', '.join(f'{name} {version(name)}' for name in ('triton', 'numpy', 'pytest', 'pytest-xdist', 'mmdet', 'mmcv', 'mmengine')))
-PY
+  "$python" -m torch.utils.collect_env
+  "$python" -m pip list 2>/dev/null | grep -E '^(mm|pytest)'
   echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-  nvidia-smi 2>&1 || echo 'there is no nvidia-smi'
-} >"$out/machine.txt"
+  nvidia-smi || echo 'there is no nvidia-smi'
+} >"$out/machine.txt" 2>&1
 
 failed=0
 # Runs a tool within what is left of its part, and writes its log, its verdict and what it left out.

@@ -31,6 +31,7 @@ echo '== formatter and linter'
 .venv/bin/clang-format --dry-run --Werror focal_plugin/kernels/native/*.{h,cpp} focal_plugin/math/*.h
 echo '== types'
 .venv/bin/python -m mypy
+.venv/bin/python -m mypy $(ls focal_plugin/*.pyi focal_plugin/*/*.pyi | sed 's/i$//')  # what stubs hide
 echo '== tests of the Triton kernels, interpreted'
 TRITON_INTERPRET=1 run -m "triton$quick" "$@"
 echo '== tests on a stand-in for a GPU'

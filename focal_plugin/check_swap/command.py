@@ -16,16 +16,17 @@ from mmengine.config import DictAction
 from focal_plugin.check_swap import sites, training_step
 from focal_plugin.check_swap.report import Report, check
 from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_config
+from focal_plugin.check_swap.training_step import Step
 
 
-def table(before: str, after: str, report: Report) -> str:
-    rows = [('', before, after)]
-    for name in dict.fromkeys(name for step in report.steps for name in step.losses):
-        rows.append((name, *(number(step.losses.get(name)) for step in report.steps)))
-    for name in dict.fromkeys(name for step in report.steps for name in step.norms):
+def table(before: str, after: str, steps: tuple[Step, Step]) -> str:
+    rows: list[tuple[str, ...]] = [('', before, after)]
+    for name in dict.fromkeys(name for step in steps for name in step.losses):
+        rows.append((name, *(number(step.losses.get(name)) for step in steps)))
+    for name in dict.fromkeys(name for step in steps for name in step.norms):
         title = 'gradient norm' if name == 'all' else f'gradient norm, {name}'
-        rows.append((title, *(number(step.norms.get(name)) for step in report.steps)))
-    rows.append(('time of the step (ms)', *(f'{step.milliseconds:.0f}' for step in report.steps)))
+        rows.append((title, *(number(step.norms.get(name)) for step in steps)))
+    rows.append(('time of the step (ms)', *(f'{step.milliseconds:.0f}' for step in steps)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -45,7 +46,7 @@ def show(path: str, before: str, loss: Loss, report: Report) -> None:
             print(f'   calls {key.rpartition(".")[2]} {calls[key]}')
     if report.steps:
         size = training_step.SIZE
-        print(f'\n== one training step, 2 photos of {size} x {size}, seed 0\n{table(before, loss.text, report)}')
+        print(f'\n== one training step, 2 photos of {size} x {size}, seed 0\n{table(before, loss.text, report.steps)}')
     for title, sentences in (('to know', report.notes), ('wrong', report.refusals)):
         if sentences:
             print(f'\n== {title}\n' + '\n'.join(f'- {sentence}' for sentence in sentences))

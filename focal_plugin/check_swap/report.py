@@ -98,7 +98,7 @@ def compare_steps(report: Report, before: Any, after: nn.Module, places: list[si
 
 def refused_unbuilt(model: Any, places: list[sites.Site], loss: Loss) -> list[str]:
     """What the table of heads says where the model can't be built, and perhaps not the loss with what it inherits."""
-    found = []
+    found: list[str] = []
     for site in places:
         head = pairing.head_of(site.kind)
         flags = {name: site.loss[name] for name in ('activated', 'from_logits') if name in site.loss}
@@ -115,13 +115,11 @@ def refused_unbuilt(model: Any, places: list[sites.Site], loss: Loss) -> list[st
 
 def difference(before: Config, after: Config) -> str:
     """What changed, as a unified diff."""
-    texts = [
-        Config(
-            {key: written(config[key]) for key in ('custom_imports', 'model') if key in config}
-        ).pretty_text.splitlines()
-        for config in (before, after)
+    parts = [
+        Config({key: written(of[key]) for key in ('custom_imports', 'model') if key in of}) for of in (before, after)
     ]
-    return '\n'.join(difflib.unified_diff(*texts, 'before', 'after', lineterm=''))
+    was, now = (part.pretty_text.splitlines() for part in parts)
+    return '\n'.join(difflib.unified_diff(was, now, 'before', 'after', lineterm=''))
 
 
 def losses_of(model: nn.Module, places: list[sites.Site]) -> Iterator[tuple[str, nn.Module]]:

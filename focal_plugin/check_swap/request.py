@@ -36,9 +36,9 @@ def parse_loss(text: str) -> Loss:
         raise UsageError(f'no loss is called {name!r}{suggestion(name, loss_names())}')
     try:
         call = ast.parse(f'f({rest})', mode='eval').body
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in arguments:
-            raise ValueError('positional or starred')
+        if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+            raise ValueError('more than names and values')
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError):
         values = 'numbers, lists, None, True or False'
         raise UsageError(f'{text!r}: write NAME or NAME,key=value,... with {values} as values') from None

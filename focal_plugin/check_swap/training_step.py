@@ -12,6 +12,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmengine.structures import InstanceData, PixelData
@@ -69,7 +70,7 @@ def untrained(init: Any) -> Any:
     return init if kept == each else kept or None
 
 
-def step(model: nn.Module, masks: bool) -> Step:
+def step(model: BaseModel, masks: bool) -> Step:
     """One step from seed 0; the time is that of a second, equal one."""
     calls: dict[str, list[str]] = {}
     handles = [
@@ -92,7 +93,7 @@ def step(model: nn.Module, masks: bool) -> Step:
     return Step(losses, norms, counted, milliseconds)
 
 
-def backward(model: nn.Module, masks: bool) -> dict[str, float]:
+def backward(model: BaseModel, masks: bool) -> dict[str, float]:
     set_random_seed(0)
     # TOOD's head uses loss_cls only after its first epochs.
     epoch = max((getattr(module, 'initial_epoch', 0) for module in model.modules()), default=0)
@@ -112,7 +113,8 @@ def inputs(model: nn.Module, masks: bool) -> dict:
     """Two photos of noise with boxes of the first and the last class, a semantic map and, if wanted, masks."""
     counts = [getattr(module, 'num_classes', None) for module in model.modules()]
     classes = max((count for count in counts if isinstance(count, int)), default=1)
-    size, samples = (SIZE, SIZE), []
+    size = (SIZE, SIZE)
+    samples: list[DetDataSample] = []
     metainfo = dict(img_path='', img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), border=(0,) * 4, flip=False)
     for sixteenths in BOXES:
         boxes = torch.tensor(sixteenths) * SIZE / 16

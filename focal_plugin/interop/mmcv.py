@@ -33,7 +33,7 @@ def sigmoid_focal_loss(
         target: labels (N,), class c in [0, C), background C; an integer dtype.
         gamma: focusing exponent, at least 0.
         alpha: weight of the positives in [0, 1].
-        weight: one number a class, (C,), that multiplies the whole row of a label; background rows have 1 (mmcv reads
+        weight: one number per class, (C,), that multiplies the whole row of a label; background rows have 1 (mmcv reads
             past the end of weight there). It gets no gradient, as in mmcv.
         reduction: 'none' (N, C), 'sum', or 'mean': the sum divided by N, not by N * C.
 
@@ -75,7 +75,7 @@ def softmax_focal_loss(
             gradient. C, which mmcv lets pass and then reads past the row's end, is refused.
         gamma: focusing exponent, at least 0.
         alpha: factor of the loss in [0, 1].
-        weight: one number a class, (C,), that multiplies the rows of its label. It gets no gradient, as in mmcv.
+        weight: one number per class, (C,), that multiplies the rows of its label. It gets no gradient, as in mmcv.
         reduction: 'none' (N,), 'sum', or 'mean': the sum divided by N, negative labels included.
 
     Returns:
@@ -114,7 +114,7 @@ class SigmoidFocalLoss(_FocalLoss):
     Args:
         gamma: focusing exponent, at least 0.
         alpha: weight of the positives in [0, 1].
-        weight: one number a class, (C,), or None; a buffer.
+        weight: one number per class, (C,), or None; a buffer.
         reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
     """
 
@@ -129,7 +129,7 @@ class SoftmaxFocalLoss(_FocalLoss):
     Args:
         gamma: focusing exponent, at least 0.
         alpha: factor of the loss in [0, 1].
-        weight: one number a class, (C,), or None; a buffer.
+        weight: one number per class, (C,), or None; a buffer.
         reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
     """
 

@@ -1,12 +1,10 @@
 """The functions of mmdet.models.losses: those of focal_loss, gfocal_loss, varifocal_loss and gaussian_focal_loss."""
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
 from focal_plugin import functional
-from focal_plugin.interop.axes import classes_last, spread
+from focal_plugin.axes import classes_last, spread
+from focal_plugin.math.gaussian_focal import of_named_positives
 
 
 def sigmoid_focal_loss(
@@ -97,7 +95,7 @@ def quality_focal_loss(
         pred: logits (N, C), or (N, C, ...): as in mmdet the classes are dimension 1, which is summed.
         target: the pair of labels (N, ...), background C (to mmdet also anything else outside [0, C), here an error), and
             scores (N, ...) in [0, 1].
-        weight: one a row, (N, ...), where a size may be 1; or of pred's shape.
+        weight: one per row, (N, ...), where a size may be 1; or of pred's shape.
         reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
@@ -166,7 +164,7 @@ def varifocal_loss(
         pred: logits (N, C), or of any shape.
         target: qualities in [0, 1] of pred's shape.
         weight: (N,), (N, 1), (N, C) or (N * C,), or with pred's number of dimensions, of size 1 or pred's each; with N = C
-            mmdet takes (N,) for one number a class.
+            mmdet takes (N,) for one number per class.
         alpha: weight of the negatives, at least 0.
         gamma: focusing exponent of the negatives, at least 0.
         iou_weighted: whether positives are weighted with their quality.
@@ -211,7 +209,7 @@ def gaussian_focal_loss(
     Args:
         pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
         target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
-        weight: one a row, or with pred's number of dimensions, of size 1 or pred's each.
+        weight: one per row, or with pred's number of dimensions, of size 1 or pred's each.
         reduction: 'none', 'mean' (over the elements) or 'sum'.
         avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         alpha: exponent of the prediction, at least 0.
@@ -277,14 +275,4 @@ def gaussian_focal_loss_with_pos_inds(
             neg_weight=neg_weight,
         )
 
-    return with_positives_named(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)
-
-
-def with_positives_named(
-    loss: Callable[..., Tensor], pred: Tensor, target: Tensor, pos_inds: Tensor, pos_labels: Tensor, reduction: str
-) -> Tensor:
-    """loss(pred, target) of positives that are named, plus loss(pred, target, pos_weight=0.0) of all."""
-    if reduction == 'none':
-        raise ValueError("pos_inds can't be used with reduction='none': write 'mean' or 'sum'")
-    positives = pred[pos_inds, pos_labels]
-    return loss(positives, torch.ones_like(positives)) + loss(pred, target, pos_weight=0.0)
+    return of_named_positives(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)

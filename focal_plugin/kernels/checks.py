@@ -46,7 +46,7 @@ def bad_label(label: int, problem: Problem) -> ValueError:
 
 def check_channels(problem: Problem) -> None:
     """Raises ValueError for a label of a mask that no channel has."""
-    if not may_look(problem.channel):
+    if problem.channel is None or not may_look(problem.channel):
         return
     bad = (problem.channel < 0) | (problem.channel >= problem.pred.size(1))
     if bad.any():

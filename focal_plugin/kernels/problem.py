@@ -1,6 +1,6 @@
 """The arguments that every operator and every backend take."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class Problem(NamedTuple):
         return upstream.unsqueeze(-1).expand(self.selected(self.pred).shape) if self.output == 'row' else upstream
 
 
-TENSORS = 7  # fields that are tensors, the first ones
+TENSORS: Final = 7  # fields that are tensors, the first ones
 SCHEMA = (
     'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? per_class_parameters, Tensor? avg_factor, '
     'Tensor? channel, str variant, float[] parameters, bool activated, int? ignore_index, float scale, str output, '

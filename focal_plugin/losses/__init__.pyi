@@ -211,8 +211,8 @@ class FusedFocalLoss(FusedLoss, FocalLoss):
 
     Args:
         use_sigmoid (bool): Heads read it. Defaults to True.
-        gamma (float or list[float]): Focusing exponent; at least 0, or one a class. Defaults to 2.0.
-        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one a class; None or a negative
+        gamma (float or list[float]): Focusing exponent; at least 0, or one per class. Defaults to 2.0.
+        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one per class; None or a negative
             number: none. Defaults to 0.25.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
@@ -259,8 +259,8 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
     Args:
         use_sigmoid (bool): Heads read it. Defaults to True.
         num_classes (int): Number of classes of the head; must be given; at least -1. Defaults to -1.
-        gamma (float or list[float]): Focusing exponent; at least 0, or one a class. Defaults to 2.0.
-        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one a class; None or a negative
+        gamma (float or list[float]): Focusing exponent; at least 0, or one per class. Defaults to 2.0.
+        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one per class; None or a negative
             number: none. Defaults to 0.25.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
@@ -310,9 +310,9 @@ class FusedFocalStarLoss(FusedLoss):
 
     Args:
         use_sigmoid (bool): Heads read it. Defaults to True.
-        gamma (float or list[float]): Steepness; above 0, or one a class. Defaults to 1.0.
+        gamma (float or list[float]): Steepness; above 0, or one per class. Defaults to 1.0.
         beta (float): Shift of the margin; at least -inf. Defaults to 0.0.
-        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one a class; None or a negative
+        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one per class; None or a negative
             number: none. Defaults to None.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
@@ -503,7 +503,7 @@ class FusedMaskFocalLoss(FusedLoss):
             labels (Tensor, optional): The instances' classes with shape (n,), where pred has channels to pick from.
             weight (Tensor, optional): With shape (n,), or that of the masks.
             avg_factor (float or Tensor, optional): What the sum over the instances is divided by, instead of n.
-            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number an instance.
+            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number per instance.
 
         Returns:
             Tensor: The loss; float32 where it is reduced.
@@ -571,8 +571,8 @@ class FusedPolyFocalLoss(FusedLoss):
     Args:
         use_sigmoid (bool): Heads read it. Defaults to True.
         epsilon (float): Coefficient of the polynomial term; at least -1. Defaults to 1.0.
-        gamma (float or list[float]): Focusing exponent; at least 0, or one a class. Defaults to 2.0.
-        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one a class; None or a negative
+        gamma (float or list[float]): Focusing exponent; at least 0, or one per class. Defaults to 2.0.
+        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one per class; None or a negative
             number: none. Defaults to 0.25.
         alpha_on_poly (bool): Whether alpha_t multiplies the polynomial term too, unlike the paper's; True or False.
             Defaults to False.
@@ -703,8 +703,8 @@ class FusedReducedFocalLoss(FusedLoss):
     Args:
         use_sigmoid (bool): Heads read it. Defaults to True.
         threshold (float): p_t below which the loss is the cross-entropy; in (0, 1]. Defaults to 0.5.
-        gamma (float or list[float]): Focusing exponent; at least 0, or one a class. Defaults to 2.0.
-        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one a class; None or a negative
+        gamma (float or list[float]): Focusing exponent; at least 0, or one per class. Defaults to 2.0.
+        alpha (float or list[float] or None): Weight of the positives; in [0, 1], or one per class; None or a negative
             number: none. Defaults to None.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
@@ -745,9 +745,9 @@ class FusedSoftmaxFocalLoss(FusedLoss):
 
     Args:
         use_sigmoid (bool): Heads read it. Defaults to False.
-        gamma (float or list[float]): Focusing exponent; at least 0, or one a class. Defaults to 2.0.
-        alpha (float or list[float] or None): Factor of a row's loss, the one of its label; at least 0, or one a class;
-            None or a negative number: none. Defaults to 0.25.
+        gamma (float or list[float]): Focusing exponent; at least 0, or one per class. Defaults to 2.0.
+        alpha (float or list[float] or None): Factor of a row's loss, the one of its label; at least 0, or one per
+            class; None or a negative number: none. Defaults to 0.25.
         reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
         ignore_index (int or None): Rows with this label give no loss and no gradient; they count in the mean. It needs

@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
-from focal_plugin.interop.axes import spread
+from focal_plugin.axes import spread
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
+from focal_plugin.ops import autograd
 from focal_plugin.parameters import flag, number
 from focal_plugin.rows import Rows
 
@@ -68,11 +70,11 @@ class FusedLoss(nn.Module):
             [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
         )
         parameters = [p for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name in defaults]
-        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__), parameters, cls.labelled)
+        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__ or ''), parameters, cls.labelled)
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        flag = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
+        flag: dict[str, Any] = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
         parameters = {
             p.name: p.default for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name not in cls.withheld
         }
@@ -181,10 +183,10 @@ class FusedLoss(nn.Module):
             pred (Tensor): Logits with shape (N, C), or any shape (..., C) and strides.
             target (Tensor or tuple[Tensor]): Labels with shape (N,), background C; dense values in [0, 1] of pred's
                 shape; for losses of quality also (labels, scores). ignore_index and class_weight need labels.
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one a row, or with
+            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C); in general one per row, or with
                 pred's number of dimensions, each of size 1 or pred's.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements (of
-                rows, for losses whose 'none' is one value a row).
+                rows, for losses whose 'none' is one value per row).
             reduction_override (str, optional): Replaces reduction for this call.
 
         Returns:
@@ -198,6 +200,12 @@ class FusedLoss(nn.Module):
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
         if isinstance(pred, Rows):
             return self._run_levels(pred, target, weight, avg_factor, reduction_override, statistics, **changed)
+        problem = self._problem(pred, target, weight, avg_factor, reduction_override, channel, part, **changed)
+        return autograd.loss_of(problem, statistics)
+
+    def _problem(
+        self, pred, target, weight, avg_factor, reduction_override, channel=None, part=1.0, **changed
+    ) -> Problem:
         if reduction_override is not None and not _is_reduction(reduction_override):
             raise ReductionOverrideError(
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
@@ -206,7 +214,7 @@ class FusedLoss(nn.Module):
         if weight is not None and spec.family == 'elementwise' and isinstance(pred, Tensor):
             weight = spread(pred, weight)
         pred = arguments.canonical_pred(pred)
-        return functional.apply(
+        return functional.problem_of(
             spec,
             {name: changed[name] if name in changed else getattr(self, name) for name in spec.defaults},
             pred,
@@ -217,7 +225,6 @@ class FusedLoss(nn.Module):
             ignore_index=self.ignore_index,
             activated=self.takes_probabilities,
             loss_weight=self.loss_weight * part,
-            statistics=statistics,
             channel=channel,
         )
 
@@ -228,12 +235,11 @@ class FusedLoss(nn.Module):
             return self.run(rows.tensor(), target, weight, avg_factor, reduction, statistics, **changed)
         part = 1.0
         if reduction == 'mean' and avg_factor is None:
-            count = rows.size(0) if self.spec.per_row else math.prod(rows.shape)
+            count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)
             reduction, part = 'sum', 1 / max(count, 1)
-        return sum(
-            self.run(*level, avg_factor, reduction, statistics, part=part, **changed)
-            for level in rows.levels(target, weight)
-        )
+        levels = rows.levels(target, weight)
+        problems = [self._problem(*level, avg_factor, reduction, part=part, **changed) for level in levels]
+        return autograd.total_of(problems, statistics)
 
     def extra_repr(self) -> str:
         shown = {name: getattr(self, name) for name in (*self.spec.defaults, *_COMMON)}

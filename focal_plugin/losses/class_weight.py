@@ -18,7 +18,7 @@ def checked(value) -> Tensor | None:
     """The numbers of a class_weight, float64, or None."""
     if isinstance(value, Real):
         raise TypeError(
-            f'class_weight must hold one number a class, C, or C + 1 with the background last, got {value!r} '
+            f'class_weight must hold one number per class, C, or C + 1 with the background last, got {value!r} '
             f"(only mmdet's DETRHead itself makes such a list of one number): write loss_weight for a factor of all, or "
             f'_delete_=True to leave out what a config inherits'
         )
@@ -62,7 +62,7 @@ def weighted(spec: Spec) -> Spec:
 def _check(spec: Spec, pred: Tensor, target: Tensor, class_weight: Tensor) -> None:
     if target.dim() == pred.dim():
         raise ValueError(
-            'class_weight weights a row by its label, and the target is dense: write the factors into weight instead'
+            'class_weight weights per row by its label, and the target is dense: write the factors into weight instead'
         )
     given, classes = class_weight.numel(), pred.size(-1)
     with_background = spec.family == 'elementwise'

@@ -82,6 +82,11 @@ class FusedEqualizedFocalLoss(FusedLoss):
                 f'FusedEqualizedFocalLoss was built with num_classes={self.num_classes}, the logits have '
                 f'{pred.size(-1)} classes: give the loss the num_classes of the head'
             )
+        if self.gradients.device != pred.device:
+            raise ValueError(
+                f'FusedEqualizedFocalLoss is on {self.gradients.device}, the logits on {pred.device}: write '
+                f'loss.to(pred.device)'
+            )
         counts = self.training and torch.is_grad_enabled() and pred.requires_grad
         recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
         if self._is_queued and not recomputes:  # that backward failed, and its update never came

@@ -4,7 +4,6 @@ from mmdet.models.losses import GaussianFocalLoss
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from focal_plugin.interop.mmdet import with_positives_named
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import gaussian_focal
 
@@ -55,4 +54,4 @@ class FusedGaussianFocalLoss(FusedLoss, GaussianFocalLoss):
             return self.run(pred, target, None, avg_factor, reduction_override, **changed)
 
         reduction = reduction_override or self.reduction
-        return with_positives_named(loss, pred, target, pos_inds, pos_labels, reduction)
+        return gaussian_focal.of_named_positives(loss, pred, target, pos_inds, pos_labels, reduction)

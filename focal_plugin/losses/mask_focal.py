@@ -37,7 +37,7 @@ class FusedMaskFocalLoss(FusedLoss):
             labels (Tensor, optional): The instances' classes with shape (n,), where pred has channels to pick from.
             weight (Tensor, optional): With shape (n,), or that of the masks.
             avg_factor (float or Tensor, optional): What the sum over the instances is divided by, instead of n.
-            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number an instance.
+            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number per instance.
 
         Returns:
             Tensor: The loss; float32 where it is reduced.

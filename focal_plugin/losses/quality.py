@@ -3,12 +3,12 @@
 from mmdet.models.losses import QualityFocalLoss
 from torch import Tensor
 
-from focal_plugin.interop.axes import classes_last
+from focal_plugin.axes import classes_last
 from focal_plugin.losses.base import FusedLoss
 
 
 class FusedQualityLoss(FusedLoss, QualityFocalLoss):
-    """Base of the losses with one value a row that stand in QualityFocalLoss's place: its axes are theirs."""
+    """Base of the losses with one value per row that stand in QualityFocalLoss's place: its axes are theirs."""
 
     def forward(
         self,
@@ -24,9 +24,9 @@ class FusedQualityLoss(FusedLoss, QualityFocalLoss):
             pred (Tensor): Logits with shape (N, C), or (N, C, ...), with any strides.
             target (Tensor or tuple[Tensor]): (labels, scores) with shape (N, ...) each, background C; dense values in
                 [0, 1] of pred's shape; or labels alone.
-            weight (Tensor, optional): One a row, with shape (N, ...); or one an element, of pred's shape.
+            weight (Tensor, optional): One a row, with shape (N, ...); or one per element, of pred's shape.
             avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of rows.
-            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number a row.
+            reduction_override (str, optional): Replaces reduction for this call; 'none' gives one number per row.
 
         Returns:
             Tensor: The loss; float32 where it is reduced.

@@ -63,7 +63,7 @@ def _logits(logits: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _by_element(spec: Spec) -> Spec:
-    """The loss with one value a logit, and nothing done to its targets."""
+    """The loss with one value per logit, and nothing done to its targets."""
     return replace(spec, per_row=False, prepare=None)
 
 
@@ -92,7 +92,7 @@ def _of_labels(parameter, labels: Tensor, classes: int):
         return parameter
     if parameter.numel() != classes:
         raise ValueError(
-            f'{parameter.numel()} values of gamma or alpha for logits of {classes} classes: write one a class'
+            f'{parameter.numel()} values of gamma or alpha for logits of {classes} classes: write one per class'
         )
     return parameter[labels]
 

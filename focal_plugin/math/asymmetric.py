@@ -47,12 +47,12 @@ def value_and_grad(
 ):
     keep = 1 - detach_weight
     # 1. positives
-    positive = prim.power_of_log(log_q, gamma_pos)
+    positive = prim.power_by_log(log_q, gamma_pos)
     positive_slope = -positive * (keep * gamma_pos * p * -log_p + q)
     # 2. negatives, of the shifted probability s = max(p - clip, 0)
     shifted = tl.maximum(p - clip, 0.0, propagate_nan=tl.PropagateNan.ALL)
     per_shifted, loss = prim.minus_log_of_complement(shifted, q + clip)
-    modulating = prim.powered(shifted, gamma_neg, EXPONENT)
+    modulating = prim.power_by_base(shifted, gamma_neg, EXPONENT)
     # clip = 0 leaves p: where 1 - p has underflowed, only log(1 - p) itself is right
     through = keep * gamma_neg * q * tl.where(clip == 0, -log_q, p * per_shifted)
     slope = tl.where(shifted > 0, modulating * (through + tl.where(clip == 0, p, p * q / (q + clip))), shifted)

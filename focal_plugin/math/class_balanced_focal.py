@@ -17,11 +17,13 @@ def pack(samples_per_class, class_beta, gamma):
 def prepare(pred, target, score, weight, ignore_index, samples_per_class, class_beta, gamma):
     """Multiplies the weight of each row by that of its label."""
     if target.dim() == pred.dim():
-        raise ValueError('class_balanced_focal_loss weights a row by its label: write labels instead of a dense target')
+        raise ValueError(
+            'class_balanced_focal_loss weights per row by its label: write labels instead of a dense target'
+        )
     classes = pred.size(-1)
     if len(samples_per_class) != classes:
         raise ValueError(
-            f'samples_per_class holds {len(samples_per_class)} numbers for logits of {classes} classes: write one a class'
+            f'samples_per_class holds {len(samples_per_class)} numbers for logits of {classes} classes: write one per class'
         )
     dtype = torch.promote_types(pred.dtype, torch.float32)
     factors = _factors(samples_per_class, class_beta, pred.device, dtype)

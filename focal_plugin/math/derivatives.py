@@ -109,26 +109,26 @@ def limit(loss: Tensor, is_infinite: Tensor) -> Tensor:
     return loss + torch.where(diverges, loss.detach().sign() * torch.inf, 0)
 
 
-def _miss(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+def _soft_one_minus_pt(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
     return y * q + (1 - y) * p
 
 
-miss = stated(_miss, lambda p, q, y, _: ((1 - 2 * y, None, q - p),))
+soft_one_minus_pt = stated(_soft_one_minus_pt, lambda p, q, y, _: ((1 - 2 * y, None, q - p),))
 """1 - p_t = y q + (1 - y) p. The derivative by p is that through q = 1 - p too: near y = 0.5 they cancel."""
 
 
-def _log_miss(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
-    mean = torch.where((y == 0) | (y == 1), 1, _miss(p, q, y)).log()
+def _log_soft_one_minus_pt(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    mean = torch.where((y == 0) | (y == 1), 1, _soft_one_minus_pt(p, q, y)).log()
     return torch.where(y == 1, log_q, torch.where(y == 0, log_p, mean))
 
 
-def _log_miss_by(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor, log_of: Tensor) -> tuple:
+def _log_soft_one_minus_pt_by(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor, log_of: Tensor) -> tuple:
     is_one, is_zero = (y == 1).to(log_of.dtype), (y == 0).to(log_of.dtype)
     by_p = torch.where(is_one + is_zero == 0, (1 - 2 * y) / log_of.exp(), 0)
     return ((by_p, None, is_zero, is_one, (log_q - log_of).exp() - (log_p - log_of).exp()),)
 
 
-log_miss = stated(_log_miss, _log_miss_by, times)
+log_soft_one_minus_pt = stated(_log_soft_one_minus_pt, _log_soft_one_minus_pt_by, times)
 """log(y q + (1 - y) p), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from focal_plugin.math.derivatives import (
     cross_entropy_of_logit,
     cross_entropy_of_probability,
-    log_miss,
-    miss,
+    log_soft_one_minus_pt,
     residual,
+    soft_one_minus_pt,
 )
 from focal_plugin.tracing import may_look
 
@@ -23,14 +23,14 @@ def choose(y: Tensor, one: Tensor, zero: Tensor) -> Tensor:
     return torch.where(y, one, zero) if y.dtype == torch.bool else y * one + (1 - y) * zero
 
 
-def missed(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+def one_minus_pt_of(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
     """1 - p_t."""
-    return torch.where(y, q, p) if y.dtype == torch.bool else miss(p, q, y)
+    return torch.where(y, q, p) if y.dtype == torch.bool else soft_one_minus_pt(p, q, y)
 
 
-def log_missed(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+def log_one_minus_pt_of(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
     """log(1 - p_t)."""
-    return torch.where(y, log_q, log_p) if y.dtype == torch.bool else log_miss(p, q, log_p, log_q, y)
+    return torch.where(y, log_q, log_p) if y.dtype == torch.bool else log_soft_one_minus_pt(p, q, log_p, log_q, y)
 
 
 def cross_entropy(x: Tensor | None, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float
     return torch.where(zero, _one(base), (exponent * torch.where(zero, 0.0, log_base())).exp())
 
 
-def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
+def power_by_base(base: Tensor, exponent: Tensor | float) -> Tensor:
     """base ** exponent of a base in [0, 1], with gradient 0 where the base is 0."""
     tiny, seen = torch.finfo(base.dtype).tiny, base.detach()
     if may_look(seen) and seen.numel() > 0 and seen.amin() >= tiny:
@@ -95,13 +95,13 @@ def power_of(base: Tensor, exponent: Tensor | float) -> Tensor:
 
 def distance_power(x, p, q, y, exponent: Tensor | float) -> Tensor:
     """|y - p| ** exponent, with gradient 0 where y = p."""
-    return power_of(above(x, p, q, y).abs(), exponent)
+    return power_by_base(above(x, p, q, y).abs(), exponent)
 
 
 def modulated_focal(x, p, q, log_p, log_q, y, gamma) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - p_t, (1 - p_t) ** gamma, log p_t)."""
-    one_minus_pt = missed(p, q, y)
-    modulating = power(one_minus_pt, lambda: log_missed(p, q, log_p, log_q, y), gamma)
+    one_minus_pt = one_minus_pt_of(p, q, y)
+    modulating = power(one_minus_pt, lambda: log_one_minus_pt_of(p, q, log_p, log_q, y), gamma)
     return one_minus_pt, modulating, log_of_target(x, p, q, log_p, log_q, y)
 
 

@@ -38,14 +38,16 @@ def value_and_grad(
     EXPONENT: tl.constexpr,
     HARD: tl.constexpr,
 ):
-    wrong, log_wrong, slope, cross_entropy = prim.miss(p, q, log_p, log_q, y, is_positive, HARD)
+    one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
+        p, q, log_p, log_q, y, is_positive, HARD
+    )
     alpha = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
-    modulated = alpha * prim.power(wrong, log_wrong, gamma, EXPONENT)
+    modulated = alpha * prim.power(one_minus_pt, log_one_minus_pt, gamma, EXPONENT)
     if HARD:
         signed = tl.where(is_positive, -modulated, modulated)
-        return modulated * cross_entropy, signed * (gamma * slope * cross_entropy + wrong)
+        return modulated * cross_entropy, signed * (gamma * d_log_one_minus_pt * cross_entropy + one_minus_pt)
     residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
-    return modulated * cross_entropy, modulated * (gamma * (1 - 2 * y) * slope * cross_entropy + residual)
+    return modulated * cross_entropy, modulated * (gamma * (1 - 2 * y) * d_log_one_minus_pt * cross_entropy + residual)
 
 
 SPEC = Spec(

@@ -5,7 +5,7 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import power_of
+from focal_plugin.math.eager import power_by_base
 from focal_plugin.math.spec import Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -19,8 +19,8 @@ def pack(alpha, gamma, pos_weight, neg_weight):
 def value(x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_weight):
     centre = y if y.dtype == torch.bool else y == 1
     # Powers of p and q themselves: their logarithms may hold an epsilon.
-    positive = pos_weight * power_of(q, alpha) * -log_p
-    negative = neg_weight * power_of(1 - y.to(p.dtype), gamma) * power_of(p, alpha) * -log_q
+    positive = pos_weight * power_by_base(q, alpha) * -log_p
+    negative = neg_weight * power_by_base(1 - y.to(p.dtype), gamma) * power_by_base(p, alpha) * -log_q
     return torch.where(centre, positive, negative)
 
 
@@ -44,14 +44,22 @@ def value_and_grad(
     if not HARD:
         # Off the centre 1 - y has a finite logarithm, so that the power of 0 is 1 and a NaN stays.
         weight *= tl.where(centre, 1.0, prim.exp2(gamma * 1.4426950408889634 * tl.log(1 - y)))
-    wrong = tl.where(centre, q, p)
+    one_minus_pt = tl.where(centre, q, p)
     # Not from a logarithm that holds an epsilon; what stands for a probability of 0 is 0 again: its logarithm is -27.6, that
     # of a logit's below -69.
-    was_zero = (wrong <= 1e-30) & (tl.where(centre, log_q, log_p) > -60)
-    modulated = weight * prim.powered(tl.where(was_zero, 0.0, wrong), alpha, EXPONENT)
+    was_zero = (one_minus_pt <= 1e-30) & (tl.where(centre, log_q, log_p) > -60)
+    modulated = weight * prim.power_by_base(tl.where(was_zero, 0.0, one_minus_pt), alpha, EXPONENT)
     cross_entropy = -tl.where(centre, log_p, log_q)
     signed = tl.where(centre, -modulated, modulated)
-    return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + wrong)
+    return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + one_minus_pt)
+
+
+def of_named_positives(loss, pred, target, pos_inds, pos_labels, reduction):
+    """loss(pred, target) of positives that are named, plus loss(pred, target, pos_weight=0.0) of all."""
+    if reduction == 'none':
+        raise ValueError("pos_inds can't be used with reduction='none': write 'mean' or 'sum'")
+    positives = pred[pos_inds, pos_labels]
+    return loss(positives, torch.ones_like(positives)) + loss(pred, target, pos_weight=0.0)
 
 
 SPEC = Spec(

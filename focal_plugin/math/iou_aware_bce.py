@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import cross_entropy, detached, power, power_of
+from focal_plugin.math.eager import cross_entropy, detached, power, power_by_base
 from focal_plugin.math.spec import DETACH_WEIGHT, GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -19,7 +19,7 @@ def pack(k, gamma, detach_weight):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, k, detach_weight):
-    t = (power(p, lambda: log_p, k) * power_of(y.to(p.dtype), 1 - k)).clamp(min=0.01).detach()
+    t = (power(p, lambda: log_p, k) * power_by_base(y.to(p.dtype), 1 - k)).clamp(min=0.01).detach()
     negative = detached(power(p, lambda: log_p, gamma), detach_weight) * -log_q
     return torch.where(is_positive, cross_entropy(x, p, q, log_p, log_q, t), negative)
 
@@ -28,9 +28,9 @@ def value_and_grad(
     x, p, q, log_p, log_q, y, is_positive, gamma, k, detach_weight, EXPONENT: tl.constexpr, HARD: tl.constexpr
 ):  # fmt: skip
     negative, slope = prim.focal_negative(p, q, log_p, log_q, gamma, detach_weight, EXPONENT)
-    t = prim.power_near_one(log_p, k)
+    t = prim.power_by_log_near_one(log_p, k)
     if not HARD:
-        t *= prim.power_of(y, 1 - k) + (y - y)  # NaN stays where the exponent is 0
+        t *= prim.power_by_base(y, 1 - k, -1) + (y - y)  # NaN stays where the exponent is 0
     t = tl.maximum(t, 0.01, propagate_nan=tl.PropagateNan.ALL)
     positive = -prim.choose(t, is_positive, log_p, log_q, False)
     residual = prim.mix(t, is_positive, -q, p, False)  # p - t

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import cross_entropy, power, power_of
+from focal_plugin.math.eager import cross_entropy, power, power_by_base
 from focal_plugin.math.spec import GAMMA, Parameter, Spec
 
 tl = LazyModule('triton.language')
@@ -19,7 +19,7 @@ def pack(gamma, mal_alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, mal_alpha):
-    t = y if y.dtype == torch.bool else power_of(y, gamma)
+    t = y if y.dtype == torch.bool else power_by_base(y, gamma)
     negative = mal_alpha * power(p, lambda: log_p, gamma).detach() * -log_q
     return torch.where(is_positive, cross_entropy(x, p, q, log_p, log_q, t), negative)
 
@@ -30,7 +30,7 @@ def value_and_grad(
     negative, slope = prim.focal_negative(p, q, log_p, log_q, gamma, 1.0, EXPONENT)
     if HARD:
         return tl.where(is_positive, -log_p, mal_alpha * negative), tl.where(is_positive, -q, mal_alpha * slope)
-    t = prim.powered(y, gamma, EXPONENT)
+    t = prim.power_by_base(y, gamma, EXPONENT)
     if EXPONENT == 0:
         t += y - y  # NaN stays
     positive = -prim.choose(t, is_positive, log_p, log_q, HARD)

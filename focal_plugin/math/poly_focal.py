@@ -18,9 +18,9 @@ def pack(epsilon, gamma, alpha, alpha_on_poly):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative, poly_positive, poly_negative):
-    wrong, modulating, log_pt = modulated_focal(x, p, q, log_p, log_q, y, gamma)
+    one_minus_pt, modulating, log_pt = modulated_focal(x, p, q, log_p, log_q, y, gamma)
     alpha, poly = choose(y, alpha_positive, alpha_negative), choose(y, poly_positive, poly_negative)
-    return modulating * (poly * wrong - alpha * log_pt)
+    return modulating * (poly * one_minus_pt - alpha * log_pt)
 
 
 def value_and_grad(
@@ -39,16 +39,18 @@ def value_and_grad(
     EXPONENT: tl.constexpr,
     HARD: tl.constexpr,
 ):
-    wrong, log_wrong, slope, cross_entropy = prim.miss(p, q, log_p, log_q, y, is_positive, HARD)
+    one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
+        p, q, log_p, log_q, y, is_positive, HARD
+    )
     alpha = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
     poly = prim.mix(y, is_positive, poly_positive, poly_negative, HARD)
-    modulating = prim.power(wrong, log_wrong, gamma, EXPONENT)
-    value = modulating * tl.fma(alpha, cross_entropy, poly * wrong)
-    through_miss = slope * (alpha * gamma * cross_entropy + poly * (gamma + 1) * wrong)
+    modulating = prim.power(one_minus_pt, log_one_minus_pt, gamma, EXPONENT)
+    value = modulating * tl.fma(alpha, cross_entropy, poly * one_minus_pt)
+    through = d_log_one_minus_pt * (alpha * gamma * cross_entropy + poly * (gamma + 1) * one_minus_pt)
     if HARD:
-        return value, tl.where(is_positive, -modulating, modulating) * (through_miss + alpha * wrong)
+        return value, tl.where(is_positive, -modulating, modulating) * (through + alpha * one_minus_pt)
     residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
-    return value, modulating * ((1 - 2 * y) * through_miss + alpha * residual)
+    return value, modulating * ((1 - 2 * y) * through + alpha * residual)
 
 
 SPEC = Spec(

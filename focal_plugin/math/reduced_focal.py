@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from focal_plugin.lazy import LazyModule
-from focal_plugin.math.eager import choose, log_missed, log_of_target, missed, power
+from focal_plugin.math.eager import choose, log_of_target, log_one_minus_pt_of, one_minus_pt_of, power
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
 
@@ -22,14 +22,14 @@ def pack(threshold, gamma, alpha):
 
 
 def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, alpha_positive, alpha_negative):
-    one_minus_pt = missed(p, q, y)
+    one_minus_pt = one_minus_pt_of(p, q, y)
     # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
     if y.dtype == torch.bool:
         below = torch.where(y, x, -x) < margin
     else:
         below = torch.where(y == 1, x < margin, torch.where(y == 0, -x < margin, one_minus_pt > limit))
     ratio = torch.where(below, 1.0, one_minus_pt * inverse)
-    log_ratio = lambda: torch.where(below, 0.0, log_missed(p, q, log_p, log_q, y) + inverse.log())  # noqa: E731
+    log_ratio = lambda: torch.where(below, 0.0, log_one_minus_pt_of(p, q, log_p, log_q, y) + inverse.log())  # noqa: E731
     modulating = power(ratio, log_ratio, gamma)
     return choose(y, -alpha_positive, -alpha_negative) * modulating * log_of_target(x, p, q, log_p, log_q, y)
 
@@ -51,22 +51,24 @@ def value_and_grad(
     EXPONENT: tl.constexpr,
     HARD: tl.constexpr,
 ):
-    wrong, log_wrong, slope, cross_entropy = prim.miss(p, q, log_p, log_q, y, is_positive, HARD)
+    one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
+        p, q, log_p, log_q, y, is_positive, HARD
+    )
     factor = prim.mix(y, is_positive, alpha_positive, alpha_negative, HARD)
     # p_t < threshold; of a hard target by its logit, because p is 0.5 for all small ones
     if HARD:
         below = tl.where(is_positive, x, -x) < margin
     else:
-        below = tl.where((y == 0) | (y == 1), (tl.where(y == 1, x, -x) < margin).to(tl.int1), wrong > limit)
+        below = tl.where((y == 0) | (y == 1), (tl.where(y == 1, x, -x) < margin).to(tl.int1), one_minus_pt > limit)
     # Of the ratio, since the power of 1 - p_t alone underflows.
-    ratio_power = prim.power(wrong * inverse, log_wrong + tl.log(inverse), gamma, EXPONENT)
+    ratio_power = prim.power(one_minus_pt * inverse, log_one_minus_pt + tl.log(inverse), gamma, EXPONENT)
     factor *= tl.where(below, 1.0, ratio_power)
     exponent = tl.where(below, 0.0, gamma)
     if HARD:
         signed = tl.where(is_positive, -factor, factor)
-        return factor * cross_entropy, signed * (exponent * slope * cross_entropy + wrong)
+        return factor * cross_entropy, signed * (exponent * d_log_one_minus_pt * cross_entropy + one_minus_pt)
     residual = prim.mix(y, is_positive, -q, p, HARD)  # p - y
-    return factor * cross_entropy, factor * (exponent * (1 - 2 * y) * slope * cross_entropy + residual)
+    return factor * cross_entropy, factor * (exponent * (1 - 2 * y) * d_log_one_minus_pt * cross_entropy + residual)
 
 
 SPEC = Spec(

@@ -18,8 +18,8 @@ class Parameter:
         doc: what it is, a sentence without its range and default.
         low, high: the range of a number; ``above``: low itself is not in it.
         whole: it is a whole number.
-        vector: a sequence or tensor of one number a class is allowed.
-        sequence: it is a sequence of one number a class, kept as a tuple.
+        vector: a sequence or tensor of one number per class is allowed.
+        sequence: it is a sequence of one number per class, kept as a tuple.
         optional: None or a negative number means none.
         choices: the strings that are allowed, for an argument that is no number.
     """

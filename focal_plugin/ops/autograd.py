@@ -3,10 +3,12 @@
 A GPU computes the terms again in the backward, since there memory is what costs. On a CPU the arithmetic is, so the forward
 of a sigmoid loss leaves the gradient behind where one is wanted: the backward's own allocation, made earlier. Of a softmax
 nothing is left behind: a row that the backward reads is in registers, or in the first-level cache, long enough to find its
-sum of exponentials again, and one float32 a row could not hold its logarithm to the digits promised.
+sum of exponentials again, and one float32 per row could not hold its logarithm to the digits promised.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,22 +39,56 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         *tensors, kept = ctx.saved_tensors
-        problem = Problem(*tensors, *ctx.settings)
         # Given away, the kept gradient may be changed in its place: a second backward computes its own.
         kept, ctx.is_spent = None if ctx.is_spent else kept, True
-        statistics, ctx.statistics = ctx.statistics, None  # a second backward of the same loss counts no second time
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or is_batch(upstream) or any(needed[1:]):
-            if statistics is not None:
-                ones = torch.ones(upstream.shape, dtype=upstream.dtype, device=upstream.device)
-                statistics += library.backward(problem, ones, True)[1]
-            return None, None, *_composed(problem, needed, upstream)
-        grad = None if kept is None else _scaled(kept, upstream)
-        if grad is None:
-            grad, gathered = library.backward(problem, resolved(upstream), statistics is not None)
-            if statistics is not None:
-                statistics += gathered
-        return None, None, grad, *[None] * (TENSORS - 1)
+        if kept is not None and not _is_composed(needed, upstream) and (grad := _scaled(kept, upstream)) is not None:
+            return None, None, grad, *[None] * (TENSORS - 1)
+        statistics, ctx.statistics = ctx.statistics, None  # a second backward of the same loss counts no second time
+        return None, None, *_gradients(Problem(*tensors, *ctx.settings), needed, upstream, statistics)
+
+
+class _Levels(torch.autograd.Function):
+    """The sum of some problems' sums: the levels of a head, whose parts are added up at once."""
+
+    @staticmethod
+    def forward(ctx, statistics, settings, *tensors):
+        ctx.save_for_backward(*tensors)
+        ctx.settings, ctx.statistics = settings, statistics
+        return library.total(_problems(tensors, settings))
+
+    @staticmethod
+    def backward(ctx, upstream):
+        statistics, ctx.statistics = ctx.statistics, None
+        needed, found = ctx.needs_input_grad[2:], []
+        for k, problem in enumerate(_problems(ctx.saved_tensors, ctx.settings)):
+            found += _gradients(problem, needed[k * TENSORS : (k + 1) * TENSORS], upstream, statistics)
+        return None, None, *found
+
+
+def _problems(tensors: Sequence[Any], settings: Sequence[tuple]) -> list[Problem]:
+    """The problems of so many tensors each."""
+    return [Problem(*tensors[k * TENSORS : (k + 1) * TENSORS], *each) for k, each in enumerate(settings)]
+
+
+def _is_composed(needed: Sequence[bool], upstream: Tensor) -> bool:
+    """Whether plain autograd operations give the gradients: of more than pred, or of a gradient that is looked through."""
+    return torch.is_grad_enabled() or is_batch(upstream) or any(needed[1:])
+
+
+def _gradients(
+    problem: Problem, needed: Sequence[bool], upstream: Tensor, statistics: Tensor | None
+) -> list[Tensor | None]:
+    """The gradients of a problem's tensors, the statistics being added to."""
+    if _is_composed(needed, upstream):
+        if statistics is not None:
+            ones = torch.ones(upstream.shape, dtype=upstream.dtype, device=upstream.device)
+            statistics += library.backward(problem, ones, True)[1]
+        return _composed(problem, needed, upstream)
+    grad, gathered = library.backward(problem, resolved(upstream), statistics is not None)
+    if statistics is not None:
+        statistics += gathered
+    return [grad, *[None] * (TENSORS - 1)]
 
 
 def _scaled(kept: Tensor, upstream: Tensor) -> Tensor | None:
@@ -64,7 +100,7 @@ def _scaled(kept: Tensor, upstream: Tensor) -> Tensor | None:
     return kept.data if factor == 1 else kept.data.mul_(factor)
 
 
-def _composed(problem: Problem, needed: tuple[bool, ...], upstream: Tensor) -> list[Tensor | None]:
+def _composed(problem: Problem, needed: Sequence[bool], upstream: Tensor) -> list[Tensor | None]:
     """The gradients of the needed tensors by plain autograd operations.
 
     They may be differentiated again (create_graph=True), and hold an upstream gradient that a transform sees through.
@@ -72,11 +108,11 @@ def _composed(problem: Problem, needed: tuple[bool, ...], upstream: Tensor) -> l
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [
-            t.detach().requires_grad_() if needs and not again else t
+            t.detach().requires_grad_() if needs and not again and t is not None else t
             for t, needs in zip(problem[:TENSORS], needed, strict=True)
         ]
-        loss = library.composed(Problem(*inputs, *problem[TENSORS:]))
-    wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs]
+        loss = library.composed(Problem._make([*inputs, *problem[TENSORS:]]))
+    wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs and t is not None]
     found = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=again, allow_unused=True))
     return [next(found) if needs else None for needs in needed]
 
@@ -93,3 +129,14 @@ def loss_of(problem: Problem, statistics: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled() and require_grad(tensors):
         return _Loss.apply(statistics, problem[TENSORS:], *tensors)
     return library.forward(problem)
+
+
+def total_of(problems: Sequence[Problem], statistics: Tensor | None = None) -> Tensor:
+    """The sum of problems that reduce, shape () or (1,); where the kernels have a way to add them up at once, by that."""
+    if is_transformed() or not library.has_total(problems):
+        first, *others = [loss_of(problem, statistics) for problem in problems]
+        return sum(others, first)
+    tensors = [tensor for problem in problems for tensor in problem[:TENSORS]]
+    if torch.is_grad_enabled() and require_grad(tensors):
+        return _Levels.apply(statistics, [problem[TENSORS:] for problem in problems], *tensors)
+    return library.total(problems)

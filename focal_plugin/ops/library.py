@@ -7,6 +7,7 @@ traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the ope
 import contextlib
 import functools
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -29,15 +30,15 @@ def _kernels(backend: str, variant: str) -> ModuleType:
 
 
 def _run(function: str, problem: Problem, *arguments):
-    """Calls a function of the backend's kernels."""
+    """Calls a function of the kernels that a problem has."""
     call = getattr(_kernels(problem.backend, problem.variant), function)
     if problem.backend != 'triton':
-        return call(problem, *arguments)
+        return call(*arguments)
     from focal_plugin.kernels.triton import selftest
 
     with _current(problem.pred.device):
         selftest.require(problem.pred)
-        return call(problem, *arguments)
+        return call(*arguments)
 
 
 def _current(device: torch.device):
@@ -73,7 +74,7 @@ def _forward(problem: Problem) -> Tensor:
         checks.check_probabilities(problem)
     if problem.pred.numel() == 0:
         checks.check_labels(problem)  # no kernel runs that would
-    return _run('forward', problem)
+    return _run('forward', problem, problem)
 
 
 def has_one_pass(problem: Problem) -> bool:
@@ -87,11 +88,25 @@ def has_one_pass(problem: Problem) -> bool:
     return _is_direct(problem) and hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward')
 
 
+def has_total(problems: Sequence[Problem]) -> bool:
+    """Whether total takes the problems, which reduce and differ in nothing but their tensors' sizes."""
+    first = problems[0]
+    return all(map(_is_direct, problems)) and hasattr(_kernels(first.backend, first.variant), 'total')
+
+
+def total(problems: Sequence[Problem]) -> Tensor:
+    """The sum of the problems' sums."""
+    for problem in problems:
+        if problem.activated:
+            checks.check_probabilities(problem)
+    return _run('total', problems[0], problems)
+
+
 def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
     """The sum and the gradient by pred."""
     if problem.activated:
         checks.check_probabilities(problem)
-    return _run('forward_and_backward', problem)
+    return _run('forward_and_backward', problem, problem)
 
 
 def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
@@ -103,7 +118,7 @@ def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor,
 
 def _backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
     statistics = _statistics(problem, gathers).zero_()
-    grad = _run('backward', problem, problem.per_element(upstream), statistics if gathers else None)
+    grad = _run('backward', problem, problem, problem.per_element(upstream), statistics if gathers else None)
     return grad, statistics
 
 

@@ -144,7 +144,7 @@ def point(variant: str, x, y, positive, call: Call, given: dict) -> Point:
 
 
 def _without_sign(name: str, value):
-    """A negative alpha is none; a vector is one number a class."""
+    """A negative alpha is none; a vector is one number per class."""
     if name == 'alpha' and isinstance(value, (int, float)) and value < 0:
         return None
     return array(value) if isinstance(value, (list, torch.Tensor)) else value

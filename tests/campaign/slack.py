@@ -13,7 +13,7 @@ def allowed(exact, through_p, flushed, tiny, eps):
 
 
 def has_vectors(variant: str, given: dict) -> bool:
-    """Whether the parameters are one number a class each."""
+    """Whether the parameters are one number per class each."""
     vectors = (np.ndim(array(each)) > 0 for name, each in given.items() if name != 'samples_per_class')
     return variant == 'equalized_focal' or any(vectors)
 

@@ -11,12 +11,11 @@ from focal_plugin import backend, use_backend
 from tests.campaign import compare, formulas, generate, invalid, report
 from tests.campaign.call import written
 from tests.campaign.reference import expected
+from tests.campaign.report import CALLS, SEED
 from tests.campaign.tensors import Random, placed
 from tests.campaign.variants import VARIANTS
 from tests.variants import VARIANTS as OF_LOGITS
 
-SEED = 0
-CALLS = 150 if backend.INTERPRETING else 1500
 COMPILED = 150  # each with kernels of its own to compile
 INVALID = 5 if backend.INTERPRETING else 40
 OPERANDS = ('pred', 'target', 'weight', 'labels', 'avg_factor')  # vectors of classes stay where a config makes them

@@ -4,7 +4,7 @@ import pytest
 
 import focal_plugin
 from tests.campaign import report
-from tests.campaign.test_campaign import CALLS, SEED
+from tests.campaign.report import CALLS, SEED
 
 pytestmark = pytest.mark.slow
 MANY = 50_000

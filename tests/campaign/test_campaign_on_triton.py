@@ -5,7 +5,7 @@ import pytest
 import focal_plugin
 from focal_plugin import backend
 from tests.campaign import report
-from tests.campaign.test_campaign import CALLS, SEED
+from tests.campaign.report import CALLS, SEED
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 MANY = 1000

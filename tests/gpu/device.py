@@ -200,19 +200,19 @@ class Unlaunched:
         return getattr(self.kernel, name)
 
     def __getitem__(self, grid: tuple[int, int, int]):
-        def launch(*arguments, num_warps, enable_fp_fusion, **constants):
+        def launch(*, num_warps, enable_fp_fusion, **arguments):
             del num_warps, enable_fp_fusion
-            assert [*self.arg_names] == [*self.arg_names[: len(arguments)], *constants], self.arg_names
+            assert {*self.arg_names} == arguments.keys(), self.arg_names
             refuse_others(arguments)
 
         return launch
 
 
-def refuse_others(arguments) -> None:
+def refuse_others(arguments: dict) -> None:
     """As Triton refuses a pointer that its GPU can't follow."""
-    for k, each in enumerate(arguments):
+    for name, each in arguments.items():
         if isinstance(each, Tensor) and not _is_on_device(each):
-            raise ValueError(f'Pointer argument (at {k}) cannot be accessed from Triton ({each.device} tensor?)')
+            raise ValueError(f'Pointer argument ({name}) cannot be accessed from Triton ({each.device} tensor?)')
 
 
 def take_for_a_gpu(monkeypatch) -> str:
@@ -245,6 +245,7 @@ def compute_without_kernels(monkeypatch) -> str:
     for module, values in ((elementwise, eager), (rowwise, rowwise_eager)):
         monkeypatch.setattr(module, 'forward', _filled(module.forward, values.forward))
         monkeypatch.setattr(module, 'backward', _filled(module.backward, values.backward))
+    monkeypatch.setattr(elementwise, 'total', _filled_total(elementwise.total))
     return name
 
 
@@ -268,6 +269,19 @@ def _filled(function, values):
             return out
         with waits(), _disable_current_modes(), torch._C._ForceDispatchKeyGuard(*NOTHING_WATCHES):
             _fill(out, problem, values, gradient, statistics)
+        return out
+
+    return filled
+
+
+def _filled_total(function):
+    def filled(problems):
+        out = function(problems)
+        with waits(), _disable_current_modes(), torch._C._ForceDispatchKeyGuard(*NOTHING_WATCHES):
+            parts = [torch.empty_like(out) for _ in problems]
+            for part, problem in zip(parts, problems, strict=True):
+                _fill(part, problem, eager.forward, (), None)
+            out.copy_(sum(parts))
         return out
 
     return filled

@@ -73,7 +73,10 @@ class Driver(StandIn):
     def _region(self, name: str, tensor: torch.Tensor) -> Region:
         """What an earlier launch wrote can be read, and no more of it."""
         if name in OUTPUTS:
-            region = self._written[tensor.data_ptr()] = Region(tensor, name, fresh=True)
+            region, earlier = Region(tensor, name, fresh=True), self._written.get(tensor.data_ptr())
+            if earlier is not None and region.readable.shape == earlier.readable.shape:
+                region.readable = earlier.readable  # a launch of a sum writes its part
+            self._written[tensor.data_ptr()] = region
             return region
         if tensor.data_ptr() in self._written:
             region, earlier = Region(tensor, name, fresh=False), self._written[tensor.data_ptr()]

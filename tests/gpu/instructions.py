@@ -1,4 +1,4 @@
-"""What the instructions without memory or control compute, on arrays of a lane a thread.
+"""What the instructions without memory or control compute, on arrays of a lane per thread.
 
 A register holds unsigned integers of its width. An operand's type says how they are taken: half types are computed in
 float32 and rounded, which is exact for one operation, and packed pairs are arrays of two columns.

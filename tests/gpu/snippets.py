@@ -35,7 +35,7 @@ KERNEL = """
 
 
 def run(body: str, given=(), threads: int = 32, shared: int = 1024, blocks: int = 1, fresh: bool = True) -> np.ndarray:
-    """The 8 bytes a thread that a body stores; given are the 8 bytes of the first threads' inputs."""
+    """The 8 bytes per thread that a body stores; given are the 8 bytes of the first threads' inputs."""
     inputs, out = torch.zeros(threads, dtype=torch.int64), torch.zeros(threads, dtype=torch.int64)
     inputs[: len(given)] = torch.tensor([int.from_bytes(each, 'little', signed=True) for each in given])
     regions = [Region(inputs, 'inputs', False), Region(out, 'out', fresh)]

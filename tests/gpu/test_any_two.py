@@ -26,7 +26,7 @@ EXTRAS = {
     'a weight an element': lambda pred, vectors: dict(weight=torch.rand(pred.shape) + 0.5),
     'avg_factor': lambda pred, vectors: dict(avg_factor=torch.tensor([13.5])),
     'ignore_index': lambda pred, vectors: dict(ignore_index=0),
-    'a number a class': lambda pred, vectors: vectors,
+    'a number per class': lambda pred, vectors: vectors,
 }
 AXES = {
     'variant': [(name, form) for name in ELEMENTWISE for form in forms_of(name)] + [('softmax_focal', 'labels')],
@@ -45,7 +45,7 @@ def possible(variant, classes, reduction, extra, **_) -> bool:
         (name == 'softmax_focal' and (classes == 1 or extra == 'a weight an element'))
         or (extra == 'avg_factor' and reduction != 'mean')
         or (extra == 'ignore_index' and form == 'dense')
-        or (extra == 'a number a class' and not numbers_of_classes(name, classes))
+        or (extra == 'a number per class' and not numbers_of_classes(name, classes))
     )
 
 

@@ -189,7 +189,7 @@ def test_the_self_test_passes(driver):
 
 
 @only_90
-@pytest.mark.parametrize('classes', (3, slow(9), slow(16)), ids=['a row a thread', 'flat', 'tiles'])
+@pytest.mark.parametrize('classes', (3, slow(9), slow(16)), ids=['a row per thread', 'flat', 'tiles'])
 def test_nan_reaches_no_neighbour(driver, classes):
     """In a plain sum two neighbours share a reciprocal, maybe of two rows: where one is ignored, or each has a value of its
     own, they may not."""

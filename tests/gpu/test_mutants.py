@@ -37,8 +37,8 @@ CASES = {
     'tiles': lambda: _focal(80, weighted=True),
     'tiles of halves': lambda: _focal(80, torch.bfloat16),
     # With a gap, the place behind a row is none of the next row's.
-    'a thread a row': lambda: _often_and_rarely(3, torch.float16, gap=1),
-    'a thread a place': lambda: _often_and_rarely(3, torch.float16, reduction='none'),
+    'a thread per row': lambda: _often_and_rarely(3, torch.float16, gap=1),
+    'a thread per place': lambda: _often_and_rarely(3, torch.float16, reduction='none'),
     'flat': lambda: _focal(365, reduction='none'),
     'a softmax': lambda: check_softmax.check('cpu', *check_softmax.inputs(ROWS, 20), reduction='sum'),
 }
@@ -104,12 +104,12 @@ def _mutants(text: str, pattern: str, change, matters):
 WITHOUT = (
     ('flat', 'a dropped barrier'),  # a warp knows all of its labels
     ('flat', 'a shuffle over half the distance'),
-    ('a thread a place', 'a shuffle over half the distance'),  # redux.sync in its place
+    ('a thread per place', 'a shuffle over half the distance'),  # redux.sync in its place
 )
 
 
 BY_DEFAULT = {
-    'a dropped barrier': ('a thread a row',),
+    'a dropped barrier': ('a thread per row',),
     'a load or store without its mask': ('tiles', 'flat'),
     'a load or store of the next element': ('tiles of halves',),
     'a shuffle over half the distance': ('a softmax',),

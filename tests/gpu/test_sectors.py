@@ -45,7 +45,7 @@ BODIES = {
 
 @pytest.mark.parametrize(('body', 'requests', 'programs'), BODIES.values(), ids=BODIES)
 def test_sectors_are_counted(monkeypatch, body, requests, programs):
-    """8 bytes a thread of two warps."""
+    """8 bytes per thread of two warps."""
     count = Sectors()
     monkeypatch.setattr(Global, 'watch', count)
     run(body, threads=64)

@@ -9,14 +9,14 @@ import focal_plugin
 from tests.allocations import allocations
 from tests.heads.stock import DENSE, FIVE, HEADS, PAIRS, SIZES, built, losses_of, outputs, with_loss
 
-PRIME = 211  # classes: the size of what holds a number a class is its multiple, and of nothing else
+PRIME = 211  # classes: the size of what holds a number per class is its multiple, and of nothing else
 SMALL_BOXES = ([[8.0, 8, 30, 32], [70, 20, 95, 40]], [[30.0, 30, 50, 54]])  # fewer positives than a level has rows
 
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 
 
 class Made(TorchDispatchMode):
-    """What operators make that holds a number a class and is as large as the smallest level of logits."""
+    """What operators make that holds a number per class and is as large as the smallest level of logits."""
 
     def __init__(self, least: int) -> None:
         super().__init__()

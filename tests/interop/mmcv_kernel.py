@@ -2,7 +2,7 @@
 
 mmcv installs its CUDA sources; behind the header in mmcv_shim the kernels' arithmetic runs anywhere, also on a GPU for
 which mmcv was not built. The functions here are unreduced, as the kernels are. The weights of the sigmoid one hold one
-number a class and one for the background: mmcv reads weight[num_classes] there, past the end of what its users pass.
+number per class and one for the background: mmcv reads weight[num_classes] there, past the end of what its users pass.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def forward(x, labels, weight=None, gamma=2.0, alpha=0.25) -> torch.Tensor:
     Args:
         x: logits (N, C); float32, float64 or float16.
         labels: (N,), class in [0, C), background C; int64.
-        weight: (C + 1,), one a class and one for the background, in x's dtype; or None.
+        weight: (C + 1,), one per class and one for the background, in x's dtype; or None.
     """
     return _run(False, x, labels, weight, gamma, alpha)
 

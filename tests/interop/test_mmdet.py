@@ -106,7 +106,7 @@ def test_arguments_by_position(data):
 
 @pytest.mark.parametrize('weight', [random(CLASSES), random(CLASSES, 1)], ids=['(N,)', '(N, 1)'])
 def test_as_many_rows_as_classes(weight):
-    """A weight of (N,) is one a row, never one a class."""
+    """A weight of (N,) is one per row, never one per class."""
     x, labels = 4 * random(CLASSES, CLASSES) - 2, torch.arange(1, CLASSES + 1)
     one_hot = F.one_hot(labels, CLASSES + 1)[:, :CLASSES]
     mine = value_and_grad(lambda x: ours.sigmoid_focal_loss(x, labels, weight), x)

@@ -97,9 +97,9 @@ def is_accident(shape, target, weight, unreduced) -> bool:
 
 
 def is_of_rows(shape, weight) -> bool:
-    """Whether the shape of a weight stands for one number a row, or an element, here, whatever the sizes.
+    """Whether the shape of a weight stands for one number per row, or an element, here, whatever the sizes.
 
-    To mmdet it is aligned with the last dimensions: where there are as many rows as classes, (N,) is one a class.
+    To mmdet it is aligned with the last dimensions: where there are as many rows as classes, (N,) is one per class.
     """
     return weight is not None and weight.shape in {shape[:-1], (torch.Size(shape).numel(),)}
 
@@ -149,7 +149,9 @@ def test_mmdets_values(name, shape):
 
 
 def test_as_many_rows_as_classes():
-    """A weight of (N,) is one a row, in every class; mmdet's VarifocalLoss and GaussianFocalLoss take it for one a class."""
+    """A weight of (N,) is one per row, in every class; mmdet's VarifocalLoss and GaussianFocalLoss take it for one per
+    class.
+    """
     pred, target, weight = random((4, 4)), (random((4, 4), 1) > 0.6).float(), random((4,), 2)
     for name, kind in CLASSES.items():
         if VARIANTS[name].dense and not VARIANTS[name].required_by_class(4):
@@ -214,7 +216,7 @@ def test_maps_are_read_where_they_lie(layout):
 )
 def test_other_shapes_are_refused_with_the_axis(target, weight, message):
     """The classes last, as they were before mmdet's axis was followed, are not taken for anything else."""
-    with pytest.raises(ValueError, match=rf'{message}.*dimension 1.*one number a row \(2, 4, 5\).*flatten'):
+    with pytest.raises(ValueError, match=rf'{message}.*dimension 1.*one number per row \(2, 4, 5\).*flatten'):
         FusedQualityFocalLoss()(random((2, 3, 4, 5)), target, weight)
 
 

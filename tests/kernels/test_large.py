@@ -46,7 +46,7 @@ def _last_programs(monkeypatch):
 
 
 @pytest.mark.usefixtures('_last_programs')
-@pytest.mark.parametrize('classes', (80, 3, 365), ids=['tiles', 'a row a thread', 'flat'])
+@pytest.mark.parametrize('classes', (80, 3, 365), ids=['tiles', 'a row per thread', 'flat'])
 def test_last_rows(classes):
     device = 'cpu' if backend.INTERPRETING else 'cuda'
     rows = 2**31 // classes + ROWS

@@ -123,7 +123,7 @@ def test_the_gpu_of_the_logits_is_the_current_one(monkeypatch, device, is_curren
     monkeypatch.setattr(library, '_kernels', lambda backend, variant: SimpleNamespace(backward=note))
     monkeypatch.setattr('focal_plugin.kernels.triton.selftest.require', note)
     problem = SimpleNamespace(pred=SimpleNamespace(device=torch.device(device)), backend='triton', variant='focal')
-    library._run('backward', problem, 'upstream')
+    library._run('backward', problem, problem, 'upstream')
     assert seen == ['another' if is_current else device] * 2 and current == ['another']
 
 

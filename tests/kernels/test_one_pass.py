@@ -110,13 +110,15 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize('weighted', ('one a row', 'one an element', 'none'))
+@pytest.mark.parametrize('weighted', ('one per row', 'one per element', 'none'))
 def test_layouts_weights_and_ignored_rows(layout, weighted, monkeypatch):
     pred, target = logits(N, C), labels(C)
     target[::5] = 255
     pred = layout(pred)
     target = target[: pred.shape[:-1].numel()].view(pred.shape[:-1])
-    weight = {'one a row': torch.rand(target.shape), 'one an element': torch.rand(pred.shape), 'none': None}[weighted]
+    weight = {'one per row': torch.rand(target.shape), 'one per element': torch.rand(pred.shape), 'none': None}[
+        weighted
+    ]
 
     def call(leaf):
         return functional.sigmoid_focal_loss(leaf, target, weight, ignore_index=255)
@@ -145,7 +147,7 @@ def test_value_beyond_where_derivatives_are_clamped(logit, label, monkeypatch):
     assert wrong == (value > 1e29)
 
 
-@pytest.mark.parametrize('gamma', (2.0, [0.5, 1.0, 2.0, 5.0, 0.0, 1.5, 9.0]), ids=('a number', 'one a class'))
+@pytest.mark.parametrize('gamma', (2.0, [0.5, 1.0, 2.0, 5.0, 0.0, 1.5, 9.0]), ids=('a number', 'one per class'))
 def test_backward_twice_under_a_factor(gamma):
     """The first takes the kept gradient and multiplies it in place; the second must not find it multiplied."""
     pred = logits(N, C).requires_grad_()

@@ -50,12 +50,12 @@ def step(loss, pred, labels, **arguments) -> None:
 
 CALLS = {
     'tiles, and flat': (functional.sigmoid_focal_loss, (300, 80), {}),
-    'a value a logit': (functional.sigmoid_focal_loss, (300, 80), {'reduction': 'none'}),
+    'a value per logit': (functional.sigmoid_focal_loss, (300, 80), {'reduction': 'none'}),
     'flat both ways': (functional.sigmoid_focal_loss, (300, 365), {'ignore_index': 7}),
-    'a thread a row': (functional.sigmoid_focal_loss, (300, 3), {}),
+    'a thread per row': (functional.sigmoid_focal_loss, (300, 3), {}),
     'a softmax': (functional.softmax_focal_loss, (300, 80), {}),
     'over a tensor': (functional.sigmoid_focal_loss, (300, 80), {'avg_factor': torch.tensor(3.0)}),
-    'a number a class': (functional.sigmoid_focal_loss, (300, 80), {'alpha': torch.full((80,), 0.25)}),
+    'a number per class': (functional.sigmoid_focal_loss, (300, 80), {'alpha': torch.full((80,), 0.25)}),
 }
 
 

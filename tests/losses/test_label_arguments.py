@@ -110,16 +110,16 @@ def test_ignore_index_is_an_integer(value):
 
 FORMS = {
     'none': lambda generator: None,
-    'one a row': lambda generator: torch.rand(N, generator=generator),
+    'one per row': lambda generator: torch.rand(N, generator=generator),
     'a column': lambda generator: torch.rand(N, 1, generator=generator),
-    'one an element': lambda generator: torch.rand(N, C, generator=generator),
-    'one an element, flat': lambda generator: torch.rand(N * C, generator=generator),
-    'one a class': lambda generator: torch.rand(1, C, generator=generator),
+    'one per element': lambda generator: torch.rand(N, C, generator=generator),
+    'one per element, flat': lambda generator: torch.rand(N * C, generator=generator),
+    'one per class': lambda generator: torch.rand(1, C, generator=generator),
 }
 
 
 # Over a softmax the background has a channel, and a weight is one of rows.
-OF_ROWS = ('none', 'one a row', 'a column')
+OF_ROWS = ('none', 'one per row', 'a column')
 WEIGHTED = [(name, form, more) for name in SIGMOID for form in FORMS for more in ([], [0.1])]
 WEIGHTED += [(name, form, []) for name in LABELLED if name not in SIGMOID for form in OF_ROWS]
 
@@ -140,7 +140,7 @@ def test_class_weight_multiplies_rows_by_their_labels(name, form, background):
 
 
 def test_as_many_rows_as_classes():
-    """A weight of (N,) stays one a row."""
+    """A weight of (N,) stays one per row."""
     pred, labels = torch.randn(C, C, generator=torch.Generator().manual_seed(0)), torch.arange(C)
     weight = torch.arange(1.0, C + 1)
     ours = FusedFocalLoss(class_weight=WEIGHT)(pred, labels, weight)
@@ -194,7 +194,7 @@ def test_class_weight_is_a_buffer_that_checkpoints_do_not_hold():
         (
             2.0,
             TypeError,
-            r'class_weight must hold one number a class, C, or C \+ 1 .*got 2.0.*loss_weight.*_delete_=True',
+            r'class_weight must hold one number per class, C, or C \+ 1 .*got 2.0.*loss_weight.*_delete_=True',
         ),
         ([1.0, -1.0], ValueError, 'class_weight must be at least 0, got -1.0'),
         ([1.0, float('nan')], ValueError, 'class_weight must be at least 0, got nan'),

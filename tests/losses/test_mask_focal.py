@@ -1,4 +1,4 @@
-"""The focal loss of masks: the label's own channel, one number an instance, as each mask head of mmdet calls it."""
+"""The focal loss of masks: the label's own channel, one number per instance, as each mask head of mmdet calls it."""
 
 import math
 
@@ -180,7 +180,7 @@ WRONG = {
     'labels of fractions': (dict(labels=torch.zeros(4)), 'labels must be integers'),
     'masks of another size': (dict(target=torch.zeros(4, 5, 6)), 'does not fit pred'),
     'masks of one class more': (dict(target=torch.zeros(4, 3, 5, 5)), 'leave labels out'),
-    'a weight a row of pixels': (dict(weight=torch.zeros(4, 5)), 'one number an instance'),
+    'a weight a row of pixels': (dict(weight=torch.zeros(4, 5)), 'one number per instance'),
     'a list': (dict(target=[1]), 'target must be a tensor'),
     'labels elsewhere': (dict(labels=torch.zeros(4, dtype=torch.int64, device='meta')), 'labels is on meta'),
     'a negative gamma': (dict(gamma=-1), 'gamma must be at least 0'),
@@ -254,7 +254,7 @@ def test_nothing_is_gathered():
         torch.autograd.grad(functional.mask_focal_loss(leaf, target, labels), leaf)
 
     step()
-    assert logits <= allocated(step) <= logits + target.numel() // 4  # one gathered copy would be 4 bytes a pixel
+    assert logits <= allocated(step) <= logits + target.numel() // 4  # one gathered copy would be 4 bytes per pixel
 
 
 def test_opcheck(any_backend, device):

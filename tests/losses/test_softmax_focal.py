@@ -101,7 +101,7 @@ def test_avg_factor(device, avg_factor):
     assert loss.shape == getattr(avg_factor, 'shape', ())
 
 
-@pytest.mark.parametrize('alpha', (None, 0.7, [0.1, 0.9, 0.5, 0.3, 1.0]), ids=('none', 'number', 'one a class'))
+@pytest.mark.parametrize('alpha', (None, 0.7, [0.1, 0.9, 0.5, 0.3, 1.0]), ids=('none', 'number', 'one per class'))
 def test_alpha(device, alpha):
     check(device, *inputs(23, 5), alpha=alpha, reduction='none')
 
@@ -316,7 +316,7 @@ BAD = {
     'a label far outside': (dict(target=torch.tensor([0, 2**40])), ValueError, r'label 1099511627776 '),
     'a negative label': (dict(target=torch.tensor([-1, 0])), ValueError, r'label -1 .*ignore_index=-1'),
     'a one-hot target': (dict(target=torch.zeros(2, 5)), ValueError, r'argmax'),
-    'a weight an element': (dict(weight=torch.ones(2, 5)), ValueError, r'one number a row'),
+    'a weight an element': (dict(weight=torch.ones(2, 5)), ValueError, r'one number per row'),
     'no classes': (dict(pred=torch.zeros(2, 0)), ValueError, r'a softmax needs classes'),
     'a list of alphas too short': (dict(alpha=[0.1, 0.2]), ValueError, r'alpha .*5 classes'),
     'negative gamma': (dict(gamma=-1.0), ValueError, r'gamma must be at least 0'),

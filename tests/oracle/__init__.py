@@ -224,7 +224,7 @@ def _point(x, y, value, modulation, entropy, through_p) -> Point:
 
 
 def spread(weight: np.ndarray, shape) -> np.ndarray:
-    """A weight in any of its forms, as one number a logit. (N,) is one number a row, also where N = C."""
+    """A weight in any of its forms, as one number per logit. (N,) is one number per row, also where N = C."""
     rows = shape[:-1]
     for form, view in ((shape, shape), (rows, (*rows, 1)), ((*rows, 1), (*rows, 1))):
         if weight.shape == tuple(form):
@@ -246,7 +246,7 @@ def total(values: np.ndarray) -> np.ndarray:
 
 
 def _ordinal(value: torch.Tensor) -> np.ndarray:
-    """Integers in the order of the floats, one a step; both zeros are 0."""
+    """Integers in the order of the floats, one per step; both zeros are 0."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
     bits = value.detach().cpu().contiguous().view(integer).long().numpy()
     return np.where(bits < 0, -(bits & (2 ** (8 * value.element_size() - 1) - 1)), bits)

@@ -18,7 +18,7 @@ def masks(shape, dtype=torch.float32, seed=0):
 
 
 def expected(pred, target, labels, weight, upstream, **options):
-    """(one number an instance, the gradient by all of pred) in float64, by the oracle on the own channel."""
+    """(one number per instance, the gradient by all of pred) in float64, by the oracle on the own channel."""
     n, pixels = pred.size(0), max(target[0].numel() if len(target) else 1, 1)
     rows = np.arange(n)
     own = pred.double().numpy()[rows, labels.numpy()].reshape(n, -1)

@@ -102,7 +102,7 @@ STATISTICS = {
     'weights and avg_factor': dict(target=labels(N), weight=torch.rand(N, generator=generator(3)), avg_factor=7.0,
                                    reduction='mean'),
     'an avg_factor of a tensor': dict(target=labels(N), avg_factor=torch.tensor([7.0]), reduction='mean'),
-    'one value an element': dict(target=labels(N), reduction='none'),
+    'one value per element': dict(target=labels(N), reduction='none'),
     'all background': dict(target=torch.full((N,), C), reduction='sum'),
     'a ratio per class': dict(target=labels(N), ratio=torch.linspace(0, 1, C), reduction='mean'),
 }  # fmt: skip

@@ -176,7 +176,7 @@ def test_call_weighs_reduces_and_ignores():
         ([[1.0, 2.0], [3.0, 4.0]], [[1, 2], [3, 4]]),
         ([1.0, 2.0, 3.0, 4.0], [[1, 2], [3, 4]]),
     ],
-    ids=['one a row, as many rows as classes', 'a column', 'a row of classes', 'dense', 'flat'],
+    ids=['one per row, as many rows as classes', 'a column', 'a row of classes', 'dense', 'flat'],
 )
 def test_weight_forms(weight, factors):
     pred = torch.tensor([[0.5, -2.0], [1.0, 3.0]])

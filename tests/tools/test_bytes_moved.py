@@ -34,7 +34,7 @@ PROGRAMS = {
     'nothing to copy': (lambda: of((6, 5)), lambda x: x.contiguous().reshape(-1), 0),
     'in place: read and written': (lambda: of((6, 5)), lambda x: x.mul_(2), 8 * N),
     'in place, by another tensor': (lambda: of((6, 5)), lambda x: x.mul_(torch.empty_like(x)), 12 * N),
-    'one a row, broadcast': (lambda: of((6, 5)), lambda x: x * x[:, :1], 4 * (N + 6 + N)),
+    'one per row, broadcast': (lambda: of((6, 5)), lambda x: x * x[:, :1], 4 * (N + 6 + N)),
     'an expanded number is one': (lambda: of(()), lambda x: x.expand(6, 5) * 2, 4 * (1 + N)),
     'a sum': (lambda: of((6, 5)), lambda x: x.sum(), 4 * (N + 1)),
     'zeros are written, empty is not': (lambda: of((6, 5)), lambda x: (x.new_zeros(6, 5), x.new_empty(6, 5)), 4 * N),

@@ -299,8 +299,7 @@ def test_rows_and_curves_are_of_what_was_recorded(tools, tmp_path):
     losses = [results.Loss('A', 'A', {}), results.Loss('B,gamma=[1, 2]', 'B', {})]
     for scale, loss in enumerate(losses, 1):
         write_run(results.folder_of(tmp_path, loss), scale)
-    rows = results.rows_of(losses, tmp_path, ['coco/bbox_mAP'])
-    assert rows[1] == {
+    assert results.row_of(losses[1], tmp_path, ['coco/bbox_mAP']) == {
         'loss': 'B,gamma=[1, 2]',
         'coco/bbox_mAP': '0.5',
         'training loss': '0.6',

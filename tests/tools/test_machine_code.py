@@ -105,34 +105,6 @@ BUFFER = """
 	buffer_load_dwordx4 v[16:19], v2, s[16:19], 0 offen
 	s_endpgm
 """
-GLOBAL = """
-	s_load_b128 s[8:11], s[0:1], 0x0
-	s_load_b64 s[12:13], s[0:1], 0x10
-	v_lshlrev_b32_e32 v2, 3, v0
-	global_load_b64 v[6:7], v2, s[10:11]
-	v_cmp_ne_u32_e32 vcc_lo, 80, v6
-	v_cndmask_b32_e64 v8, 0, 1, vcc_lo
-	v_permlanex16_b32 v8, v8, s2, 0xfedcba98
-	v_cmp_lt_i32_e32 vcc_lo, 0, v8
-	s_and_saveexec_b32 s3, vcc_lo
-	s_cbranch_execz .LBB0_1
-	v_lshlrev_b32_e32 v9, 2, v6
-	global_load_b32 v9, v9, s[8:9]
-	v_exp_f32_e32 v9, v9
-.LBB0_1:
-	s_or_b32 exec_lo, exec_lo, s3
-	v_dual_mov_b32 v4, s12 :: v_dual_mov_b32 v5, s13
-	s_cmp_lt_i32 s6, 1
-	s_cbranch_scc1 .LBB0_2
-	global_load_b128 v[12:15], v[4:5], off
-	v_add_co_u32 v4, vcc_lo, s8, v2
-	v_add_co_ci_u32_e32 v5, vcc_lo, s9, v3, vcc_lo
-	global_load_b128 v[16:19], v[4:5], off
-	s_endpgm
-.LBB0_2:
-	global_load_b128 v[16:19], v[4:5], off
-	s_endpgm
-"""
 NAMES = ('x_ptr', 'label_ptr', 'weight_ptr')
 # Listing, the offset of its first parameter, registers with their address; and the instructions on the way through the
 # logits, without what only a positive executes, and of that.
@@ -140,7 +112,6 @@ FAMILIES = {
     'parameters as operands (sm_75 to sm_89)': (DIRECT, 0x160, (), 20, 4),
     'parameters in uniform registers (sm_90 to sm_120)': (UNIFORM, 0x380, (), 19, 5),
     'buffers (gfx90a, gfx942)': (BUFFER, 0, ('s4', 's5'), 23, 3),
-    'global memory (gfx1100)': (GLOBAL, 0, ('s0', 's1'), 19, 3),
 }
 
 
@@ -292,18 +263,3 @@ def test_loops_are_counted_by_their_trips():
     )
     with pytest.raises(ValueError, match='unknown control flow'):
         count(listing, found, logit_bits=32, slots=15, logits=15, stores=True)
-
-
-def test_a_register_that_the_compiler_gave_up_holds_no_address():
-    """AMD's assembly remarks it; on the way on which it is written again, nothing of what it held remains."""
-    used = 'global_load_b32 v9, v[6:7], off'
-    kept = GLOBAL.replace('v_exp_f32_e32 v9, v9', 'v_mov_b32 v6, s12\n\tv_mov_b32 v7, s13')
-    kept = kept.replace('s_cmp_lt_i32 s6, 1', 's_cmp_lt_i32 s6, 1\n\t' + used)
-    given_up = kept.replace('s_cmp_lt_i32', '; implicit-def: $vgpr6_vgpr7\n\ts_cmp_lt_i32')
-
-    def pointers(text):
-        listing, found = read(text, 0, ('s0', 's1'))
-        at = next(n for n, one in enumerate(listing.instructions) if one.operands == 'v9, v[6:7], off')
-        return set(found[at].pointers)
-
-    assert pointers(kept) and not pointers(given_up)

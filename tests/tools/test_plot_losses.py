@@ -76,6 +76,7 @@ def test_picture(tmp_path):
     assert out.stat().st_size < 300_000
 
 
+@pytest.mark.release
 def test_committed_picture_shows_all_losses(tool):
     path = ROOT / 'tools/results/losses.png'
     assert path.stat().st_size < 300_000

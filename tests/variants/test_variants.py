@@ -208,7 +208,7 @@ def test_avg_factor(device, name, call):
 @pytest.mark.compiled
 @pytest.mark.parametrize('name', ELEMENTWISE)
 def test_weights(device, name):
-    """One a row, also where rows and classes are as many; one an element; zeros."""
+    """One a row, also where rows and classes are as many; one per element; zeros."""
     parameters = VARIANTS[name].arguments(C)
     for shape in ((C,), (C, 1), (C, C), (C * C,), (1, C)):
         weight = torch.rand(shape, generator=generator(3))
@@ -306,7 +306,7 @@ def test_the_same_input_gives_the_same_bits(device, name):
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].per_row])
 @pytest.mark.parametrize('dtype', DTYPES[1:3], ids=str)
 def test_rows_of_halves(device, name, dtype):
-    """One value a row in pred's dtype, summed in float32; reduced losses are float32."""
+    """One value per row in pred's dtype, summed in float32; reduced losses are float32."""
     pred, parameters = predictions(N, 70).to(dtype), VARIANTS[name].arguments(70)
     loss, grad = check(name, device, pred, target_of(name, (N, 70)), reduction='none', **parameters)
     assert loss.dtype == grad.dtype == dtype

@@ -16,67 +16,23 @@ from tools.benchmarks import options
 from tools.benchmarks.contenders import BACKENDS, CLONE, first_line
 from tools.benchmarks.inputs import Inputs, Loss, right_ones, sets
 from tools.benchmarks.measure import busy, peak_bytes, release, replayed, run_all, timed_runs
-from tools.benchmarks.results import update
+from tools.benchmarks.results import table, update
 
-MEMORY_FROM = {'cpu': 16e6, 'cuda': 0}  # bytes of logits: below, the pages that Python itself takes show in the figure
+MEMORY_FROM = {'cpu': 1e6, 'cuda': 0}  # bytes of logits: below, the pages that Python itself takes show in the figure
 PROFILED = 10  # runs of a GPU whose kernels are timed one by one
 TURN = 10.0  # milliseconds that a contender runs before the next one takes its turn
-COLUMNS = {
-    'forward': 'forward_ms',
-    'backward': 'backward_ms',
-    'both ms': 'both_ms',
-    'GPU ms': 'gpu_ms',
-    'graph ms': 'graph_ms',
-    'GB/s': 'gb_per_s',
-    'memory': 'extra_memory',
-    'runs': 'runs',
-}
-
-
-@dataclass
-class Measured:
-    """A contender's times in milliseconds and memory in units of the logits' bytes; None: not measured."""
-
-    times: list[list[float]]
-    gpu: float | None
-    graph: float | None
-    memory: float | None
-
-    def columns(self, moved: int) -> dict[str, str | int]:
-        """Those of a row; moved: bytes that have to be."""
-        both = statistics.median(map(sum, self.times))
-        steps = [statistics.median(column) for column in zip(*self.times, strict=True)]
-        forward, backward = steps if len(steps) == 2 else (None, None)
-        figures = {
-            'forward_ms': forward,
-            'backward_ms': backward,
-            'both_ms': both,
-            'gb_per_s': moved / both / 1e6,
-            'gpu_ms': self.gpu,
-            'graph_ms': self.graph,
-        }
-        return {
-            **{name: '' if figure is None else f'{figure:.4g}' for name, figure in figures.items()},
-            'extra_memory': '' if self.memory is None else f'{self.memory:.3g}',
-            'runs': len(self.times),
-        }
+Row = dict[str, Any]
 
 
 def measure(
-    inputs: Sequence[Inputs],
-    losses: Mapping[str, Loss],
-    rounds: int,
-    device: str,
-    turn: float = TURN,
-    memory_from: float | None = None,
-) -> dict[str, Measured]:
-    """Times and memory of each contender and of a clone; they take turns, so that a noisy moment hits all alike.
+    inputs: Sequence[Inputs], losses: Mapping[str, Loss], rounds: int, device: str, turn: float = TURN
+) -> list[Row]:
+    """Rows of each contender and of a clone; they take turns, so that a noisy moment hits all alike.
 
     Args:
         inputs: of the same kind: each run takes the next ones.
         losses: by name, what inputs run.
         turn: milliseconds.
-        memory_from: bytes of logits from which memory is measured; by default, MEMORY_FROM.
     """
 
     def forward_backward(loss: Loss) -> Callable[[Inputs], tuple]:
@@ -94,8 +50,7 @@ def measure(
             yield works[name](each)
 
     warm_up = 0 if device == 'cpu' else 1
-    memory_from = MEMORY_FROM[device] if memory_from is None else memory_from
-    times, runs, memory, gpu, graph = {name: [] for name in works}, {}, {}, {}, {}
+    times, runs, figures = {name: [] for name in works}, {}, {name: {} for name in works}
     for number in range(-1, rounds):  # the first round only tells how many runs make a turn, and measures the memory
         for name in works:
             time.sleep(0.01)  # threads of the previous contender may still spin
@@ -103,25 +58,49 @@ def measure(
                 if number >= 0:
                     times[name] += timed_runs(device, runs_of(name, warm_up + runs[name]))
                     continue
-                if inputs[0].bytes >= memory_from:
-                    memory[name] = peak_bytes(device, lambda name=name: run_all(runs_of(name, 1)))
+                if inputs[0].bytes >= MEMORY_FROM[device]:
+                    figures[name]['memory'] = peak_bytes(device, lambda name=name: run_all(runs_of(name, 1)))
                 (once,) = timed_runs(device, runs_of(name, warm_up + 1))
                 runs[name] = max(1, min(200, int(turn / sum(once))))
     for name in works if device == 'cuda' else ():
         with focal_plugin.use_backend(BACKENDS.get(name, 'auto')):
-            gpu[name] = busy(runs_of(name, PROFILED))
+            figures[name]['gpu'] = busy(runs_of(name, PROFILED))
             try:
-                graph[name] = replayed(lambda name=name: runs_of(name, len(inputs)), lambda: gradients_of(inputs))
+                figures[name]['graph'] = replayed(
+                    lambda name=name: runs_of(name, len(inputs)),
+                    lambda: [gradient for each in inputs for gradient in each.gradients],
+                )
             except Exception as error:  # whatever it is, the contender has its other figures
                 print(f'  no CUDA graph of {name}: {first_line(error)}')
     for each in inputs:
         each.clear()
-    relative = {name: peak / inputs[0].bytes for name, peak in memory.items() if peak is not None}
-    return {name: Measured(times[name], gpu.get(name), graph.get(name), relative.get(name)) for name in works}
+    return [row(name, inputs[0], times[name], **figures[name]) for name in works]
 
 
-def gradients_of(inputs: Sequence[Inputs]) -> list[Tensor]:
-    return [gradient for each in inputs for gradient in each.gradients]
+def row(
+    name: str,
+    inputs: Inputs,
+    times: list[list[float]],
+    gpu: float | None = None,
+    graph: float | None = None,
+    memory: int | None = None,
+) -> Row:
+    """Milliseconds of each step of each run, of the GPU and of a replay, and bytes, as columns."""
+    steps = [statistics.median(column) for column in zip(*times, strict=True)]
+    forward, backward = (None, None) if name == CLONE else steps
+    both = statistics.median(map(sum, times))
+    moved = 2 * inputs.bytes if name == CLONE else inputs.moved
+    figures = {
+        'forward_ms': forward,
+        'backward_ms': backward,
+        'both_ms': both,
+        'gb_per_s': moved / both / 1e6,
+        'gpu_ms': gpu,
+        'graph_ms': graph,
+    }
+    shown = {name: '' if figure is None else f'{figure:.4g}' for name, figure in figures.items()}
+    extra = '' if memory is None else f'{memory / inputs.bytes:.3g}'
+    return {'contender': name, **shown, 'extra_memory': extra, 'runs': len(times)}
 
 
 @dataclass
@@ -136,7 +115,7 @@ class Work:
         tolerance: relative to the exact result, and to the largest gradient.
         rows: those of the CSV, without their source, from those of the contenders.
         references: timed beside them, and not held to anything.
-        turn, memory_from: as `measure` takes them.
+        turn: as `measure` takes it.
     """
 
     title: str
@@ -144,40 +123,30 @@ class Work:
     contenders: Mapping[str, Callable[[Tensor], Loss]]
     exact: Loss
     tolerance: tuple[float, float]
-    rows: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+    rows: Callable[[list[Row]], list[Row]]
     references: Mapping[str, Loss] = field(default_factory=dict)
     turn: float = TURN
-    memory_from: float | None = None
 
 
 def run(works: Iterable[Work], args: argparse.Namespace, key: Sequence[str]) -> int:
     """Times all works and writes their rows; gives the exit status, 1 where a contender is wrong."""
     source, wrong = options.begin(args.device), 0
+    head = {'machine': source['machine'], 'device': args.device}
     for work in works:
         print(f'\n{work.title} on {args.device}', flush=True)
         try:
             inputs = sets(work.make, args.device)
             losses, failed = right_ones(inputs, work.contenders, work.exact, work.tolerance)
             wrong += failed
-            losses |= work.references
-            measured = measure(inputs, losses, args.rounds, args.device, work.turn, work.memory_from)
+            rows = measure(inputs, {**losses, **work.references}, args.rounds, args.device, work.turn)
         except torch.cuda.OutOfMemoryError:
             print('  left out: out of GPU memory')
             continue
-        moved = {name: 2 * inputs[0].bytes if name == CLONE else inputs[0].moved for name in measured}
-        rows = [{'contender': name, **each.columns(moved[name])} for name, each in measured.items()]
-        print_table(rows)
+        print(table(rows), flush=True)
         if args.out:
-            head = {'machine': source['machine'], 'device': args.device}
             update(args.out, [{**head, **row, **source} for row in work.rows(rows)], key)
         del inputs, losses
         release()
     if args.out:
         print(f'\nrows written to {args.out}')
     return 1 if wrong else 0
-
-
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    print(f'  {"":44}' + ''.join(f'{title:>10}' for title in COLUMNS))
-    for row in rows:
-        print(f'  {row["contender"]:44}' + ''.join(f'{row[column]:>10}' for column in COLUMNS.values()), flush=True)

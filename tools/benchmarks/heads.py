@@ -180,7 +180,6 @@ def works(device: str) -> Iterator[Work]:
                 {'work': work, **{name: row[name] for name in COLUMNS}} for row in rows if row['contender'] != CLONE
             ],
             turn=TURN,
-            memory_from=0,
         )
 
 

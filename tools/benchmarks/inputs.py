@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import focal_plugin
+from focal_plugin.math import Spec
+from focal_plugin.math.spec import REQUIRED
 from tools.benchmarks.contenders import BACKENDS, CannotRunError, first_line
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
@@ -28,11 +30,13 @@ class Inputs:
         logits: which get a gradient.
         rest: the arguments after them.
         upstream: the gradient that the backward starts from.
+        of_references: more arguments, which do not count as moved.
     """
 
     logits: list[Tensor]
     rest: tuple = ()
     upstream: float = 1.0
+    of_references: tuple = ()
 
     @property
     def bytes(self) -> int:
@@ -50,7 +54,7 @@ class Inputs:
         return [each.grad for each in self.logits]
 
     def run(self, loss: Loss) -> Tensor:
-        return loss(*self.logits, *self.rest)
+        return loss(*self.logits, *self.rest, *self.of_references)
 
     def backward(self, value: Tensor) -> None:
         value.backward(torch.full_like(value, self.upstream))
@@ -77,7 +81,8 @@ class Inputs:
     def double(self) -> 'Inputs':
         """The same in float64."""
         logits = [each.detach().double().requires_grad_() for each in self.logits]
-        return Inputs(logits, converted(self.rest, torch.float64), self.upstream)
+        rest, more = converted((self.rest, self.of_references), torch.float64)
+        return Inputs(logits, rest, self.upstream, more)
 
 
 def converted(values: Any, dtype: torch.dtype) -> Any:
@@ -108,6 +113,16 @@ def detector(rows: int, classes: int, dtype: torch.dtype, device: str, seed: int
     avg_factor = rows if masks else positives
     # float16 can't hold the gradients of a mean: training scales them up too.
     return Inputs([pred], (labels, weight, avg_factor), float(avg_factor) if dtype == torch.float16 else 1.0)
+
+
+def typical_arguments(spec: Spec, classes: int, device: str = 'cpu') -> dict[str, Any]:
+    """The defaults, with a number per class where a long-tailed data set gives one."""
+    arguments = dict(spec.defaults)
+    if arguments.get('samples_per_class') is REQUIRED:
+        arguments['samples_per_class'] = tuple(10.0 + c for c in range(classes))
+    if 'ratio' in arguments:
+        arguments['ratio'] = torch.linspace(0.05, 1, classes).to(device)
+    return arguments
 
 
 def sets(make: Callable[[int], Inputs], device: str) -> list[Inputs]:

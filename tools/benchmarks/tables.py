@@ -173,6 +173,8 @@ def kernels(rows: list[Row]) -> str:
         found = {column: shown.get((f'{name}_{column[1]}', column[0])) for column in columns}
         cells = [f'{float(row[slots]):.3g} ({row[share]})' if row else '-' for row in found.values()]
         counted = list(filter(None, found.values()))
+        if not counted:  # it is newer than the report
+            continue
         mufu = max(float(row['predicted MUFU/logit']) for row in counted)
         registers = max((row['registers'] for row in counted), key=lambda count: int(count or 0))
         least = min(other[row['kernel'], row['dtype']][share] for row in counted)

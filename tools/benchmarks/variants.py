@@ -27,9 +27,8 @@ from focal_plugin.math import SPECS, Spec
 from tools.benchmarks import options
 from tools.benchmarks.compare import Work, run
 from tools.benchmarks.contenders import CannotRunError, provide_mmcv_op
-from tools.benchmarks.inputs import Inputs, Loss, detector
+from tools.benchmarks.inputs import Inputs, Loss, detector, typical_arguments
 from tools.benchmarks.results import VARIANTS
-from tools.benchmarks.typical_arguments import typical_arguments
 
 KEY = ('machine', 'device', 'shape', 'variant')
 FOCAL, THEIRS = 'FusedFocalLoss, labels', "mmdet's class"
@@ -51,7 +50,8 @@ def inputs_of(spec: Spec, rows: int, classes: int, device: str, seed: int = 0) -
         target = labels, scores
     else:
         target = labels.clamp(max=classes - 1) if spec.family == 'rowwise' else labels
-    return Inputs([pred], (target, None if spec.form == 'dense' else weight, avg_factor, labels, weight))
+    rest = target, None if spec.form == 'dense' else weight, avg_factor
+    return Inputs([pred], rest, of_references=(labels, weight))
 
 
 def own(loss: Loss) -> Loss:
@@ -67,7 +67,9 @@ def fused(spec: Spec, classes: int, device: str) -> torch.nn.Module:
     """The variant's class with typical arguments."""
     kind = CLASSES[spec.name]
     typical = typical_arguments(spec, classes, device)
-    given = {p.name: classes for p in kind.own} | {k: v for k, v in typical.items() if k not in kind.withheld}
+    given = {p.name: classes for p in kind.extra_parameters} | {
+        k: v for k, v in typical.items() if k not in kind.withheld
+    }
     loss = kind(**given).to(device)
     for name in kind.withheld:
         setattr(loss, name, typical[name])

@@ -1,4 +1,4 @@
-"""What a thread executes of a kernel for each logit.
+"""What a thread executes of a kernel per logit.
 
 Which accesses to memory are those of logits and of gradients, and where a tile with a positive goes another way than one
 without, is told by where addresses and conditions come from in the machine code.
@@ -18,7 +18,7 @@ def count(
     listing: Listing, origins: list[Origin], logit_bits: int, slots: int, logits: float, *, stores: bool,
     positive_tiles: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """What a thread executes a logit, read off a listing: the columns before they are rounded and called predicted.
+    """What a thread executes per logit, read off a listing: the columns before they are rounded and called predicted.
 
     Args:
         listing: the kernel.

@@ -40,7 +40,7 @@ class Step(NamedTuple):
     """What an instruction does to the registers.
 
     Attributes:
-        effects: one a register.
+        effects: one per register.
         partial: a thread may be left with what the registers held before.
         address: registers that make up the address of an access to global memory.
         condition: registers that decide on a branch.

@@ -26,10 +26,6 @@ def steps(listing: Listing) -> list[Step]:
     for at, rejoined in itertools.pairwise(masking):
         if not _restores(listing.instructions[at].name, listing.instructions[at].operands):
             found[at] = found[at]._replace(rejoined=rejoined)
-    masked = {n for at, step in enumerate(found) if step.rejoined is not None for n in range(at + 1, step.rejoined + 1)}
-    for at in listing.undefined.keys() - masked:  # of which the lanes that are masked keep what they had
-        nothing = [Effect(register, ()) for register in listing.undefined[at]]
-        found[at] = found[at]._replace(effects=(*nothing, *found[at].effects))
     return found
 
 
@@ -59,10 +55,6 @@ def _registers(text: str) -> list[str]:
 
 
 def _step(name: str, operands: str) -> Step:
-    if '::' in operands:  # two instructions in one
-        halves = re.match(r'(.*?)\s*::\s*(\w+)\s+(.*)', operands)
-        first, second = _step(name, halves[1]), _step(halves[2], halves[3])
-        return Step((*first.effects, *second.effects))
     texts = _COMMA.split(operands)
     registers = [_registers(text) for text in texts]
     rest = [register for of in registers[1:] for register in of]

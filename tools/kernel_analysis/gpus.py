@@ -1,15 +1,17 @@
-"""What GPUs can do a second, and which of it bounds a kernel.
+"""What GPUs can do per second, and which of it bounds a kernel.
 
-Bandwidths and clocks are the makers' data sheets' (boost clocks; H100: 1.755 GHz, which it holds under load), results a
+Bandwidths and clocks are the makers' data sheets' (boost clocks; H100: 1.755 GHz, which it holds under load), results per
 clock and multiprocessor those of the arithmetic throughput table in NVIDIA's CUDA C++ Programming Guide, and of AMD's
 architecture white papers: 4 vector units of 16 lanes a compute unit, transcendental functions at a quarter of the rate.
 """
 
 from dataclasses import dataclass
 
-# What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes a second of 3.35e12.
+# What kernels are compiled for: Triton's backend, its name there, lanes of a warp.
+ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
+ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
+# What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes per second of 3.35e12.
 REACHED = 0.9
-BOUNDS = ('memory', 'issue', 'FP32', 'integer', 'MUFU')
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class GPU:
 
     Attributes:
         arch: what its kernels are compiled for.
-        bandwidth: of the memory, bytes a second, by the data sheet.
+        bandwidth: of the memory, bytes per second, by the data sheet.
         clock: Hz.
         units: multiprocessors or compute units.
         issue, fp32, integer, mufu: lanes per clock and unit.
@@ -38,11 +40,10 @@ class GPU:
 
     def seconds(self, moved: float, issue: float, fp32: float, integer: float, mufu: float) -> dict[str, float]:
         """What each bound alone would take, given bytes, issue slots and instructions of each kind (of a thread each)."""
-        rates = (self.issue, self.fp32, self.integer, self.mufu)
-        by_unit = [
-            n / (rate * self.units * self.clock) for n, rate in zip((issue, fp32, integer, mufu), rates, strict=True)
-        ]
-        return dict(zip(BOUNDS, [moved / (REACHED * self.bandwidth), *by_unit], strict=True))
+        slots = {'issue': issue / self.issue, 'FP32': fp32 / self.fp32}
+        slots |= {'integer': integer / self.integer, 'MUFU': mufu / self.mufu}
+        by_unit = {name: cycles / (self.units * self.clock) for name, cycles in slots.items()}
+        return {'memory': moved / (REACHED * self.bandwidth), **by_unit}
 
 
 GPUS = (

@@ -1,5 +1,13 @@
-"""What the package launches for a variant's loss as heads call it, compiled for a GPU that need not be there."""
+"""What the package launches for a variant's loss as heads call it, compiled for a GPU that need not be there.
 
+    python -m tools.kernel_analysis.launches sm_90
+
+compiles every kernel of every variant, and writes a line of JSON for each: what it was, and the error, or null.
+"""
+
+import itertools
+import json
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +18,15 @@ import torch
 from focal_plugin.functional import packed
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
-from tools.benchmarks.typical_arguments import typical_arguments
+from tools.benchmarks.inputs import typical_arguments
+from tools.kernel_analysis.gpus import ARCHS
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 ROWS = 200_000
 MASKS, PIXELS = 'mask_focal', 28 * 28  # the focal loss of masks, each in the channel of its class, and their size
 MAPS = {f'focal_maps_{height}x{width}': (height, width) for height, width in ((100, 168), (50, 84), (25, 42), (13, 21))}
 """The focal loss of a head's maps, as RetinaNet has them from P3 to P6 of an image of 800 x 1344."""
+CLASSES = (80, 3, 365)  # walked in tiles, a thread per row, in order
 BATCH, ANCHORS = 64, 9  # of the maps: enough rows that a program has all classes of its own
 
 
@@ -59,17 +69,18 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
     )
 
 
-def compiled(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list[Any]:
+def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[Any]:
     """The kernels of a forward of the package, of its sum and of a backward, compiled by Triton in place of being launched.
 
     Where one can't be compiled, the error takes its place.
     """
     import triton
+    from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
     from focal_plugin.kernels.triton import elementwise, launches, layout, rowwise
 
-    kernels = []
+    kernels, target = [], GPUTarget(*ARCHS[arch])
 
     def compile_instead(function: Any, grid: Any) -> Callable:
         def compile_one(*args, **kwargs) -> None:
@@ -94,3 +105,21 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, target: Any) -> list
         family.forward(problem)
         family.backward(problem, torch.empty((), device='meta'), *more)
     return kernels
+
+
+def main(arch: str) -> None:
+    for name, dtype, classes in itertools.product([*SPECS, MASKS], ('fp32', 'bf16'), CLASSES):
+        try:
+            found = compiled(name, DTYPES[dtype], classes, arch)
+        except Exception as error:
+            found = [error]
+        for kernel in found:
+            error = kernel if isinstance(kernel, Exception) else None
+            while error is not None and error.__cause__ is not None:
+                error = error.__cause__
+            said = error and f'{type(error).__name__}: {error}'
+            print(json.dumps({'what': f'{name}, {dtype}, C = {classes}', 'error': said}), flush=True)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])

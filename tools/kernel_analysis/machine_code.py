@@ -74,13 +74,11 @@ class Listing(NamedTuple):
 
     Attributes:
         is_gcn: AMD's, else NVIDIA's.
-        undefined: registers that hold nothing any more before an instruction, by its index, as AMD's compiler remarks.
     """
 
     instructions: list[Instruction]
     labels: dict[str, int]
     is_gcn: bool
-    undefined: dict[int, list[str]]
 
     def following(self, at: int) -> list[int]:
         """Where execution can go from an instruction."""
@@ -94,7 +92,6 @@ class Listing(NamedTuple):
 _LABEL = re.compile(r'(\.L\w+):')
 _SASS = re.compile(r'\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)')
 _GCN = re.compile(r'\s+()((?:s|v|ds|buffer|global|scratch|flat)_\w+)([^;]*)')
-_UNDEFINED = re.compile(r'([sva])gpr(\d+)')
 _TARGET = re.compile(r'(?:BRA|CALL|JMP|s_c?branch).*?(\.L\w+)')
 
 
@@ -104,19 +101,15 @@ def parse(text: str) -> Listing:
     pattern = _GCN if is_gcn else _SASS
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
-    undefined: dict[int, list[str]] = {}
     for row in text.splitlines():
         if label := _LABEL.match(row):
             labels[label[1]] = len(instructions)
-        elif 'implicit-def:' in row:
-            registers = [kind + number for kind, number in _UNDEFINED.findall(row)]
-            undefined.setdefault(len(instructions), []).extend(registers)
         elif found := pattern.match(row):
             guard, name, operands = found.groups()
             if name not in ('NOP', 's_nop'):  # padding
                 target = _TARGET.match(name + operands)
                 instructions.append(Instruction(name, target and target[1], (guard or '').strip(), operands.strip()))
-    return Listing(instructions, labels, is_gcn, undefined)
+    return Listing(instructions, labels, is_gcn)
 
 
 def executed(

@@ -1,6 +1,5 @@
 """mmcv's CUDA kernels in machine code: its installed sources, compiled by nvcc, read as the Triton kernels are."""
 
-import functools
 import importlib.util
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from tools.kernel_analysis.counts import UNITS
 from tools.kernel_analysis.machine_code import Listing, executed, parse
 
 SHIM = Path(__file__).parents[2] / 'tests/interop/mmcv_shim'
@@ -23,9 +23,11 @@ def why_not() -> str | None:
     """What is missing, or None."""
     if shutil.which('nvcc') is None:
         return 'there is no nvcc'
-    if importlib.util.find_spec('mmcv') is None:
-        return 'mmcv is not installed'
-    return None
+    return None if importlib.util.find_spec('mmcv') else 'mmcv is not installed'
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def listings(arch: str, nvdisasm: str) -> Iterator[tuple[str, str, Listing]]:
@@ -33,34 +35,28 @@ def listings(arch: str, nvdisasm: str) -> Iterator[tuple[str, str, Listing]]:
     mmcv = Path(importlib.util.find_spec('mmcv').origin).parent / 'ops/csrc/common/cuda'
     includes = [f'-I{folder}' for folder in (SHIM, mmcv, Path(torch.__file__).parent / 'include')]
     with tempfile.TemporaryDirectory() as folder:
-        cubin = str(Path(folder, 'kernel.cubin'))
-        command = ['nvcc', '-O3', f'-arch={arch}', '-std=c++17', '-w', '-cubin', *includes, str(SHIM / 'kernel.cu')]
-        subprocess.run([*command, '-o', cubin], check=True, capture_output=True)
-        text = subprocess.run([nvdisasm, '-c', cubin], check=True, capture_output=True, text=True).stdout
+        cubin = f'{folder}/kernel.cubin'
+        output(
+            'nvcc', '-O3', f'-arch={arch}', '-std=c++17', '-w', '-cubin', *includes, f'{SHIM}/kernel.cu', '-o', cubin
+        )
+        text = output(nvdisasm, '-c', cubin)
     for name, section in re.findall(r'\.section\s+\.text\.(\S+?),(.*?)(?=\n\s*\.section\s|\Z)', text, re.DOTALL):
         if found := re.search(r'sigmoid_focal_loss_(forward|backward)_cuda_kernelI(f|N3c104HalfE)E', name):
-            yield f'mmcv_{found[1][0].replace("f", "fwd").replace("b", "bwd")}', TYPES[found[2]], parse(section)
+            yield {'forward': 'mmcv_fwd', 'backward': 'mmcv_bwd'}[found[1]], TYPES[found[2]], parse(section)
 
 
 def kernels(arch: str, nvdisasm: str) -> Iterator[tuple[dict, dict[str, float]]]:
-    """(columns of the kernel, counts a logit), for labels without a class weight.
+    """(columns of the kernel, counts per logit), for labels without a class weight.
 
     `slots/logit` takes the shortest way, on which pow() and the divisions meet no special case; `listing` is what it would
     be if the slow ways were taken too.
     """
+    compiler = f'nvcc {re.search(r"release ([0-9.]+)", output("nvcc", "--version"))[1]}'
     for kernel, dtype, listing in listings(arch, nvdisasm):
         # One label, of 64 bits, is loaded for every logit.
         moved = [(int(i.is_load and i.bits == 64), 0) for i in listing.instructions]
         way = executed(listing, moved, (TRIPS, 0))
         units = Counter(listing.instructions[n].unit for n in way)
-        counted = {'slots/logit': len(way) / TRIPS} | {
-            f'{unit}/logit': units[unit] / TRIPS for unit in ('FP32', 'integer', 'MUFU')
-        }
+        counted = {'slots/logit': len(way) / TRIPS, **{f'{unit}/logit': units[unit] / TRIPS for unit in UNITS}}
         head = {'kernel': kernel, 'dtype': dtype, 'arch': arch, 'listing': len(listing.instructions)}
-        yield head | {'compiler': _nvcc()}, counted
-
-
-@functools.cache
-def _nvcc() -> str:
-    text = subprocess.run(['nvcc', '--version'], check=True, capture_output=True, text=True).stdout
-    return f'nvcc {re.search(r"release ([0-9.]+)", text)[1]}'
+        yield head | {'compiler': compiler}, counted

@@ -33,21 +33,17 @@ from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
 from tools.kernel_analysis import mmcv_code
 from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
-from tools.kernel_analysis.gpus import GPUS
+from tools.kernel_analysis.disassembly import machine_code
+from tools.kernel_analysis.gpus import ARCHS, GPUS
 from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, compiled, form_of
-from tools.kernel_analysis.resources import machine_code
 
-ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
-ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
-ARCHS |= {'gfx1100': ('hip', 'gfx1100', 32)}
-UNREAD = ('gfx1100',)  # of maps: a register that holds an address on one way only is taken for one on all
 POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
 
 
 def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
-    """Bytes a logit that a kernel can't but move; partial sums, a few a program, are left out."""
+    """Bytes per logit that a kernel has to move; partial sums, a few per program, are left out."""
     logits = 1 + (form == 'dense') + (kind == 'bwd')
     row = 4 + 8 * (form != 'dense') + 4 * (form == 'scored')  # weight, label, score
     return logits * logit + row / classes
@@ -76,13 +72,10 @@ def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> l
 
 def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any]]:
     """The rows of the kernels of a variant, of MASKS or of some of MAPS."""
-    from triton.backends.compiler import GPUTarget
-
-    target = GPUTarget(*ARCHS[arch])
     bits = torch.finfo(DTYPES[dtype]).bits
     along = PIXELS if name == MASKS else classes
     rows = []
-    forward, _, backward = compiled(name, DTYPES[dtype], classes, target)
+    forward, _, backward = compiled(name, DTYPES[dtype], classes, arch)
     for kernel, kind in ((forward, 'fwd'), (backward, 'bwd')):
         if isinstance(kernel, Exception):
             raise kernel
@@ -112,11 +105,8 @@ def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any
 
 
 def of_sum(arch: str) -> dict[str, Any]:
-    """The row of the kernel that adds up the forwards' partial sums, a few a program: nothing of it is a logit's."""
-    from triton.backends.compiler import GPUTarget
-
-    target = GPUTarget(*ARCHS[arch])
-    _, kernel, _ = compiled('focal', torch.float32, 80, target)
+    """The row of the kernel that adds up the forwards' partial sums, a few per program: nothing of it is a logit's."""
+    _, kernel, _ = compiled('focal', torch.float32, 80, arch)
     resources = machine_code(kernel).resources
     return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
 
@@ -152,9 +142,8 @@ def main() -> int:
         import triton
     except ImportError:
         sys.exit('Triton is not installed: pip install triton')
-    works = list(itertools.product(args.classes, args.spec, args.dtype, args.arch))
-    left_out = [(name, arch) for _, name, _, arch in works if name in MAPS and arch in UNREAD]
-    rows = [row for work in works if (work[1], work[3]) not in left_out for row in report(*work)]
+    works = itertools.product(args.classes, args.spec, args.dtype, args.arch)
+    rows = [row for work in works for row in report(*work)]
     rows += [of_sum(arch) for arch in args.arch]
     rows = [row | {'compiler': f'Triton {triton.__version__}'} for row in rows]
     spills = sum(row['spills (bytes)'] for row in rows)
@@ -164,8 +153,6 @@ def main() -> int:
         rows += [row for arch in nvidia for row in of_mmcv(arch, args.dtype, args.classes[0])]
     title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
     print(f'{title}\n{table(rows)}')
-    if left_out:
-        print(f'left out: the kernels of maps for {", ".join(UNREAD)}, whose machine code is not followed to its end')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")
     if args.csv:

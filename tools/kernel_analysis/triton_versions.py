@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks.results import ROOT, TRITON_VERSIONS, provenance, table, update
-from tools.kernel_analysis.report import ARCHS
+from tools.kernel_analysis.gpus import ARCHS
 
 # Interpreters before 3.9 take arrays of one element for numbers, which NumPy 2.4 refuses.
 NUMPY = 'numpy<2.4'
@@ -63,7 +63,7 @@ def last_line(text: str) -> str:
 
 
 def counted(output: str, died: str | None) -> dict[str, Any]:
-    """The columns of a run of compile_all.py, from the lines it wrote; died: what it said when it did before its end."""
+    """The columns of a run of launches.py, from the lines it wrote; died: what it said when it did before its end."""
     lines = [json.loads(line) for line in output.splitlines()]
     errors = Counter(line['error'].splitlines()[0] for line in lines if line['error'])
     failed = [f'{count} x {error}' for error, count in errors.items()]
@@ -75,7 +75,7 @@ def counted(output: str, died: str | None) -> dict[str, Any]:
 
 
 def of_version(version: str, archs: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows of a version, one an architecture."""
+    """The rows of a version, one per architecture."""
     commit = provenance('cpu')['commit']
     with tempfile.TemporaryDirectory() as folder:
         python = environment(Path(folder), version)
@@ -84,7 +84,7 @@ def of_version(version: str, archs: Iterable[str]) -> list[dict[str, Any]]:
         selftest = last_line(tested.stderr if tested.returncode else tested.stdout)
         rows = []
         for arch in archs:
-            done = run(python, '-m', 'tools.kernel_analysis.compile_all', arch)
+            done = run(python, '-m', 'tools.kernel_analysis.launches', arch)
             columns = counted(done.stdout, last_line(done.stderr) if done.returncode else None)
             rows.append({'triton': version, 'torch': torch, 'arch': arch, **columns})
     return [row | {'self-test, interpreted': selftest, 'commit': commit} for row in rows]

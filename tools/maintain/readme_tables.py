@@ -14,6 +14,7 @@ from tools.benchmarks import results, tables
 from tools.benchmarks.contenders import COMPILED, FORMULA, MMDET, OURS
 from tools.benchmarks.results import ROOT, read
 from tools.benchmarks.tables import Row, label
+from tools.maintain import variant_pages
 
 # What the README shows of the benchmark: many logits on each device, and on a GPU so few that Python takes longer.
 SHOWN = (('cpu', 'native', '200000x80'), ('cuda', 'triton', '1459224x80'), ('cuda', 'triton', '200000x80'))
@@ -93,7 +94,8 @@ def benchmark_gpu() -> str:
 
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {'promises': promises, 'losses': losses},
-    'configs/README.md': {'heads': heads},
+    'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
+    **variant_pages.PAGES,
     'tools/results/README.md': {
         'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
         'variants': lambda: tables.variants(read(results.VARIANTS)),
@@ -116,21 +118,32 @@ def replaced(document: Path, name: str, text: str, part: str) -> str:
     return re.sub(f'{begin}.*{end}', lambda _: f'{begin}\n\n{part}\n\n{end}', text, flags=re.DOTALL)
 
 
-def main() -> int:
+def generated(root: Path) -> dict[str, tuple[str | None, str]]:
+    """Each document as it is, None where it is missing, and as it has to be."""
+    found = {}
+    for name, parts in DOCUMENTS.items():
+        document = root / name
+        old = document.read_text() if document.exists() or name not in variant_pages.NEW else None
+        new = variant_pages.NEW[name]() if old is None else old
+        for marker, part in parts.items():
+            new = replaced(document, marker, new, part())
+        found[name] = old, new
+    for name, whole in variant_pages.METAFILES.items():
+        found[name] = (root / name).read_text() if (root / name).exists() else None, whole()
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--root', type=Path, default=ROOT, help='the folder of the documents; default: %(default)s')
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a document is out of date')
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     outdated = []
-    for name, parts in DOCUMENTS.items():
-        document = args.root / name
-        old = new = document.read_text()
-        for marker, part in parts.items():
-            new = replaced(document, marker, new, part())
+    for name, (old, new) in generated(args.root).items():
         if new != old:
-            outdated.append(document)
+            outdated.append(args.root / name)
             if not args.check:
-                document.write_text(new)
+                outdated[-1].write_text(new)
     if args.check and outdated:
         print(f'{", ".join(map(str, outdated))}: out of date; run python -m tools.maintain.readme_tables')
         return 1

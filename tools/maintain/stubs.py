@@ -30,6 +30,7 @@ IMPORTS = """from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from torch import Tensor
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import Spec"""
 TYPES = {
     'pred': 'Tensor',
@@ -123,7 +124,10 @@ def class_(kind: type) -> str:
 def variables(module: ModuleType) -> Iterator[str]:
     """The public names that a module assigns."""
     for node in ast.parse(inspect.getsource(module)).body:
-        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', None)]:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
             if isinstance(target, ast.Name) and not target.id.startswith('_'):
                 kind = module.__annotations__.get(target.id, type(vars(module)[target.id]))
                 yield f'{target.id}: {annotation(kind)}'
@@ -151,16 +155,13 @@ def stub(module: ModuleType) -> str:
 
 
 def formatted(text: str) -> str:
+    """A stub as the linter and the formatter want it."""
     ruff = [sys.executable, '-m', 'ruff']
     for command in (['check', '--quiet', '--fix-only', '--select=F401,I,RUF022'], ['format', '--quiet']):
         run = subprocess.run(
             [*ruff, *command, '--stdin-filename=stub.pyi', '-'],
-            input=text,
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        )
+            input=text, capture_output=True, text=True, check=True, cwd=ROOT,
+        )  # fmt: skip
         text = run.stdout
     return text
 

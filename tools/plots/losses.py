@@ -1,4 +1,7 @@
-"""Draws value and gradient of every loss over the logit, and Figure 1 of arXiv 1708.02002, on one sheet."""
+"""Draws value and gradient of every loss over the logit, and Figure 1 of arXiv 1708.02002, on one sheet.
+
+python -m tools.plots.losses
+"""
 
 import argparse
 import math
@@ -40,7 +43,7 @@ class Curve:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ROOT / 'tools/results/losses.png'
     parser.add_argument('-o', '--out', type=Path, default=default, help='default: tools/results/losses.png')
     args = parser.parse_args()
@@ -58,7 +61,7 @@ def main() -> None:
 
 
 def draw() -> Figure:
-    """A panel a loss, and at the end the paper's figure."""
+    """A panel per loss, and at the end the paper's figure."""
     lines = math.ceil((len(SPECS) + 2) / COLUMNS)
     height = 3.5 * lines + 0.8
     figure = Figure(figsize=(3.3 * COLUMNS, height))

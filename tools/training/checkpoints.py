@@ -90,9 +90,8 @@ def refusal(error: str) -> str:
     """The sentence for what torch raised."""
     found = re.search(r'GLOBAL (.+?) (?:was not|whose module)', error)
     # Without a name the last words say what could not be read.
-    held = (
-        found[1] if found else f'something ({error.rpartition("WeightsUnpickler error:")[2].strip().splitlines()[0]})'
-    )
+    last = error.rpartition('WeightsUnpickler error:')[2].strip().splitlines()[0]
+    held = found[1] if found else f'something ({last})'
     return (
         f'the checkpoint was not loaded: it holds {held}, which is neither a tensor nor an object of mmengine, and loading '
         f'that could run any code. Keep what you need of it (torch.save of its state_dict alone, on a machine where it may '

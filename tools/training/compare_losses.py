@@ -30,7 +30,7 @@ from focal_plugin.check_swap.report import check
 from focal_plugin.check_swap.request import Loss, UsageError, parse_loss, read_config, swapped, written
 from focal_plugin.check_swap.sites import type_name
 
-from .comparison import chosen_metrics, draw, folder_of, markdown, rows_of
+from .comparison import chosen_metrics, draw, folder_of, markdown, row_of
 from .train_one import train_one
 
 TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -150,7 +150,7 @@ def compare(config: Config, losses: list[Loss], args) -> int:
     if done:
         results = [json.loads((folder_of(work_dir, loss) / 'result.json').read_text()) for loss in done]
         metrics = chosen_metrics(results, args.metric)
-        rows = rows_of(done, work_dir, metrics)
+        rows = [row_of(loss, work_dir, metrics) for loss in done]
         (work_dir / 'table.md').write_text(markdown(rows))
         with (work_dir / 'table.csv').open('w', newline='') as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
@@ -159,10 +159,6 @@ def compare(config: Config, losses: list[Loss], args) -> int:
         draw(done, work_dir, metrics, args.config.stem).savefig(work_dir / 'curves.png', dpi=150)
         print(f'\n{markdown(rows)}\n{work_dir}/table.md, table.csv, curves.png')
     return 1 if failed else 0
-
-
-def stop(*_) -> None:
-    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -186,7 +182,7 @@ def main() -> int:
         parser.error('--iters and --save-every: at least 1')
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config = read_config(args.config, args.cfg_options, TRAINING)
         losses = [parse_loss(text) for text in dict.fromkeys(args.losses)]

@@ -1,12 +1,14 @@
 """What a comparison of losses leaves: the records of its trainings, the table and the curves."""
 
+import itertools
 import json
 import re
 import statistics
 from contextlib import suppress
-from itertools import cycle
 from pathlib import Path
 
+from cycler import cycler
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,7 +16,8 @@ from focal_plugin.check_swap.request import Loss, UsageError
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; lines beyond them are dashed.
 COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#222222']
-DASHES = ['-', '--', ':']
+STYLES = cycler(linestyle=['-', '--', ':']) * cycler(color=COLOURS)
+LOOKS = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': 0.25}
 PREFERRED = ('coco/bbox_mAP', 'coco/segm_mAP')
 
 
@@ -45,26 +48,22 @@ def chosen_metrics(results: list[dict], asked: list[str] | None) -> list[str]:
     return [next((name for name in PREFERRED if name in known), known[0])] if known else []
 
 
-def rows_of(losses: list[Loss], work_dir: Path, metrics: list[str]) -> list[dict[str, str]]:
-    rows = []
-    for loss in losses:
-        folder = folder_of(work_dir, loss)
-        training, _ = records(folder)
-        result = json.loads((folder / 'result.json').read_text())
-        last = training[-max(1, len(training) // 10) :]
-        # The first records hold what is done once.
-        times = [row['time'] for row in training[1:] or training]
-        rows.append(
-            {
-                'loss': loss.text,
-                **{name: f'{result["metrics"].get(name, float("nan")):.4g}' for name in metrics},
-                'training loss': f'{statistics.mean(row["loss"] for row in last):.4g}',
-                'time an iteration (ms)': f'{1e3 * statistics.median(times):.1f}',
-                'peak memory (MiB)': f'{max(row["peak"] for row in training) / 2**20:.0f}',
-                'iterations': str(result['iters']),
-            }
-        )
-    return rows
+def row_of(loss: Loss, work_dir: Path, metrics: list[str]) -> dict[str, str]:
+    """A training in the table."""
+    folder = folder_of(work_dir, loss)
+    training, _ = records(folder)
+    result = json.loads((folder / 'result.json').read_text())
+    last = training[-max(1, len(training) // 10) :]
+    # The first records hold what is done once.
+    times = [row['time'] for row in training[1:] or training]
+    return {
+        'loss': loss.text,
+        **{name: f'{result["metrics"].get(name, float("nan")):.4g}' for name in metrics},
+        'training loss': f'{statistics.mean(row["loss"] for row in last):.4g}',
+        'time an iteration (ms)': f'{1e3 * statistics.median(times):.1f}',
+        'peak memory (MiB)': f'{max(row["peak"] for row in training) / 2**20:.0f}',
+        'iterations': str(result['iters']),
+    }
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -72,27 +71,24 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return '\n'.join(lines + ['| ' + ' | '.join(row.values()) + ' |' for row in rows]) + '\n'
 
 
+@rc_context(LOOKS)
 def draw(losses: list[Loss], work_dir: Path, metrics: list[str], title: str) -> Figure:
     """Classification loss, the other losses, and the metric, over the iterations."""
-    runs = {loss.text: records(folder_of(work_dir, loss)) for loss in losses}
     panels = ['classification loss', 'other losses', *metrics]
     figure = Figure(figsize=(8, 2.7 * len(panels) + 0.8), layout='constrained')
     axes = figure.subplots(len(panels), 1, sharex=True)
-    styles = [(colour, dash) for dash in DASHES for colour in COLOURS]
-    for (text, (training, validation)), (colour, dash) in zip(runs.items(), cycle(styles), strict=False):
-        style = dict(color=colour, linestyle=dash, linewidth=1.6, label=text)
+    for loss, style in zip(losses, itertools.cycle(STYLES), strict=False):
+        training, validation = records(folder_of(work_dir, loss))
         steps = [row['iter'] for row in training]
         classification = [sum(value for name, value in row.items() if is_classification(name)) for row in training]
-        axes[0].plot(steps, classification, **style)
         others = [row['loss'] - value for row, value in zip(training, classification, strict=True)]
+        axes[0].plot(steps, classification, label=loss.text, **style)
         axes[1].plot(steps, others, **style)
         for axis, name in zip(axes[2:], metrics, strict=True):
             points = [(row['iter'], row['metrics'][name]) for row in validation if name in row['metrics']]
             axis.plot(*zip(*points, strict=True), marker='o', markersize=4, **style)
     for axis, label in zip(axes, panels, strict=True):
         axis.set_ylabel(label)
-        axis.grid(alpha=0.25)
-        axis.spines[['top', 'right']].set_visible(False)
     # Losses of different definitions differ by orders of magnitude.
     axes[0].set_yscale('log')
     axes[0].legend(frameon=False, fontsize=9, ncols=2)

@@ -2,8 +2,10 @@
 
 import fcntl
 import json
+import math
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,27 +31,18 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         seed (int): The seed.
         max_iters (int, optional): Where training ends; the config's epochs by default.
         val_every (int, optional): Iterations between validations, in place of val_interval epochs.
-        max_epochs, val_begin, val_interval, dynamic_intervals: As in mmengine's loop.
+        max_epochs, val_interval, val_begin, dynamic_intervals: As in mmengine's loop.
     """
 
-    def __init__(self, runner, dataloader, seed, max_iters=None, val_every=None, max_epochs=1, **kwargs) -> None:
-        super().__init__(runner, dataloader, max_epochs, **kwargs)
+    def __init__(
+        self, runner, dataloader, seed, max_iters=None, val_every=None, max_epochs=1, val_interval=1, **kwargs
+    ) -> None:
+        never = sys.maxsize  # but at the end, as always
+        super().__init__(runner, dataloader, max_epochs, val_interval=never if val_every else val_interval, **kwargs)
         self.seed, self.val_every = seed, val_every
         self._max_iters = max_iters or self._max_iters
-
-    def run(self) -> torch.nn.Module:
-        self.runner.call_hook('before_train')
-        while True:
-            self.run_epoch()
-            ended = self._iter >= self._max_iters or self.stop_training
-            self._decide_current_val_interval()
-            due = self.val_every is None and self._epoch >= self.val_begin and self._epoch % self.val_interval == 0
-            if ended or due:
-                self.validate()
-            if ended:
-                break
-        self.runner.call_hook('after_train')
-        return self.runner.model
+        self._max_epochs = math.ceil(self._max_iters / len(self.dataloader))
+        self.val_begin = min(self.val_begin, self._max_epochs)
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -61,8 +54,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 self.run_iter(index, batch)
             if self._iter >= self._max_iters:
                 break
-            if self.val_every and first + index + 1 == self._iter and self._iter % self.val_every == 0:
-                self.validate()
+            is_due = self.val_every and first + index + 1 == self._iter and self._iter % self.val_every == 0
+            if is_due and self.runner.val_loop is not None:
+                self.runner.val_loop.run()
                 self.runner.model.train()
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -78,10 +72,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             except StopIteration:
                 return
 
-    def validate(self) -> None:
-        if self.runner.val_loop is not None:
-            self.runner.val_loop.run()
-
 
 def seed_worker(worker: int, seed: int) -> None:
     draw_from(seed + 1_000_003 * (worker + 1))
@@ -94,7 +84,7 @@ def draw_from(seed: int) -> None:
 
 
 class Recorder(Hook):
-    """Writes a line a few iterations with their mean losses and time, the peak of memory, and each validation's metrics."""
+    """Writes a line per few iterations (mean losses and time, the peak of memory), and each validation's metrics."""
 
     priority = 'VERY_LOW'
 

@@ -49,7 +49,7 @@ def parameters_of(problem: Problem, dtype: torch.dtype) -> list:
     return [exponent, *(torch.full((), v, dtype=dtype, device=problem.pred.device) for v in others)]
 
 
-def terms_of(problem: Problem, pred: Tensor, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def terms_of(problem: Problem, pred: Tensor, dtype: torch.dtype) -> tuple[tuple, Tensor | None]:
     """((x, p, q, log p, log q), all finite, x None of probabilities; which stand for an infinite logit's, or None)."""
     if not problem.activated:
         x, is_infinite = finite_logits(pred, dtype)
@@ -68,7 +68,7 @@ def _ignored(problem: Problem, target: Tensor) -> Tensor | None:
 
 
 def point(
-    problem: Problem, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None, dtype: torch.dtype
+    problem: Problem, dtype: torch.dtype, pred: Tensor, target: Tensor, score: Tensor | None, weight: Tensor | None
 ) -> Tensor:
     """The weighted loss of each element, differentiable in pred, target, score and weight."""
     ignored = wrong = None
@@ -116,7 +116,7 @@ def _chunks(shape: torch.Size, limit: int):
 
 
 def pieces(problem: Problem, *tensors: Tensor | None, whole_rows: bool = False):
-    """(pred, target, score, weight, *tensors), a chunk at a time; a weight that is one a row is (..., 1)."""
+    """(pred, target, score, weight, *tensors), a chunk at a time; a weight that is one per row is (..., 1)."""
     rows = problem.pred.dim() - 1
     limit = CHUNK.get(problem.pred.device.type, GPU_CHUNK)
     # Labels must stay whole rows: is_positive compares them with every class.
@@ -160,12 +160,12 @@ def forward(problem: Problem) -> Tensor:
     if problem.reduces:
         total = pred.new_zeros((), dtype=torch.float64)
         for piece in pieces(problem):
-            total += total_of(point(problem, *piece, dtype))
+            total += total_of(point(problem, dtype, *piece))
         return scaled(total.to(dtype), scale)
     by_row = problem.output == 'row'
     out = pred.new_empty(pred.shape[:-1]) if by_row else torch.empty_like(pred)
     for *piece, to in pieces(problem, out):
-        values = point(problem, *piece, dtype)
+        values = point(problem, dtype, *piece)
         to.copy_(scaled(values.sum(-1) if by_row else values, scale))
     return out
 
@@ -173,15 +173,12 @@ def forward(problem: Problem) -> Tensor:
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
     scale, dtype = problem.total_scale, problem.arithmetic
     out = torch.empty_like(problem.pred)
-    if problem.reduces:
-        by_upstream, upstream = upstream, None
-    else:
-        by_upstream = 1.0
+    by_upstream, of_elements = (upstream, None) if problem.reduces else (1.0, upstream)
     largest = torch.finfo(problem.pred.dtype).max
-    for pred, *piece, to, grad in pieces(problem, out, upstream, whole_rows=statistics is not None):
+    for pred, *piece, to, grad in pieces(problem, out, of_elements, whole_rows=statistics is not None):
         with torch.enable_grad():
             leaf = pred.detach().to(dtype).requires_grad_()
-            (derivative,) = torch.autograd.grad(point(problem, leaf, *piece, dtype).sum(), leaf)
+            (derivative,) = torch.autograd.grad(point(problem, dtype, leaf, *piece).sum(), leaf)
         derivative.mul_(scale)
         if statistics is not None:
             _gather(statistics, problem, derivative, piece[0])
@@ -223,12 +220,12 @@ def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
     problem = of_selected_channel(problem)
     check_labels(problem)
-    values = point(problem, problem.pred, problem.target, problem.score, problem.weight, widest(problem.pred))
+    values = point(problem, widest(problem.pred), problem.pred, problem.target, problem.score, problem.weight)
     return composed(problem, values.sum(-1) if problem.output == 'row' else values)
 
 
 def composed(problem: Problem, values: Tensor) -> Tensor:
-    """The reduction and the scale of composed losses, one an element or a row."""
+    """The reduction and the scale of composed losses, one per element or a row."""
     if problem.reduces:
         return scaled(total_of(values), problem.total_scale).to(problem.arithmetic)
     return scaled(values, problem.total_scale).to(problem.pred.dtype)

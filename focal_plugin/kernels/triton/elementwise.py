@@ -1,5 +1,8 @@
 """The Triton backend's elementwise family: which kernel runs, over which tiles, and with which arguments."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +15,8 @@ from focal_plugin.kernels.triton.layout import layout_of
 def contiguous(problem: Problem) -> Problem:
     """Copies, for the strides that layout_of refuses."""
     operands = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    return problem._replace(**{name: None if t is None else t.contiguous() for name, t in operands.items()})
+    copies: dict[str, Any] = {name: t.contiguous() for name, t in operands.items() if t is not None}
+    return problem._replace(**copies)
 
 
 def launch_of(
@@ -42,9 +46,9 @@ def launch_of(
     numbers |= layout.numbers | {
         'channels': pred.size(1) if has_channel else 0,
         'x_channel': pred.stride(1) if has_channel else 0,
-        'o_channel': out.stride(1) if has_channel and gradient else 0,
+        'o_channel': out.stride(1) if has_channel and gradient and out is not None else 0,
         'span': layout.span,
-        'o_split': out.numel() if by_row else 0,
+        'o_split': out.numel() if by_row and out is not None else 0,
     }
     constants |= {
         'STATISTICS': gathers,
@@ -61,7 +65,10 @@ def launch_of(
     return Launch(tiles.tiled_kernel, grid, layout.warps, numbers, constants, layout)
 
 
-def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None) -> None:
+def launch(
+    problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None, first: int = 0
+) -> None:
+    """Launches on a problem's tensors; the parts of a sum begin at the first-th place of out."""
     by_row, labels = like.layout.weight == 'row', problem.has_labels
     tensors = {
         'x_ptr': problem.pred,
@@ -77,11 +84,11 @@ def launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None,
     if not like.layout.flat:
         tensors |= {'channel_ptr': problem.channel, 'statistics_ptr': partial}
     tensors['out_ptr'] = out
-    like(tensors, scale=problem.scale)
+    like(tensors, scale=problem.scale, first=first)
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
-    """One value an element or a row, or one gradient an element."""
+    """One value per element or a row, or one gradient per element."""
     pred = problem.selected(problem.pred)
     by_row = upstream is None and problem.output == 'row'
     if by_row:
@@ -113,17 +120,32 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
 def forward(problem: Problem) -> Tensor:
     if not problem.reduces:
         return _stored(problem)
-    pred, avg_factor = problem.pred, problem.avg_factor
+    return total([problem])
+
+
+def total(problems: Sequence[Problem]) -> Tensor:
+    """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
+    pred, avg_factor = problems[0].pred, problems[0].avg_factor
     result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
-    if pred.numel() == 0:
+    launched: list[tuple[Problem, Launch, int]] = []
+    for problem in problems:
+        if problem.pred.numel() > 0:
+            problem, like = _summing(problem)
+            launched.append((problem, like, like.layout.programs * like.layout.splits))
+    if not launched:
         return result.zero_()
-    like = launches.like(problem, None, lambda: launch_of(problem))
-    if like is None:
-        return forward(contiguous(problem))
-    partial = pred.new_empty(like.layout.programs * like.layout.splits, dtype=torch.float32)
-    launch(problem, like, partial, None)
+    partial, first = pred.new_empty(sum(parts for *_, parts in launched), dtype=torch.float32), 0
+    for problem, like, parts in launched:
+        launch(problem, like, partial, None, first=first)
+        first += parts
     sums.add(partial, avg_factor, result)
     return result
+
+
+def _summing(problem: Problem) -> tuple[Problem, Launch]:
+    """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
+    like = launches.like(problem, None, lambda: launch_of(problem))
+    return _summing(contiguous(problem)) if like is None else (problem, like)
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:

@@ -42,7 +42,7 @@ def class_at(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.constexpr):
-    """One value a row, for each place, or for each group where none lies in two rows; `other` beyond the last row."""
+    """One value per row, for each place, or for each group where none lies in two rows; `other` beyond the last row."""
     value = tl.load(ptr + row.to(tl.int64) * stride, mask=row <= last, other=other)
     if C % WIDTH != 0:
         following = tl.load(ptr + (row + 1).to(tl.int64) * stride, mask=row < last, other=other)
@@ -52,7 +52,7 @@ def of_row(ptr, stride, row, last, other, first_col, C: tl.constexpr, WIDTH: tl.
 
 @triton.jit
 def in_order(ptr, lane, left, BLOCK: tl.constexpr):
-    """One value a place, contiguous as the logits are, 0 beyond the last."""
+    """One value per place, contiguous as the logits are, 0 beyond the last."""
     if left == BLOCK:
         value = tl.load(ptr + lane)
     else:
@@ -68,10 +68,10 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
     return tl.load(ptr + at, mask=lane < left, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index'])
+@triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index', 'first'])
 def flat_kernel(
     x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
-    scale, rows, ignore_index, p0, p1, p2, p3, p4, p5,
+    scale, first, rows, ignore_index, p0, p1, p2, p3, p4, p5,
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
@@ -155,7 +155,7 @@ def flat_kernel(
             FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
 
-    # 4. weights and upstream gradients; the sum, or one result a place
+    # 4. weights and upstream gradients; the sum, or one result per place
     weight = 1.0
     if WEIGHT == 'row':
         weight = of_row(row_weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
@@ -174,7 +174,7 @@ def flat_kernel(
             if HAS_IGNORE:
                 weighted = tl.where(kept, weighted, 0.0)
             total = tl.sum(tl.sum(weighted, 1), 0)
-        tl.store(out_ptr + pid, prim.times(factor, total))
+        tl.store(out_ptr + first + pid, prim.times(factor, total))
     else:
         if WEIGHT != 'none':
             result = weight * result if GRADIENT else prim.times(weight, result)

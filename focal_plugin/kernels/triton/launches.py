@@ -12,10 +12,9 @@ from torch import Tensor
 
 from focal_plugin.kernels.problem import TENSORS, Problem
 from focal_plugin.kernels.triton import features
-from focal_plugin.kernels.triton.layout import Layout
 
 MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
-_kept: dict[Hashable, 'Launch | None'] = {}
+_kept: dict[Hashable, Any] = {}
 
 
 class Launch:
@@ -26,12 +25,12 @@ class Launch:
         grid: the numbers of programs.
         warps: that share a program.
         numbers, constants: the other arguments by name, those of the run and those that a kernel is compiled for.
-        layout: how the logits are walked.
+        layout: the Layout by which the logits are walked, or None.
     """
 
     def __init__(
         self, kernel, grid: tuple[int, int, int], warps: int, numbers: Mapping[str, float],
-        constants: Mapping[str, Any], layout: Layout | None = None,
+        constants: Mapping[str, Any], layout: Any = None,
     ):  # fmt: skip
         self.kernel, self.grid, self.warps = kernel, grid, warps
         self.numbers, self.constants, self.layout = numbers, constants, layout
@@ -56,7 +55,7 @@ def described(tensor: Tensor | None) -> tuple | None:
     return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % 16)
 
 
-def kept(key: Hashable, make: Callable[[], Launch | None]) -> Launch | None:
+def kept(key: Hashable, make: Callable[[], Any]) -> Any:
     """What was made for a key, now or earlier."""
     if key not in _kept:
         if len(_kept) >= MOST:

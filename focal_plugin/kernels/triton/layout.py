@@ -9,10 +9,10 @@ from torch import Tensor
 from focal_plugin.kernels.problem import Problem
 
 # (elements, warps) of a program, the fastest on an H100: with 8 elements or fewer a thread, many wait for memory at once;
-# in a flat sum, what is found once a row costs less the more places of a row a thread has.
+# in a flat sum, what is found once a row costs less the more places of a row per thread has.
 DENSE, SUMMED, SUMMED_FLAT = (1024, 4), (512, 2), (2048, 4)
 STORED, STORED_MAP, STORED_FLAT, STORED_FEW = (512, 4), (512, 2), (1024, 4), (512, 4)
-GATHERED = 2048, 4  # statistics: each program writes two numbers a class
+GATHERED = 2048, 4  # statistics: each program writes two numbers per class
 GROUP = 16  # bytes that a thread reads or writes at a time, at best
 CLASSES = 64  # of a tile at most, unless the rows are few
 PIXELS = 16  # of a mask, whatever its size: masks have many
@@ -188,7 +188,7 @@ def _shared(
 ) -> tuple[int, int, int, int]:
     """(block_rows, block_classes, splits, span): where rows are few and long, several programs share them.
 
-    Of few rows a program has one, however many there are: every other size would be a kernel to compile.
+    Of few rows per program has one, however many there are: every other size would be a kernel to compile.
     """
     if inner != 'plane' and plane < block_rows and block_classes < classes:
         longest = 1 << (classes - 1).bit_length()
@@ -246,7 +246,7 @@ def layout_of(
     in_order = len(row_dims) <= 1 and all(_in_order(rows, size, strides[name]) for name in alike)
     in_order = in_order and problem.channel is None
     stores = out is not None and not by_row
-    # What is one a class, a tile has once for all of its rows.
+    # What is one per class, a tile has once for all of its rows.
     by_place = stores and problem.per_class_parameters is None and not statistics and LANES == 32
     # A thread to a row: of more rows, most tiles would have a positive.
     narrow = in_order and labels and 1 < size < 8 and not by_place

@@ -42,7 +42,7 @@ def reciprocal(x):
 
 @triton.jit
 def reciprocal_by_two(x):
-    """The same for x up to 2 ** 62: two logits of a thread share one instruction, and a NaN, of whatever rows they are."""
+    """reciprocal for x up to 2 ** 62: two logits of a thread share one instruction; a NaN in one poisons the other."""
     if INTERPRETED or not is_cuda():
         return 1.0 / x
     return tl.inline_asm_elementwise(
@@ -221,14 +221,14 @@ def clamp(x, LIMIT: tl.constexpr):
 
 
 @triton.jit
-def power_of_log(log_base, exponent):
-    """base ** exponent of a base given by its logarithm, which may be infinite."""
+def power_by_log(log_base, exponent):
+    """base ** exponent where only the base's logarithm is at hand, which may be infinite."""
     return power(log_base, log_base, exponent, -1)
 
 
 @triton.jit
-def power_near_one(log_base, exponent):
-    """The same where what is left to 1 matters: near it the series of exp, which is off by a rounding."""
+def power_by_log_near_one(log_base, exponent):
+    """power_by_log where what is left to 1 matters: near it the series of exp, which is off by a rounding."""
     z = tl.where(exponent == 0, 0.0, exponent * log_base)
     series = 0.001388888889 * z + 0.008333333333
     series = series * z + 0.041666666667
@@ -239,30 +239,22 @@ def power_near_one(log_base, exponent):
 
 
 @triton.jit
-def power_of(base, exponent):
-    """base ** exponent of a base in [0, 1]."""
-    return power(base, tl.log(base), exponent, -1)
+def power_by_base(base, exponent, EXPONENT: tl.constexpr):
+    """base ** exponent where only the base is at hand, in [0, 1]; EXPONENT as for power."""
+    return power(base, tl.log(base) if EXPONENT < 0 else base, exponent, EXPONENT)
 
 
 @triton.jit
-def powered(base, exponent, EXPONENT: tl.constexpr):
-    """base ** exponent of a base in [0, 1] whose logarithm is not at hand; EXPONENT as for power."""
-    if EXPONENT < 0:
-        return power_of(base, exponent)
-    return power(base, base, exponent, EXPONENT)
-
-
-@triton.jit
-def miss(p, q, log_p, log_q, y, is_positive, HARD: tl.constexpr):
-    """(1 - p_t, its logarithm, p (1 - p) / (1 - p_t), cross-entropy) of the losses that modulate by 1 - p_t."""
-    wrong = mix(y, is_positive, q, p, HARD)
-    log_wrong = choose(y, is_positive, log_q, log_p, HARD)
-    slope = choose(y, is_positive, p, q, HARD)
+def focal_terms(p, q, log_p, log_q, y, is_positive, HARD: tl.constexpr):
+    """(1 - p_t, log(1 - p_t), its derivative by the logit but for the sign 1 - 2 y, cross-entropy)."""
+    one_minus_pt = mix(y, is_positive, q, p, HARD)
+    log_one_minus_pt = choose(y, is_positive, log_q, log_p, HARD)
+    d_log_one_minus_pt = choose(y, is_positive, p, q, HARD)  # p (1 - p) / (1 - p_t)
     if not HARD:
         between = (y > 0) & (y < 1)
-        log_wrong = tl.where(between, tl.log(wrong), log_wrong)
-        slope = tl.where(between, p * q / tl.maximum(wrong, 1e-37), slope)
-    return wrong, log_wrong, slope, -choose(y, is_positive, log_p, log_q, HARD)
+        log_one_minus_pt = tl.where(between, tl.log(one_minus_pt), log_one_minus_pt)
+        d_log_one_minus_pt = tl.where(between, p * q / tl.maximum(one_minus_pt, 1e-37), d_log_one_minus_pt)
+    return one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, -choose(y, is_positive, log_p, log_q, HARD)
 
 
 @triton.jit
@@ -286,6 +278,6 @@ def quality(p, q, log_p, log_q, y, is_positive, beta, EXPONENT: tl.constexpr, HA
         modulating = distance * distance
         through = 2 * residual
     else:
-        modulating = powered(distance, beta, EXPONENT)
+        modulating = power_by_base(distance, beta, EXPONENT)
         through = tl.where(distance == 0, 0.0, beta * modulating / residual)
     return modulating * cross_entropy, modulating * residual + through * cross_entropy * p * q

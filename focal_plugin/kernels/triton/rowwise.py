@@ -4,7 +4,7 @@ A program takes a few whole rows. With l = log(sum of exp(x_j), j != y), p_y = s
 a variant's point function (FN) takes d as the logit of a positive; its derivative L'(d) is the gradient of x_y, and
 -L'(d) exp(x_j - l) that of the others.
 
-What is one number a row, all threads that share the row compute: a row is cut into blocks of few classes, so that few do.
+What is one number per row, all threads that share the row compute: a row is cut into blocks of few classes, so that few do.
 The blocks stay in registers (HELD), and the logits are read once in either direction; of rows too long for that they are
 read again for every use.
 """
@@ -42,7 +42,7 @@ def _others(x_ptr, row_at, stride, label, row_mask, col, C, MASK: tl.constexpr):
 
 
 @triton.jit
-def _power(x, top):
+def _exp(x, top):
     """exp(x - top) of logits that are at most top, whose infinities are taken from the largest number; NaN stays NaN."""
     below = prim.clamp(top, _LARGEST) - x
     return prim.exp_negative(tl.clamp(below, 0.0, 1e30, propagate_nan=tl.PropagateNan.ALL))
@@ -58,42 +58,42 @@ def _sums(
     total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
     if HELD:
         logits = ()
-        powers = ()
+        exps = ()
         for i in tl.static_range(BLOCKS):
-            logits += (
+            logits += (  # type: ignore[assignment]  # longer by one
                 _others(x_ptr, row_at, stride, label, row_mask, i * BLOCK_C + lane, C, MASK_C and i == BLOCKS - 1),
             )
             most = tl.maximum(most, logits[i])
         top = tl.max(most, 1, keep_dims=True)
         for i in tl.static_range(BLOCKS):
-            powers += (_power(logits[i], top),)
-            total += powers[i]
+            exps += (_exp(logits[i], top),)  # type: ignore[assignment]
+            total += exps[i]
     else:
         for c in range(0, C, BLOCK_C):
             most = tl.maximum(most, _others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C))
         top = tl.max(most, 1, keep_dims=True)
         for c in range(0, C, BLOCK_C):
-            total += _power(_others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C), top)
-        powers = top  # none: they don't stay
-    return top, tl.sum(total, 1, keep_dims=True), powers
+            total += _exp(_others(x_ptr, row_at, stride, label, row_mask, c + lane, C, MASK_C), top)
+        exps = top  # none: they don't stay
+    return top, tl.sum(total, 1, keep_dims=True), exps
 
 
 @triton.jit
-def _margin(own, top, total):
-    # What own - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
-    near = own - top
-    back = near - own
-    lost = (own - (near - back)) - (top + back)
+def _margin(target_logit, top, total):
+    # What target_logit - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
+    near = target_logit - top
+    back = near - target_logit
+    lost = (target_logit - (near - back)) - (top + back)
     return near - (prim.log(total) - tl.where(tl.abs(near) <= _LARGEST, lost, 0.0))
 
 
 @triton.jit
 def _spread(
-    out_ptr, row_at, stride, powers, by, slope, label, kept, row_mask, col, C,
+    out_ptr, row_at, stride, exps, by, slope, label, kept, row_mask, col, C,
     HAS_IGNORE: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """Stores a block of the gradient: the slope to the labels' logits, by * powers to the others."""
-    result = tl.where(col == label, slope, powers * by)
+    """Stores a block of the gradient: the slope to the labels' logits, by * exps to the others."""
+    result = tl.where(col == label, slope, exps * by)
     if HAS_IGNORE:
         result = tl.where(kept, result, 0.0)
     mask = row_mask & (col < C) if MASK else row_mask
@@ -140,13 +140,14 @@ def rowwise_kernel(
 
     # 2. their margins, and the variant there
     x_row = row_offset(plane, row, n1, x_s0, x_s1, x_s2, DIMS)
-    top, total, powers = _sums(
+    top, total, exps = _sums(
         x_ptr, x_row, x_sc, label, row_mask, lane, C, BLOCKS, BLOCK_R, BLOCK_C, MASK_C, HELD
     )  # fmt: skip
-    own = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
+    target_logit = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
     result = point(
-        _margin(own, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, per_class_ptr, label, is_inside,
-        C, p0, p1, p2, p3, p4, p5, FN, PARAMETERS, EXPONENT, True, PER_CLASS, False, 0.0, GRADIENT, VANISHES,
+        _margin(target_logit, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, per_class_ptr,
+        label, is_inside, C, p0, p1, p2, p3, p4, p5,
+        FN, PARAMETERS, EXPONENT, True, PER_CLASS, False, 0.0, GRADIENT, VANISHES,
     )  # fmt: skip
     result = factor * result if GRADIENT else prim.times(factor, result)
     if HAS_IGNORE:
@@ -161,13 +162,13 @@ def rowwise_kernel(
         if HELD:
             for i in tl.static_range(BLOCKS):
                 _spread(
-                    out_ptr, o_row, o_sc, powers[i], by, result, label, kept, row_mask, i * BLOCK_C + lane, C,
+                    out_ptr, o_row, o_sc, exps[i], by, result, label, kept, row_mask, i * BLOCK_C + lane, C,
                     HAS_IGNORE, MASK_C and i == BLOCKS - 1,
                 )  # fmt: skip
         else:
             for c in range(0, C, BLOCK_C):
-                power = _power(_others(x_ptr, x_row, x_sc, label, row_mask, c + lane, C, MASK_C), top)
-                _spread(out_ptr, o_row, o_sc, power, by, result, label, kept, row_mask, c + lane, C, HAS_IGNORE, MASK_C)
+                exp = _exp(_others(x_ptr, x_row, x_sc, label, row_mask, c + lane, C, MASK_C), top)
+                _spread(out_ptr, o_row, o_sc, exp, by, result, label, kept, row_mask, c + lane, C, HAS_IGNORE, MASK_C)
     elif OUTPUT == 'row':
         tl.store(out_ptr + o_row, result.to(out_ptr.dtype.element_ty), mask=row_mask)
     else:

@@ -7,6 +7,7 @@ machines on which Triton can't start a kernel: its launcher is a C extension, bu
 import os
 import subprocess
 from pathlib import Path
+from typing import cast
 
 import torch
 import triton
@@ -16,6 +17,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.torch import elementwise as plain
 from focal_plugin.kernels.triton import elementwise, sums
 from focal_plugin.kernels.triton.elementwise import launch_of
+from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.math import SPECS
 
 CLASSES = (9, 8)  # walked in order, and in tiles
@@ -47,16 +49,17 @@ def _may_not_wait() -> bool:
 
 def _verdict(device: torch.device) -> RuntimeError | None:
     cause = remedy = None
+    root: BaseException
     try:
         with torch.inference_mode(False):  # the expected gradient is autograd's
             fault = next(filter(None, (_fault(device, classes) for classes in CLASSES)), None)
     except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
         raise
     except Exception as error:
-        cause = error
-        while error.__cause__ is not None:
-            error = error.__cause__
-        fault, remedy = f'{type(error).__name__}: {error}', _remedy(error)
+        cause = root = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        fault, remedy = f'{type(root).__name__}: {root}', _remedy(root)
     if fault is None:
         return None
     verdict = RuntimeError(
@@ -124,10 +127,10 @@ def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
     def unwritten(*shape: int) -> Tensor:
         return torch.full(shape, float('nan'), dtype=torch.float32, device=problem.pred.device)
 
-    like, loss, grad = launch_of(problem), unwritten(), unwritten(*problem.pred.shape)
+    like, loss, grad = cast(Launch, launch_of(problem)), unwritten(), unwritten(*problem.pred.shape)
     partial = unwritten(like.layout.programs * like.layout.splits)
     elementwise.launch(problem, like, partial, None)
     sums.add(partial, None, loss)
     one = torch.ones_like(loss)
-    elementwise.launch(problem, launch_of(problem, grad, one), grad, one)
+    elementwise.launch(problem, cast(Launch, launch_of(problem, grad, one)), grad, one)
     return loss, grad

@@ -40,13 +40,13 @@ def _store_statistics(statistics_ptr, size, is_positive, col, C):
 @triton.jit(
     do_not_specialize=[
         'label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'n1', 'n2', 'ignore_index', *OUTER_STRIDES, 'x_sc', 'o_sc',
-        'channels', 'span', 'o_split',
+        'channels', 'span', 'o_split', 'first',
     ]
 )  # fmt: skip
 def tiled_kernel(
     x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, channel_ptr,
     statistics_ptr, out_ptr,
-    scale, C, n1, n2, ignore_index, p0, p1, p2, p3, p4, p5,
+    scale, first, C, n1, n2, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
     channels, x_channel, o_channel, span, o_split,
@@ -77,8 +77,9 @@ def tiled_kernel(
 ):  # fmt: skip
     """Losses, or gradients if GRADIENT, of BLOCK_R rows by all their classes.
 
-    OUTPUT: 'element' stores per logit, 'row' per row, 'sum' one partial sum per program; of gradients it says what the loss
-    was, and they are stored per logit. STATISTICS are the absolute gradients before the upstream gradient.
+    OUTPUT: 'element' stores per logit, 'row' per row, 'sum' one partial sum per program, from place `first` on; of
+    gradients it says what the loss was, and they are stored per logit. STATISTICS are the absolute gradients before the
+    upstream gradient.
     """
     HARD: tl.constexpr = LABELS and not HAS_SCORE  # every target is 0 or 1
     REDUCE: tl.constexpr = OUTPUT == 'sum'
@@ -230,4 +231,4 @@ def tiled_kernel(
             tl.store(out_ptr + o_row, total.to(out_ptr.dtype.element_ty), mask=row_mask)
         else:
             at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
-            tl.store(out_ptr + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))
+            tl.store(out_ptr + first + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))

@@ -20,14 +20,14 @@ def classes_last(pred: Tensor, target, weight: Tensor | None) -> tuple[Tensor, A
     weight = spread(pred, weight, rows)
 
     def moved(name: str, operand):
-        """An operand of pred's shape; one a row stays, and what is neither is refused with pred's shape as it was."""
+        """An operand of pred's shape; one per row stays, and what is neither is refused with pred's shape as it was."""
         if not isinstance(operand, Tensor) or operand.shape == rows:
             return operand
         if operand.shape in (pred.shape, (pred.numel(),)):
             return operand.reshape(pred.shape).movedim(1, -1)
         raise ValueError(
             f'{name} of shape {tuple(operand.shape)} does not fit pred of shape {tuple(pred.shape)}, whose classes are '
-            f"dimension 1, as in mmdet's quality_focal_loss: write one number a row {rows} or one an element "
+            f"dimension 1, as in mmdet's quality_focal_loss: write one number per row {rows} or one per element "
             f'{tuple(pred.shape)}; logits with the classes last go into pred.flatten(0, -2)'
         )
 
@@ -40,7 +40,7 @@ def spread(pred: Tensor, weight: Tensor | None, shape: tuple[int, ...] | None = 
     """A weight as mmdet multiplies it: expanded to a shape, pred's by default, where each of as many sizes is 1 or the
     shape's.
 
-    One of fewer dimensions, but for 0, stays: (C,) would be one a class, and with as many rows as classes one a row.
+    One of fewer dimensions, but for 0, stays: (C,) would be one per class, and with as many rows as classes one per row.
     """
     shape = pred.shape if shape is None else shape
     if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)) or weight.shape == shape:
