@@ -1,6 +1,6 @@
 """Builds the native CPU kernel, one shared library an instruction set; without a compiler the install goes on without.
 
-The libraries have a plain C interface (no Python, no torch headers): focal_plugin/kernels/native/loader.py calls them.
+The libraries have a plain C interface (no Python, no torch headers): focal_plugin/kernels/native/call.py calls them.
 """
 
 import os

@@ -139,8 +139,8 @@ def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
         )
     elif loss.use_sigmoid and channels != num_classes:
         yield (
-            f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel a class '
-            f'and none for the background, so write {right}'
+            f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel per '
+            f'class and none for the background, so write {right}'
         )
 
 

@@ -184,8 +184,7 @@ def works(device: str) -> Iterator[Work]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.parser(__doc__, MAPS)
-    options.add_rounds(parser, '%(default)s', 7)
+    parser = options.parser(__doc__, MAPS, rounds=7)
     args = options.parse(parser, arguments)
     try:
         provide_mmcv_op(torch.empty(0, device=args.device))

@@ -64,12 +64,11 @@ def works(args: argparse.Namespace) -> Iterator[Work]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = options.parser(__doc__, None)
+    parser = options.parser(__doc__, None, usual='9, with --quick 3')
     usual = '; '.join(f'{device}: {" ".join(shapes)}' for device, shapes in SHAPES.items())
     parser.add_argument('--shapes', nargs='+', type=options.shape, metavar='ROWSxCLASSES', help=f'default, {usual}')
     parser.add_argument('--dtypes', nargs='+', choices=DTYPES, help='default: all; cpu: float32 bfloat16')
     parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=list(CONTENDERS), metavar='NAME')
-    options.add_rounds(parser, '9, with --quick 3', None)
     parser.add_argument('--minutes', type=float, help='what all may take; default: 7; cpu: what it takes')
     parser.add_argument(
         '--quick', action='store_true', help='two small shapes, 3 rounds and nothing else; only printed, without --out'

@@ -12,16 +12,15 @@ from tools.benchmarks.results import provenance
 BUSY = 0.3  # processes that run beside a benchmark: above, its figures are not to be trusted
 
 
-def parser(description: str, out: Path | None) -> argparse.ArgumentParser:
-    """One that knows --device and --out."""
+def parser(description: str, out: Path | None, rounds: int | None = None, usual: str = '') -> argparse.ArgumentParser:
+    """One that knows --device, --out and, where contenders take turns, --rounds."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     made.add_argument('--out', type=Path, default=out, help='the CSV, whose rows of the same work are replaced')
+    if rounds or usual:
+        help = f'turns of each contender; default: {usual or rounds}'
+        made.add_argument('--rounds', type=_count, default=rounds, help=help)
     return made
-
-
-def add_rounds(made: argparse.ArgumentParser, usual: str, default: int | None) -> None:
-    made.add_argument('--rounds', type=_count, default=default, help=f'turns of each contender; default: {usual}')
 
 
 def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

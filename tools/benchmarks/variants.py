@@ -129,12 +129,11 @@ def columns(ours: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.parser(__doc__, VARIANTS)
+    parser = options.parser(__doc__, VARIANTS, rounds=7)
     parser.add_argument(
         '--shape', type=options.shape, default=(200000, 80), metavar='ROWSxCLASSES', help='default: 200000x80'
     )
     parser.add_argument('--variants', nargs='+', choices=SPECS, default=list(SPECS), metavar='NAME')
-    options.add_rounds(parser, '%(default)s', 7)
     args = options.parse(parser, arguments)
     return run(works(args), args, KEY)
 

@@ -43,21 +43,19 @@ def entry(text: str) -> list[str]:
 
 def _registers(text: str) -> list[str]:
     """The registers of an operand."""
-    return [
-        name
-        for kind, index, kind_of_range, first, last, special in _REGISTER.findall(text)
-        for name in (
-            [special or f'{kind}{index}']
-            if special or kind
-            else [f'{kind_of_range}{n}' for n in range(int(first), int(last) + 1)]
-        )
-    ]
+    names = []
+    for kind, index, kind_of_range, first, last, special in _REGISTER.findall(text):
+        if kind_of_range:
+            names += [f'{kind_of_range}{n}' for n in range(int(first), int(last) + 1)]
+        else:
+            names.append(special or f'{kind}{index}')
+    return names
 
 
 def _step(name: str, operands: str) -> Step:
     texts = _COMMA.split(operands)
-    registers = [_registers(text) for text in texts]
-    rest = [register for of in registers[1:] for register in of]
+    first, *others = map(_registers, texts)
+    rest = tuple(itertools.chain(*others))
     if branch := re.match(r's_cbranch_(exec|vcc|scc)', name):
         return Step(condition=(branch[1],))
     if _NO_RESULT.match(name):
@@ -65,41 +63,39 @@ def _step(name: str, operands: str) -> Step:
     if re.match(r's_(buffer_)?load', name):
         offset = int(texts[-1], 0) if re.match(r'\s*(0x)?[0-9a-f]+$', texts[-1]) else 0
         return Step(
-            tuple(
-                Effect(register, tuple(rest), 'loads', parameter(offset + 4 * n))
-                for n, register in enumerate(registers[0])
-            )
+            tuple(Effect(register, rest, 'loads', parameter(offset + 4 * n)) for n, register in enumerate(first))
         )
     if re.match(r'(buffer|global|flat|scratch)_load', name):
-        return Step(tuple(Effect(register, tuple(rest), 'loads') for register in registers[0]), False, tuple(rest))
+        return Step(tuple(Effect(register, rest, 'loads') for register in first), address=rest)
     if re.match(r'(global|flat|scratch)_store', name):
-        return Step(address=(*registers[0], *(registers[2] if len(registers) > 2 else ())))
+        return Step(address=(*first, *(others[1] if len(others) > 1 else ())))
     if name.startswith('buffer_store'):
-        return Step(address=tuple(rest))
+        return Step(address=rest)
     if re.match(r'ds_(write|store)', name):
         return Step((Effect(SHARED, (SHARED, *rest)),))
     if re.match(r'ds_(read|load)', name):
-        return Step(tuple(Effect(register, (SHARED,)) for register in registers[0]))
-    return Step(_computed(name, operands, registers), re.match(r'v_writelane|\w+_dpp', name) is not None)
+        return Step(tuple(Effect(register, (SHARED,)) for register in first))
+    return Step(_computed(name, operands, first, others), re.match(r'v_writelane|\w+_dpp', name) is not None)
 
 
-def _computed(name: str, operands: str, registers: list[list[str]]) -> tuple[Effect, ...]:
+def _computed(name: str, operands: str, first: list[str], others: list[list[str]]) -> tuple[Effect, ...]:
     """The effects of what computes its results."""
     if re.match(r's_(cmpk?|bitcmp)', name):
-        return (Effect('scc', tuple(register for of in registers for register in of), 'tests'),)
-    count = 2 if _TWO_RESULTS.match(name) else 1
-    results = [register for of in registers[:count] for register in of]
-    sources = [register for of in registers[count:] for register in of]
+        return (Effect('scc', (*first, *itertools.chain(*others)), 'tests'),)
+    if name.startswith('v_cmpx'):
+        return (Effect('exec', ('exec', *first, *itertools.chain(*others)), 'tests'),)
+    results = first
+    if _TWO_RESULTS.match(name):
+        results, others = first + others[0], others[1:]
+    sources = tuple(itertools.chain(*others))
     if 'saveexec' in name:
         return (*(Effect(register, ('exec',)) for register in results), Effect('exec', ('exec', *sources)))
-    if name.startswith('v_cmpx'):
-        return (Effect('exec', ('exec', *(register for of in registers for register in of)), 'tests'),)
     if results == ['exec']:
-        return (Effect('exec', () if _restores(name, operands) else tuple(sources)),)
+        return (Effect('exec', () if _restores(name, operands) else sources),)
     if re.match(r'v_(pk_)?(fmac|mac|dot\w*c)_|s_(addk|mulk|cmovk?)_', name):
-        sources += results
+        sources += tuple(results)
     how = 'tests' if name.startswith('v_cmp') else 'agrees' if _AGREES.match(name) else 'moves'
-    effects = tuple(Effect(register, tuple(sources), how) for register in results)
+    effects = tuple(Effect(register, sources, how) for register in results)
     if name.startswith('s_') and 'mov' not in name:
-        effects += (Effect('scc', tuple(sources), 'tests'),)
+        effects += (Effect('scc', sources, 'tests'),)
     return effects

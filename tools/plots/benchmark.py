@@ -1,6 +1,6 @@
 """Draws the times in a CSV of benchmarks/losses.py as bars, and the bytes moved per second beside what the card can move.
 
-python -m tools.plots.benchmark [CSV]
+Usage: python -m tools.plots.benchmark [CSV]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Turns the metrics file of `tools/test.py` into a Markdown table.
 
-python -m tools.plots.coco_table WORK_DIR
+Usage: python -m tools.plots.coco_table WORK_DIR
 """
 
 import argparse

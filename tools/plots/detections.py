@@ -1,6 +1,6 @@
 """Draws photos on one sheet, each with its true objects and beside it with the predicted ones, as mmdet's visualizer does.
 
-python -m tools.plots.detections FILE.pkl ANNOTATIONS
+Usage: python -m tools.plots.detections FILE.pkl ANNOTATIONS
 """
 
 import argparse

@@ -1,13 +1,12 @@
 """Draws value and gradient of every loss over the logit, and Figure 1 of arXiv 1708.02002, on one sheet.
 
-python -m tools.plots.losses
+Usage: python -m tools.plots.losses
 """
 
 import argparse
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -30,16 +29,6 @@ GAMMAS = {0: '#000000', 0.5: '#440154', 1: '#31688E', 2: '#35B779', 5: '#D9B800'
 QUALITY = 0.7
 # Of two classes, in place of a default that says nothing about a class or is missing: the second one is rare.
 TWO_CLASSES = {'samples_per_class': [300.0, 100.0], 'ratio': [1.0, 0.3]}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Value and gradient over the logits, for a positive or a negative; dashed: the case that the panel names."""
-
-    positive: bool
-    dashed: bool
-    value: Tensor
-    gradient: Tensor
 
 
 def main() -> None:
@@ -90,13 +79,11 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     for axis, pair in ((value, (-(1 - wrong).log(), -wrong.log())), (gradient, (-wrong, 1 - wrong))):
         for curve, label in zip(pair, ('cross-entropy', None), strict=True):
             axis.plot(logits, curve, color=REFERENCE, linewidth=1, label=label)
-    for curve in curves(spec, logits):
-        style = dict(
-            color=POSITIVE if curve.positive else NEGATIVE, linestyle='--' if curve.dashed else '-', linewidth=1.8
-        )
-        label = None if curve.dashed else 'positive' if curve.positive else 'negative'
-        value.plot(logits, curve.value, label=label, **style)
-        gradient.plot(logits, curve.gradient, **style)
+    for positive, dashed, losses, derivatives in curves(spec, logits):
+        style = dict(color=POSITIVE if positive else NEGATIVE, linestyle='--' if dashed else '-', linewidth=1.8)
+        label = None if dashed else 'positive' if positive else 'negative'
+        value.plot(logits, losses, label=label, **style)
+        gradient.plot(logits, derivatives, **style)
     subtitle = '\n'.join(filter(None, (settings(spec), dashed_case(spec))))
     value.set_title(spec.name, fontsize=11, fontweight='bold', pad=28)
     value.text(0.5, 1.03, subtitle, transform=value.transAxes, ha='center', fontsize=8, color='#444444')
@@ -106,8 +93,8 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
     gradient.set_xlabel(f'logit{" of class 0 minus that of 1" * (spec.family == "rowwise")}', fontsize=9, labelpad=1)
 
 
-def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
-    """A positive, a negative, and the dashed case of the loss."""
+def curves(spec: Spec, logits: Tensor) -> Iterator[tuple[bool, bool, Tensor, Tensor]]:
+    """Of a positive, a negative, and the dashed case of the loss: whether it is positive, dashed, values and gradients."""
     arguments = {name: value for name, value in TWO_CLASSES.items() if name in spec.defaults}
     missing = [name for name, value in spec.defaults.items() if value is REQUIRED and name not in arguments]
     if missing:
@@ -116,7 +103,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         arguments['from_logits'] = True
     classes = 2 if arguments.keys() & TWO_CLASSES or spec.family == 'rowwise' else 1
 
-    def curve(target: Tensor, column: int, positive: bool, dashed: bool = False) -> Curve:
+    def curve(target: Tensor, column: int, positive: bool, dashed: bool = False) -> tuple[bool, bool, Tensor, Tensor]:
         pred = torch.zeros(len(logits), classes, dtype=torch.float64)
         pred[:, column] = logits
         pred.requires_grad_()
@@ -126,7 +113,7 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[Curve]:
         value = (
             value if spec.family == 'rowwise' else value.reshape(len(logits), -1)[:, column if value.dim() > 1 else 0]
         )
-        return Curve(positive, dashed, value.detach(), gradient[:, column])
+        return positive, dashed, value.detach(), gradient[:, column]
 
     def label(value: int) -> Tensor:
         return torch.full((len(logits),), value)

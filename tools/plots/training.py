@@ -1,6 +1,6 @@
 """Draws a run's loss curve, and its validation AP50 below it, from the scalars that mmengine logs.
 
-python -m tools.plots.training WORK_DIR
+Usage: python -m tools.plots.training WORK_DIR
 """
 
 import argparse

@@ -63,11 +63,11 @@ def _filled(
     problem: Problem, output: Tensor | None, upstream: Tensor | None, derivative: bool, both: bool, after: float,
     statistics: Tensor | None,
 ) -> Call:  # fmt: skip
-    pred = problem.selected(problem.pred)
-    dims = pred.dim()
+    pred = problem.pred if problem.channel is None else problem.selected(problem.pred)
+    dims, has_labels = pred.dim(), problem.has_labels
     call = Call(
         dims=dims,
-        has_labels=problem.has_labels,
+        has_labels=has_labels,
         activated=problem.activated,
         derivative=derivative,
         both=both,
@@ -81,7 +81,7 @@ def _filled(
     )
     call.size[:dims] = pred.shape
     call.input.set(pred)
-    call.target.set(problem.target, problem.has_labels)
+    call.target.set(problem.target, has_labels)
     if problem.score is not None:
         call.score.set(problem.score, True)
     if problem.weight is not None:

@@ -19,13 +19,17 @@ class Buffers {
     return buffers;
   }
 
-  // A buffer of `count` numbers, whose values are what an earlier call left.
+  // A buffer of `count` numbers, whose values are what an earlier call left. Each begins elsewhere in a page: where the
+  // lowest bits of two addresses agree, the processor makes a load from one buffer wait for a store to the other.
   template <class T>
   T *take(int64_t count) {
+    constexpr uintptr_t page = 4096, apart = 320;
     if (taken_ == blocks_.size()) blocks_.emplace_back();
-    std::vector<char> &block = blocks_[taken_++];
-    if (block.size() < count * sizeof(T)) block.resize(count * sizeof(T));
-    return reinterpret_cast<T *>(block.data());
+    std::vector<char> &block = blocks_[taken_];
+    const size_t bytes = count * sizeof(T) + 2 * page;
+    if (block.size() < bytes) block.resize(bytes);
+    const uintptr_t first_page = (reinterpret_cast<uintptr_t>(block.data()) + page - 1) & ~(page - 1);
+    return reinterpret_cast<T *>(first_page + taken_++ * apart % page);
   }
 
  private:

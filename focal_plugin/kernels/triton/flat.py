@@ -28,7 +28,7 @@ def row_at(place, C: tl.constexpr, SHIFT: tl.constexpr):
 def wraps(first_col, C: tl.constexpr, WIDTH: tl.constexpr):
     """Whether a place lies in the row after that of its group's first, which is of class first_col.
 
-    Asked anew at each use: a predicate a place, kept over a branch, would cost more than the comparison.
+    Recomputed at each use: holding one predicate per lane across a branch costs more than the compare.
     """
     return tl.arange(0, WIDTH)[None, :] >= C - first_col
 
@@ -73,16 +73,20 @@ def flat_kernel(
     x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
     scale, first, rows, ignore_index, p0, p1, p2, p3, p4, p5,
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
+    # as tiled_kernel's
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
     HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
-    T_IN_ORDER: tl.constexpr, W_IN_ORDER: tl.constexpr, U_IN_ORDER: tl.constexpr,
-    C: tl.constexpr, SHIFT: tl.constexpr, LABEL_ROWS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr,
+    T_IN_ORDER: tl.constexpr,  # dense targets are contiguous as the logits are
+    W_IN_ORDER: tl.constexpr,  # weights per element are
+    U_IN_ORDER: tl.constexpr,  # upstream gradients are
+    C: tl.constexpr,  # classes
+    SHIFT: tl.constexpr,  # of row_at
+    LABEL_ROWS: tl.constexpr,  # at least the rows that a tile touches
+    GROUPS: tl.constexpr,  # of neighbours, in a program
+    WIDTH: tl.constexpr,  # of a group: logits that a thread reads at a time
 ):  # fmt: skip
-    """tiled_kernel's work, and its arguments, for BLOCK = GROUPS * WIDTH logits; OUTPUT is an 'element' or the 'sum'.
-
-    SHIFT: row_at's; LABEL_ROWS: at least the rows that a tile touches; *_IN_ORDER: contiguous as the logits are.
-    """
+    """tiled_kernel's work for BLOCK = GROUPS * WIDTH logits; OUTPUT is 'element' or 'sum'."""
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
@@ -193,7 +197,7 @@ def flat_kernel(
         if left == BLOCK:
             tl.store(out_ptr + start + lane, result)
         else:
-            # The loads' mask in other words, lest the compiler keeps that one from there to here.
+            # Spelled differently from the load mask so that CSE does not keep it live.
             tl.store(out_ptr + start + lane, result, mask=tl.arange(0, WIDTH)[None, :] < left - group)
 
 

@@ -110,12 +110,15 @@ def rowwise_kernel(
     scale, C, n1, n2, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc,
-    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr,
-    OUTPUT: tl.constexpr, DIMS: tl.constexpr, INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCKS: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr, HELD: tl.constexpr,
+    # as tiled_kernel's
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr, DIMS: tl.constexpr,
+    INNER: tl.constexpr, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, MASK_C: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,  # one per row
+    HELD: tl.constexpr,  # the exponentials of a row stay in registers
+    BLOCKS: tl.constexpr,  # of classes in a row, where HELD
 ):  # fmt: skip
-    """Values, or gradients, of an OUTPUT: one value a 'row', or the 'sum' of all, of which each program writes its part."""
+    """Losses, or gradients if GRADIENT, of BLOCK_R rows. OUTPUT: 'row' stores per row, 'sum' one partial per program."""
     pid = tl.program_id(0)
 
     # 1. rows of this program, and the factor of each
