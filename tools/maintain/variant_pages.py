@@ -6,15 +6,16 @@ between the markers is kept up to date. The index and the metafiles take heading
 
 import inspect
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from mmengine.config import Config
 
 from focal_plugin import losses
 from focal_plugin.losses import CLASSES
-from focal_plugin.math import SPECS, Spec
+from focal_plugin.math import SPECS
 from tools.benchmarks.results import ROOT
 from tools.benchmarks.tables import markdown
 
@@ -30,7 +31,8 @@ DETECTORS = {
     'retinanet': 'RetinaNet',
 }
 """The first word of a config's name -> its detector; of those that are not here mmdet's name of the model."""
-DATA = {'_boards_': 'Boards', '_coco_': 'COCO', '_lvis-v1_': 'LVIS v1'}
+BOARDS = '`tests/data/boards`'
+DATA = {'_boards_': BOARDS, '_coco_': 'COCO', '_lvis-v1_': 'LVIS v1'}
 PAGE = """# {heading}
 
 > [{title}](https://arxiv.org/abs/{paper})
@@ -48,33 +50,31 @@ PAGE = """# {heading}
 """
 
 
-def configs_of(name: str) -> list[Path]:
+class Listed(NamedTuple):
+    """A config of a variant: its file, its detector, what it trains on."""
+
+    path: Path
+    detector: str
+    data: str
+
+
+@cache
+def listed(name: str) -> list[Listed]:
     """The configs of a variant, those of public data first."""
-    paths = [path for path in FOLDER.joinpath(name).glob('*.py') if data_of(path)]
-    return sorted(paths, key=lambda path: (data_of(path) == 'Boards', path.stem))
-
-
-def data_of(path: Path) -> str | None:
-    return next((data for part, data in DATA.items() if part in path.stem), None)
-
-
-def detector_of(path: Path) -> str:
-    word = path.stem.partition('_')[0]
-    return DETECTORS.get(word) or Config.fromfile(path, import_custom_modules=False).model.type
-
-
-def title_of(spec: Spec) -> tuple[str, str]:
-    """(the loss, its paper), out of the spec's title."""
-    heading, paper, _ = spec.title.split('`', 2)
-    return heading.removesuffix(' of '), paper
+    found = []
+    for path in sorted((FOLDER / name).glob('*.py')):
+        word, data = path.stem.partition('_')[0], next(data for part, data in DATA.items() if part in path.stem)
+        detector = DETECTORS.get(word) or Config.fromfile(path, import_custom_modules=False).model.type
+        found.append(Listed(path, detector, data))
+    return sorted(found, key=lambda each: each.data == BOARDS)
 
 
 def first_page(name: str) -> str:
     """The page of a variant that has none, for its author to go on with."""
     spec, kind = SPECS[name], CLASSES[name]
-    heading, paper = title_of(spec)
+    heading, paper, _ = spec.title.split('`', 2)
     return PAGE.format(
-        heading=heading,
+        heading=heading.removesuffix(' of '),
         title=paper,
         paper=spec.paper,
         kind=kind.__name__,
@@ -84,19 +84,17 @@ def first_page(name: str) -> str:
     )
 
 
-def page(name: str) -> str:
+def titles(name: str) -> tuple[str, str]:
+    """(heading, title of the paper), as the page has them."""
     path = FOLDER / name / 'README.md'
-    return path.read_text() if path.exists() else first_page(name)
+    text = path.read_text() if path.exists() else first_page(name)
+    return re.match(r'# (.*)\n\n> \[(.*)\]', text).groups()
 
 
 def configs(name: str) -> str:
     """The part of the page between its markers."""
-    rows = []
-    for path in configs_of(name):
-        data = data_of(path)
-        place = '`tests/data/boards`' if data == 'Boards' else data
-        rows.append([f'[{path.stem}]({path.name})', detector_of(path), place])
-    public = dict.fromkeys(data for path in configs_of(name) if (data := data_of(path)) != 'Boards')
+    rows = [[f'[{each.path.stem}]({each.path.name})', each.detector, each.data] for each in listed(name)]
+    public = dict.fromkeys(each.data for each in listed(name) if each.data != BOARDS)
     return (
         markdown(['config', 'detector', 'data'], rows)
         + f'\n\nNothing was trained on {" or ".join(public)} here, and no accuracy is claimed. The tests build every config '
@@ -106,36 +104,35 @@ def configs(name: str) -> str:
 
 def index() -> str:
     """The table of configs/README.md: RetinaNet, which has a folder of its own, and the variants."""
-    link = '[1708.02002](https://arxiv.org/abs/1708.02002)'
+    link = '[{0}](https://arxiv.org/abs/{0})'.format
     everything = 'RetinaNet: COCO, LVIS v1, mixed precision, the demo'
-    rows = [['[retinanet](retinanet/README.md)', 'Focal loss', link, '`FusedFocalLoss`', everything]]
+    rows = [['[retinanet](retinanet/README.md)', 'Focal loss', link('1708.02002'), '`FusedFocalLoss`', everything]]
     for name, spec in sorted(SPECS.items(), key=lambda each: (each[0] != 'focal', each[0])):
-        heading = re.search('^# (.*)$', page(name), re.MULTILINE)[1]
-        paper = f'[{spec.paper}](https://arxiv.org/abs/{spec.paper})'
-        rows.append([f'[{name}]({name}/README.md)', heading, paper, _classes(name), _detectors(name)])
+        rows.append(
+            [f'[{name}]({name}/README.md)', titles(name)[0], link(spec.paper), _classes(name), _detectors(name)]
+        )
     return markdown(['folder', 'loss', 'paper', 'class', 'detectors'], rows)
 
 
 def _classes(name: str) -> str:
     """The classes of this variant that its configs use."""
-    text = ''.join(path.read_text() for path in configs_of(name))
-    used = [each for each in dict.fromkeys(re.findall(r'Fused\w+Loss', text)) if hasattr(losses, each)]
-    return ', '.join(f'`{each}`' for each in sorted(used, key=len) if getattr(losses, each).spec is SPECS[name])
+    text = ''.join(each.path.read_text() for each in listed(name))
+    used = [each for each in sorted({*re.findall(r'Fused\w+Loss', text)}, key=len) if hasattr(losses, each)]
+    return ', '.join(f'`{each}`' for each in used if getattr(losses, each).spec is SPECS[name])
 
 
 def _detectors(name: str) -> str:
     """Those of public data, with the data where it is not COCO alone."""
     found: dict[str, list[str]] = {}
-    for path in configs_of(name):
-        if data_of(path) != 'Boards':
-            found.setdefault(detector_of(path), []).append(data_of(path))
+    for each in listed(name):
+        if each.data != BOARDS:
+            found.setdefault(each.detector, []).append(each.data)
     return ', '.join(who + (f' ({", ".join(data)})' if data != ['COCO'] else '') for who, data in found.items())
 
 
 def metafile(name: str) -> str:
     """What model indices read. Epochs of configs that are in it stay as they are, since reading a config takes long."""
-    text, path = page(name), FOLDER / name / 'metafile.yml'
-    heading, title = re.search(r'^# (.*)\n\n> \[(.*)\]', text, re.MULTILINE).groups()
+    path, (heading, title) = FOLDER / name / 'metafile.yml', titles(name)
     models = yaml.safe_load(path.read_text())['Models'] if path.exists() else []
     epochs = {model['Name']: model['Metadata']['Epochs'] for model in models}
     collection = {
@@ -149,17 +146,17 @@ def metafile(name: str) -> str:
             'Name': config.stem,
             'In Collection': heading,
             'Config': config.relative_to(ROOT).as_posix(),
-            'Metadata': {'Training Data': data_of(config), 'Epochs': epochs.get(config.stem) or epochs_of(config)},
+            'Metadata': {
+                'Training Data': 'Boards' if data == BOARDS else data,
+                'Epochs': epochs.get(config.stem)
+                or Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs,
+            },
         }
-        for config in configs_of(name)
+        for config, _, data in listed(name)
     ]
     return yaml.safe_dump(
         {'Collections': [collection], 'Models': found}, sort_keys=False, allow_unicode=True, width=1000
     )
-
-
-def epochs_of(path: Path) -> int:
-    return Config.fromfile(path, import_custom_modules=False).train_cfg.max_epochs
 
 
 PAGES = {f'configs/{name}/README.md': {'configs': partial(configs, name)} for name in SPECS}
