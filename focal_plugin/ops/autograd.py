@@ -133,7 +133,7 @@ def loss_of(problem: Problem, statistics: Tensor | None = None) -> Tensor:
 
 def total_of(problems: Sequence[Problem], statistics: Tensor | None = None) -> Tensor:
     """The sum of problems that reduce, shape () or (1,); where the kernels have a way to add them up at once, by that."""
-    if is_transformed() or not library.has_total(problems):
+    if is_transformed() or torch.compiler.is_compiling() or not library.has_total(problems):
         first, *others = [loss_of(problem, statistics) for problem in problems]
         return sum(others, first)
     tensors = [tensor for problem in problems for tensor in problem[:TENSORS]]

@@ -5,8 +5,10 @@ import torch
 
 from focal_plugin import backend
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss, FusedQualityFocalLoss
+from focal_plugin.ops.autograd import total_of
 from focal_plugin.rows import Rows
 from tests.gpu.driver import install, needs_compiler
+from tests.kernels.problems import focal_problem
 
 pytestmark = needs_compiler
 C = 20
@@ -92,3 +94,23 @@ def test_second_derivatives_and_gradients_of_weights_are_composed(driver):
             grads = torch.autograd.grad(value, levels, create_graph=True)
             results.append(torch.autograd.grad(sum(grad.square().sum() for grad in grads), levels))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize('name', ('native', 'torch'))
+def test_a_compiler_traces_the_sum_of_levels(name):
+    if name == 'native' and not backend.HAS_NATIVE:
+        pytest.skip('the native kernel was not built')
+    levels = maps(torch.float32)
+    target = targets(levels, False)
+
+    def problem(level: torch.Tensor, labels: torch.Tensor):
+        rows = level.unflatten(1, (-1, C)).movedim(2, -1)
+        return focal_problem(rows, labels.view(rows.shape[:-1]), name)
+
+    def total(first, second, labels, more_labels):
+        return total_of([problem(first, labels), problem(second, more_labels)])
+
+    rows = [level.numel() // C for level in levels]
+    given = (*levels[:2], *target[: sum(rows[:2])].split(rows[:2]))
+    compiled = torch.compile(total, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(*given), total(*given), rtol=1e-6, atol=0)
