@@ -82,14 +82,18 @@ def power(base: Tensor, log_base: Callable[[], Tensor], exponent: Tensor | float
 
 
 def power_by_base(base: Tensor, exponent: Tensor | float) -> Tensor:
-    """base ** exponent of a base in [0, 1], with gradient 0 where the base is 0."""
+    """base ** exponent of a base in [0, 1], with gradient 0 where the base is 0, unless the exponent is 1."""
+    exponent = _recognised(exponent)
     tiny, seen = torch.finfo(base.dtype).tiny, base.detach()
     if may_look(seen) and seen.numel() > 0 and seen.amin() >= tiny:
         return power(base, base.log, exponent)
     zero = base < tiny
     inside = torch.where(zero, 1.0, base)
     # A number made a tensor would be copied to a GPU, which would wait.
-    power_of_zero = (exponent == 0).to(base.dtype) if isinstance(exponent, Tensor) else float(exponent == 0)
+    if isinstance(exponent, Tensor):
+        power_of_zero = torch.where(exponent == 1, base, (exponent == 0).to(base.dtype))
+    else:
+        power_of_zero = base if exponent == 1 else float(exponent == 0)
     return torch.where(zero, power_of_zero, power(inside, inside.log, exponent))
 
 

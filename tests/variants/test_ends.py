@@ -163,3 +163,12 @@ SMALL = {
 def test_what_is_small_is_not_lost(device, function, pred, target, arguments, exact):
     loss, _ = run(function, pred, torch.tensor(target), device=device, reduction='sum', **arguments)
     assert float(loss) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize(('gamma', 'by_score'), ((1.0, -2.0), (2.0, 0.0), (1.5, 0.0)))
+def test_a_score_of_zero_has_the_gradient_of_its_power(gamma, by_score):
+    """Of y ** gamma at y = 0: 1 where gamma is 1. With t = y ** gamma, BCE(p, t) has the derivative -x by t."""
+    pred, score = torch.tensor([[2.0]]), torch.zeros(1, requires_grad=True)
+    target = (torch.zeros(1, dtype=torch.int64), score)
+    functional.matchability_aware_loss(pred, target, gamma=gamma, reduction='sum').backward()
+    torch.testing.assert_close(score.grad, torch.full_like(score, by_score))
