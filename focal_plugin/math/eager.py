@@ -90,6 +90,7 @@ def power_by_base(base: Tensor, exponent: Tensor | float) -> Tensor:
     zero = base < tiny
     inside = torch.where(zero, 1.0, base)
     # A number made a tensor would be copied to a GPU, which would wait.
+    power_of_zero: Tensor | float
     if isinstance(exponent, Tensor):
         power_of_zero = torch.where(exponent == 1, base, (exponent == 0).to(base.dtype))
     else:
