@@ -25,7 +25,7 @@ _library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Ten
 
 @functools.cache
 def _kernels(backend: str, variant: str) -> ModuleType:
-    """The module of a variant's family, whose functions are forward, backward and, where one pass does both, the two."""
+    """The module of a variant's family: forward and backward; forward_and_backward and total where it has them."""
     return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
 
 

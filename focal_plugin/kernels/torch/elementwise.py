@@ -225,7 +225,7 @@ def compose(problem: Problem) -> Tensor:
 
 
 def composed(problem: Problem, values: Tensor) -> Tensor:
-    """The reduction and the scale of composed losses, one per element or a row."""
+    """The reduction and the scale of composed losses, one per element or row."""
     if problem.reduces:
         return scaled(total_of(values), problem.total_scale).to(problem.arithmetic)
     return scaled(values, problem.total_scale).to(problem.pred.dtype)

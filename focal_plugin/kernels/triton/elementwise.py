@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import flat, launches, points, sums, tiles
+from focal_plugin.kernels.triton import flat, launches, operands, points, sums, tiles
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.layout import layout_of
 
 
 def contiguous(problem: Problem) -> Problem:
     """Copies, for the strides that layout_of refuses."""
-    operands = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    copies: dict[str, Any] = {name: t.contiguous() for name, t in operands.items() if t is not None}
+    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
+    copies: dict[str, Any] = {name: t.contiguous() for name, t in tensors.items() if t is not None}
     return problem._replace(**copies)
 
 
@@ -50,13 +50,8 @@ def launch_of(
         'span': layout.span,
         'o_split': out.numel() if by_row and out is not None else 0,
     }
-    constants |= {
+    constants |= operands.constants(layout) | {
         'STATISTICS': gathers,
-        'DIMS': layout.dims,
-        'INNER': layout.inner,
-        'ALIGN': layout.align,
-        'BLOCK_R': layout.block_rows,
-        'BLOCK_C': layout.block_classes,
         'MASK_C': layout.masks_classes,
         'NARROW': layout.classes if layout.narrow else 0,
         'HAS_CHANNEL': has_channel,
@@ -88,7 +83,7 @@ def launch(
 
 
 def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
-    """One value per element or a row, or one gradient per element."""
+    """One value per element or row, or one gradient per element."""
     pred = problem.selected(problem.pred)
     by_row = upstream is None and problem.output == 'row'
     if by_row:

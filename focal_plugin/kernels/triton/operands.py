@@ -4,12 +4,24 @@ import triton
 import triton.language as tl
 
 from focal_plugin.kernels.problem import EPS
+from focal_plugin.kernels.triton.layout import Layout
 
 _EPS = tl.constexpr(EPS)
 
 # Strides that change with the sizes of images. A kernel is compiled for what 16 divides: not for these, which would be
 # hundreds, but for the ALIGN of the layout.
 OUTER_STRIDES = tuple(f'{operand}_s{k}' for operand in 'xtswuo' for k in (0, 1))
+
+
+def constants(layout: Layout) -> dict[str, int | str]:
+    """The compile-time arguments of the kernels that walk tiles."""
+    return {
+        'DIMS': layout.dims,
+        'INNER': layout.inner,
+        'ALIGN': layout.align,
+        'BLOCK_R': layout.block_rows,
+        'BLOCK_C': layout.block_classes,
+    }
 
 
 @triton.jit

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import features, launches, points, sums
+from focal_plugin.kernels.triton import features, launches, operands, points, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.launches import Launch
@@ -209,14 +209,9 @@ def constants(layout: Layout) -> dict[str, Any]:
     """The compile-time arguments that other kernels lack."""
     blocks = triton.cdiv(layout.classes, layout.block_classes)
     held = features.HAS_TUPLES and blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
-    return {
+    return operands.constants(layout) | {
         'HAS_WEIGHT': layout.weight != 'none',
-        'DIMS': layout.dims,
-        'INNER': layout.inner,
-        'ALIGN': layout.align,
         'BLOCKS': blocks if held else 0,
-        'BLOCK_R': layout.block_rows,
-        'BLOCK_C': layout.block_classes,
         'MASK_C': layout.classes % layout.block_classes != 0,
         'HELD': held,
     }
