@@ -127,5 +127,20 @@ def any_backend(request):
 
 
 @pytest.fixture
+def mmcv_op(monkeypatch) -> None:
+    """Where there is a GPU, mmcv's op on it: built from its sources, if the installed mmcv came without CUDA."""
+    if torch.cuda.is_available():
+        from mmcv.ops import focal_loss
+
+        from tools.benchmarks.contenders import CannotRunError, provide_mmcv_op
+
+        monkeypatch.setattr(focal_loss, 'ext_module', focal_loss.ext_module)
+        try:
+            provide_mmcv_op(torch.empty(0, device='cuda'))
+        except CannotRunError as reason:
+            pytest.skip(str(reason))
+
+
+@pytest.fixture
 def device(any_backend) -> str:
     return device_of(any_backend)

@@ -232,7 +232,7 @@ def test_star_is_fvcores(arguments):
         torch.testing.assert_close(*results, rtol=1e-12, atol=1e-15)
 
 
-def test_every_backend_takes_the_calls_of_heads(any_backend, device):
+def test_every_backend_takes_the_calls_of_heads(any_backend, device, mmcv_op):
     """One call of each class as mmdet's heads make it, in float32."""
     for name, target in (
         ('FocalLoss', labels()),

@@ -81,6 +81,17 @@ def test_each_run_takes_the_next_inputs_and_finds_only_others_gradients(tool):
     assert all(each.gradients == [None] for each in inputs)
 
 
+def test_the_memory_of_a_run_is_measured_where_no_gradient_is_held(tool, monkeypatch):
+    """One that the run frees would hide its own."""
+    compare, inputs, held = tool('tools.benchmarks.compare'), cases(tool, 2), []
+    monkeypatch.setattr(compare, 'MEMORY_FROM', {'cpu': 0})
+    monkeypatch.setattr(
+        compare, 'peak_bytes', lambda device, run: held.extend(each.gradients for each in inputs) or run()
+    )
+    compare.measure(inputs, {name: lambda pred, *rest: pred.sum() for name in 'ab'}, 1, 'cpu')
+    assert held == [[None]] * 6  # two losses and a clone, on two sets
+
+
 def test_inputs_make_four_times_the_cache(tool):
     needed = tool('tools.benchmarks.inputs').sets_needed
     mega = 2**20

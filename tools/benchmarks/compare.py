@@ -59,6 +59,7 @@ def measure(
                     times[name] += timed_runs(device, runs_of(name, warm_up + runs[name]))
                     continue
                 if inputs[0].bytes >= MEMORY_FROM[device]:
+                    clear(inputs)  # else the run frees one, and its own does not show
                     figures[name]['memory'] = peak_bytes(device, lambda name=name: run_all(runs_of(name, 1)))
                 (once,) = timed_runs(device, runs_of(name, warm_up + 1))
                 runs[name] = max(1, min(200, int(turn / sum(once))))
@@ -72,9 +73,14 @@ def measure(
                 )
             except Exception as error:  # whatever it is, the contender has its other figures
                 print(f'  no CUDA graph of {name}: {first_line(error)}')
+    clear(inputs)
+    return [row(name, inputs[0], times[name], **figures[name]) for name in works]
+
+
+def clear(inputs: Iterable[Inputs]) -> None:
+    """Frees the gradients."""
     for each in inputs:
         each.clear()
-    return [row(name, inputs[0], times[name], **figures[name]) for name in works]
 
 
 def row(

@@ -5,7 +5,7 @@
 The model is that of mmdet's config with random weights, photos and boxes are made up and on the device already: nothing is
 downloaded. A step is forward, losses, backward and SGD; float16 and bfloat16 are autocast, float16 with a loss scaler.
 What starts from another class loss than the first contender in float32 is not timed. Memory is the most that a step holds
-beyond weights, momentum and images.
+beyond weights, momentum and images; gpu_ms is what the GPU's kernels take of a step, by CUDA's profiler.
 """
 
 from tools.training import needs_mmdet  # noqa: F401
@@ -30,13 +30,13 @@ import focal_plugin  # noqa: F401  registers ours
 from tools.benchmarks import options
 from tools.benchmarks.contenders import CannotRunError, first_line, provide_mmcv_op
 from tools.benchmarks.inputs import DTYPES
-from tools.benchmarks.measure import peak_bytes, release, timed_runs
+from tools.benchmarks.measure import busy, peak_bytes, release, timed_runs
 from tools.benchmarks.results import TRAINING, update
 
 CONFIG = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 IMAGES, SIZE, OBJECTS = 2, (800, 1216), 7  # of a batch, an image, and in an image
 CONTENDERS = (('RetinaHead', 'FocalLoss'), ('RetinaHead', 'FusedFocalLoss'), ('FusedRetinaHead', 'FusedFocalLoss'))
-WARM_UP, RUNS = 3, 12
+WARM_UP, RUNS, PROFILED = 3, 12, 3
 TOLERANCE = {'float32': 1e-3, 'float16': 0.05, 'bfloat16': 0.05}  # of the first loss
 KEY = ('machine', 'device', 'work', 'precision', 'contender')
 
@@ -97,6 +97,7 @@ def measured(head: str, loss: str, precision: str, device: str, right: float | N
     times = [time for (time,) in timed_runs(device, ([run] for _ in range(RUNS)))]
     return {
         'step_ms': f'{statistics.median(times):.4g}',
+        'gpu_ms': f'{busy([run] for _ in range(PROFILED)):.4g}' if device == 'cuda' else '',
         'extra_mib': '' if extra is None else f'{extra / 2**20:.0f}',
         'loss_cls': f'{first:.6g}',
         'runs': len(times),
@@ -115,7 +116,8 @@ def run(device: str, out: Path, source: dict[str, str]) -> int:
         try:
             row = measured(*names, precision, device, right)
             right = right or float(row['loss_cls'])
-            print(f'  {precision:9} {contender:45}{row["step_ms"]:>10} ms{row["extra_mib"] or "?":>8} MiB', flush=True)
+            figures = f'{row["step_ms"]:>10} ms{row["gpu_ms"] or "-":>8} of the GPU{row["extra_mib"] or "?":>8} MiB'
+            print(f'  {precision:9} {contender:45}{figures}', flush=True)
             update(out, [{**key, **row, **source}], KEY)
         except CannotRunError as reason:
             print(f'  left out: {precision} {contender}: {reason}')

@@ -71,8 +71,9 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
 @triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index', 'first'])
 def flat_kernel(
     x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
-    scale, first, rows, ignore_index, p0, p1, p2, p3, p4, p5,
-    t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest,
+    # Three numbers before p0: after four, a GPU loads the parameters in pairs, and needs 40 registers instead of 32.
+    scale, first, ignore_index, p0, p1, p2, p3, p4, p5,
+    t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest, rows,
     # as tiled_kernel's
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
