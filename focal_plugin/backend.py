@@ -1,4 +1,4 @@
-"""Which kernel computes: 'triton', 'native', 'torch', or 'auto'."""
+"""Which kernel computes: 'triton', 'cuda', 'native', 'torch', or 'auto'."""
 
 import contextlib
 import functools
@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from focal_plugin.kernels.cuda import compiler
 from focal_plugin.kernels.native import loader
 
 logger = logging.getLogger('focal_plugin')
 
 GPUS = ('cuda', 'xpu')  # what Triton compiles for, ROCm's cuda included
-BACKENDS = ('auto', 'triton', 'native', 'torch')
+BACKENDS = ('auto', 'triton', 'cuda', 'native', 'torch')
 DTYPES = {
     'triton': (torch.float32, torch.float16, torch.bfloat16),
+    'cuda': (torch.float32, torch.float16, torch.bfloat16),
     'native': (torch.float32, torch.float16, torch.bfloat16),
 }
 
@@ -37,6 +39,11 @@ HAS_TRITON = _has_triton()
 INTERPRETING = os.environ.get('TRITON_INTERPRET') == '1'
 
 
+def _has_nvrtc() -> bool:
+    """Whether NVIDIA's run-time compiler is there, for NVIDIA's GPUs."""
+    return torch.version.cuda is not None and compiler.nvrtc() is not None
+
+
 def _checked(name: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f'unknown backend {name!r}: choose one of {", ".join(map(repr, BACKENDS))}')
@@ -52,8 +59,8 @@ def use_backend(name: str) -> Iterator[None]:
 
     Args:
         name: 'triton' (GPU tensors; CPU tensors too with TRITON_INTERPRET=1), 'native' (CPU; float32, bfloat16,
-            float16), 'torch' (any device and dtype), or 'auto': by device and dtype, the default. The environment
-            variable FOCAL_PLUGIN_BACKEND sets it for the whole process.
+            float16), 'cuda' (NVIDIA's GPUs, by CUDA C++ that NVRTC compiles), 'torch' (any device and dtype), or 'auto':
+            by device and dtype, the default. The environment variable FOCAL_PLUGIN_BACKEND sets it for the whole process.
 
     Raises:
         ValueError: an unknown name. A loss called inside raises ValueError for a tensor that the backend can't take.
@@ -76,9 +83,11 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?): the slower '
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
-    if device in GPUS and dtype in DTYPES['triton'] and not HAS_TRITON:
+    if device in GPUS and dtype in DTYPES['triton'] and not (HAS_TRITON or _has_nvrtc()):
         logger.warning(
-            'There is no Triton here, or one too old (3.1 will do): the slower torch backend serves on %s', device
+            "There is neither Triton here, or one too old (3.1 will do), nor NVIDIA's run-time compiler, NVRTC: the slower "
+            'torch backend serves on %s',
+            device,
         )
 
 
@@ -92,6 +101,11 @@ def _why_not(name: str, pred: Tensor) -> str | None:
             return f'logits on {pred.device}: it takes CPU tensors'
         if not HAS_NATIVE:
             return 'anything here: focal_plugin was installed without a C++ compiler'
+    if name == 'cuda':
+        if not pred.is_cuda or torch.version.cuda is None:
+            return f'logits on {pred.device}: it takes tensors on NVIDIA GPUs'
+        if not _has_nvrtc():
+            return "anything here: NVIDIA's run-time compiler, libnvrtc, was not found beside PyTorch"
     if name == 'triton':
         if not HAS_TRITON:
             return 'anything here: there is no Triton, or one too old (pip install "triton>=3.1")'
@@ -118,8 +132,9 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
             return 'torch'
         if pred.is_cpu:
             return 'native' if HAS_NATIVE and pred.dtype in DTYPES['native'] else 'torch'
-        on_gpu = pred.device.type in GPUS
-        return 'triton' if on_gpu and HAS_TRITON and pred.dtype in DTYPES['triton'] else 'torch'
+        if pred.device.type not in GPUS or pred.dtype not in DTYPES['triton']:
+            return 'torch'
+        return 'triton' if HAS_TRITON else 'cuda' if pred.is_cuda and _has_nvrtc() else 'torch'
     if differentiates_more and name != 'torch':
         raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
     reason = _why_not(name, pred)

@@ -96,6 +96,8 @@ def _backends() -> list:
     if backend.HAS_TRITON and (backend.INTERPRETING or torch.cuda.is_available() or STAND_IN):
         marks = [pytest.mark.triton, *([] if backend.INTERPRETING else [pytest.mark.gpu])]
         params.append(pytest.param('triton', marks=marks))
+    if torch.version.cuda is not None and torch.cuda.is_available():
+        params.append(pytest.param('cuda', marks=pytest.mark.gpu))
     return params
 
 
@@ -103,6 +105,8 @@ def device_of(name: str) -> str:
     """Where a backend is tested: Triton on the GPU if there is one, or on a stand-in for one, or interpreted on the CPU."""
     if name == 'triton' and STAND_IN:
         return 'standin'
+    if name == 'cuda':
+        return 'cuda'
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 

@@ -7,7 +7,7 @@ traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the ope
 import contextlib
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
@@ -32,17 +32,21 @@ def _kernels(backend: str, variant: str) -> ModuleType:
 def _run(function: str, problem: Problem, *arguments):
     """Calls a function of the kernels that a problem has."""
     call = getattr(_kernels(problem.backend, problem.variant), function)
-    if problem.backend != 'triton':
+    if problem.backend not in ('triton', 'cuda'):
         return call(*arguments)
-    from focal_plugin.kernels.triton import selftest
-
     with _current(problem.pred.device):
-        selftest.require(problem.pred)
+        _require(problem.backend)(problem.pred)
         return call(*arguments)
+
+
+@functools.cache
+def _require(backend: str) -> Callable[[Tensor], None]:
+    """The self-test of a backend that compiles on the user's machine."""
+    return importlib.import_module(f'focal_plugin.kernels.{backend}.selftest').require
 
 
 def _current(device: torch.device):
-    """Makes a GPU the current one, which Triton launches on whatever the tensors' is."""
+    """Makes a GPU the current one, on which kernels are launched whatever the tensors' is."""
     if device.index is None:
         return contextlib.nullcontext()
     gpus = getattr(torch, device.type)

@@ -107,8 +107,8 @@ def _approximate(name: str, x):
     )
 
 
-def _quotient(a, b):
-    return ((a.astype(np.float64) / b) * (1 + ERRORS['div'])).astype(np.float32)
+def _quotient(a, b, name='div'):
+    return ((a.astype(np.float64) / b) * (1 + ERRORS[name])).astype(np.float32)
 
 
 def _whole_quotient(a, b):
@@ -143,6 +143,13 @@ def _field(a, position, length):
     return bits.astype(a.dtype)
 
 
+def _inserted(a, b, position, length):
+    """The lowest bits of a in b, from a position on."""
+    start, count = (np.minimum(each & 255, 32).astype(np.int64) for each in (position, length))
+    ones = (np.int64(1) << count) - 1 << start & 0xFFFFFFFF
+    return (b.astype(np.int64) & ~ones | a.astype(np.int64) << start & ones).astype(np.uint32)
+
+
 def _permuted(a, b, selector):
     """Bytes of (b, a), the lowest of which is a's first, or copies of their sign."""
     a, b, selector = np.broadcast_arrays(a, b, selector)
@@ -165,7 +172,7 @@ def _compared(name: str):
 EXTREMES = {'min': np.fmin, 'max': np.fmax, 'min.NaN': np.minimum, 'max.NaN': np.maximum}
 WIDER = {'16': '32', '32': '64'}
 OPCODES = {  # (function, result's type, operands' types) of the parts of an opcode
-    r'(add|sub)\.(f32|[su]\d+)': lambda name, kind: (getattr(operator, name), *[kind] * 3),
+    r'(add|sub)(?:\.rn)?\.(f32|[su]\d+)': lambda name, kind: (getattr(operator, name), *[kind] * 3),
     r'(?:mul|mul\.lo)\.(f32|[su]\d+)': lambda kind: (operator.mul, *[kind] * 3),
     r'mul\.hi\.([su]\d+)': lambda kind: (_high, *[kind] * 3),
     r'mul\.wide\.([su])(\d+)': lambda sign, n: (_wide, sign + WIDER[n], *[sign + n] * 2),
@@ -182,15 +189,19 @@ OPCODES = {  # (function, result's type, operands' types) of the parts of an opc
         functools.partial(_xorsign, EXTREMES[name + '.NaN']), *['f32'] * 3
     ),
     r'(ex2|lg2|rcp)\.approx\.ftz\.f32': lambda name: (functools.partial(_approximate, name), 'f32', 'f32'),
+    r'rcp\.approx\.f32': lambda: ((lambda x: _quotient(np.float32(1), x, 'rcp')), 'f32', 'f32'),
     r'div\.full\.f32': lambda: (_quotient, *['f32'] * 3),
+    r'div\.rn\.f32': lambda: ((lambda a, b: (a.astype(np.float64) / b).astype(np.float32)), *['f32'] * 3),
     r'div\.([su]32)': lambda kind: (_whole_quotient, *[kind] * 3),
+    r'rem\.([su]32)': lambda kind: ((lambda a, b: a - _whole_quotient(a, b) * b), *[kind] * 3),
     r'(and|or|xor)\.(pred|b\d+)': lambda name, kind: (getattr(operator, f'__{name}__'), *[kind] * 3),
     r'not\.(pred|b\d+)': lambda kind: (operator.invert, kind, kind),
     r'shl\.(b\d+)': lambda kind: (functools.partial(_shifted, operator.lshift), kind, kind, 'u32'),
     r'shr\.([su]\d+)': lambda kind: (functools.partial(_shifted, operator.rshift), kind, kind, 'u32'),
     r'bfe\.([su]32)': lambda kind: (_field, kind, kind, 'u32', 'u32'),
+    r'bfi\.b32': lambda: (_inserted, *['b32'] * 3, 'u32', 'u32'),
     r'prmt\.(b32)': lambda kind: (_permuted, *[kind] * 4),
-    r'selp\.[bf](\d+)': lambda n: ((lambda a, b, p: np.where(p, a, b)), *[f'b{n}'] * 3, 'pred'),
+    r'selp\.[bfsu](\d+)': lambda n: ((lambda a, b, p: np.where(p, a, b)), *[f'b{n}'] * 3, 'pred'),
     r'setp\.(eq|ne|lt|le|gt|ge)\.([bsu]\d+)': lambda name, kind: (getattr(operator, name), 'pred', kind, kind),
     r'setp\.(num|nan|(?:eq|ne|lt|le|gt|ge)u?)\.(f32|b?f16|b?f16x2)': lambda name, kind: (
         _compared(name), 'pred', kind, kind

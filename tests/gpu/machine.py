@@ -50,10 +50,15 @@ class Module:
     def __init__(self, text: str):
         text = re.sub(r'//[^\n]*|^\s*\.(loc|file|pragma)\b[^\n]*', '', text, flags=re.MULTILINE)
         self.name, parameters = re.search(r'\.entry\s+(\w+)\s*\((.*?)\)', text, re.DOTALL).groups()
-        self.threads = int(re.search(r'\.reqntid\s+(\d+)', text)[1])
+        self.threads = int(re.search(r'\.(?:req|max)ntid\s+(\d+)', text)[1])
         self.types = {
-            name: kind for kind, name in re.findall(r'\.param\s+\.(\w+)[^,]*?(\w+)\s*(?:,|$)', parameters.strip())
+            name: kind
+            for kind, name in re.findall(
+                r'\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)[^,]*?(\w+)(?:\[\d+\])?\s*(?:,|$)', parameters.strip()
+            )
         }
+        self.shared = 0  # bytes that the kernel declares
+        self._places: dict[str, str] = {}
         self.widths: list[str] = []
         self.reached, self.withheld = set(), set()
         self.code: list[Instruction] = []
@@ -80,6 +85,10 @@ class Module:
                 for each in [f'{some[1]}{i}' for i in range(int(some[2]))] if some else [name]:
                     self._scopes[-1][each] = Register(len(self.widths))
                     self.widths.append(kind)
+        elif statement.startswith('.shared'):
+            name, size = re.search(r'(\w+)\[(\d+)\]', statement).groups()
+            self._places[name] = str(Shared.BASE + self.shared)
+            self.shared += -(-int(size) // 16) * 16
         else:
             words = ' '.join(statement.split())
             match = GUARDED.fullmatch(words)
@@ -101,7 +110,7 @@ class Module:
             return Address(self._operand(base), int(offset or 0))
         if '|' in word:
             return [self._operand(each) for each in word.split('|')]
-        return word
+        return self._places.get(word, word)
 
 
 module = functools.lru_cache(maxsize=None)(Module)
@@ -123,8 +132,9 @@ class State:
             'ctaid.x': self.number % x, 'ctaid.y': self.number // x % y, 'ctaid.z': self.number // (x * y),
         }  # fmt: skip
         self.special = {f'%{name}': np.atleast_1d(value).astype(np.uint32) for name, value in special.items()}
+        self.special |= {name: np.zeros(1, np.uint64) for name, kind in kernel.types.items() if kind == 'b8'}
         self.special['global_smem'] = np.array([Shared.BASE], np.uint32)  # where shared memory begins
-        self.shared = Shared(blocks, shared)
+        self.shared = Shared(blocks, shared + kernel.shared)
         self.unfinished = np.ones(self.lanes, bool)
         self.waiting = {0: self.unfinished.copy()}
 
@@ -212,8 +222,10 @@ def launch(text: str, grid: tuple[int, int, int], arguments: list, regions: list
             State(kernel, memory, values, grid, first, min(at_once, blocks - first), shared).run()
 
 
-def _bits(value: float, kind: str) -> np.ndarray:
-    """A number as a register's."""
+def _bits(value: float | bytes, kind: str) -> np.ndarray:
+    """A number as a register's, or the bytes of a structure."""
+    if kind == 'b8':
+        return np.frombuffer(value, np.uint8)
     if kind == 'f32':
         return np.array([value], np.float32).view(np.uint32)
     return np.array([int(value) % 2 ** (8 * WIDTHS[kind])], UNSIGNED[WIDTHS[kind]])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.gpu.instructions import PLAIN, WIDTHS, UnknownInstruction, given, taken
-from tests.gpu.memory import Fault
+from tests.gpu.memory import UNSIGNED, Fault
 
 
 def _listed(operand) -> list:
@@ -25,14 +25,30 @@ def _moved(kernel, instruction, modifiers):
 
 
 def _parameter(kernel, instruction, kind):
-    """Widened to the register, by its sign where it has one."""
-    target, address = instruction.operands
-    if kernel.types[address.base] not in WIDTHS or address.offset:
+    """Widened to the register, by its sign where it has one; some numbers that lie side by side in a structure."""
+    targets, address = _listed(instruction.operands[0]), instruction.operands[1]
+    size, by_register = WIDTHS[kind], isinstance(address.base, tuple)
+    of_structure = by_register or kernel.types[address.base] == 'b8'
+    if not of_structure and (address.offset or len(targets) > 1):
         raise UnknownInstruction
-    width = f'{kind[0]}{kernel.widths[target.slot][1:]}'
 
     def step(state, mask):
-        state.write(target, given(taken(state.arguments[address.base], kind), width), mask)
+        first = 0
+        if by_register:
+            places = np.unique(state.spread(state.read(address.base, 's64'))[slice(None) if mask is None else mask])
+            if len(places) > 1:
+                raise Fault('parameters that differ from thread to thread')
+            first = int(places[0])
+        for i, target in enumerate(targets):
+            bits, at = next(iter(state.arguments.values())), first + address.offset + i * size
+            if not of_structure:
+                bits = state.arguments[address.base]
+            elif at % size:
+                raise Fault(f'an address that is no multiple of {size}')
+            else:
+                bits = bits[at : at + size].view(UNSIGNED[size])
+            width = f'{kind[0]}{kernel.widths[target.slot][1:]}'
+            state.write(target, given(taken(bits, kind), width), mask)
 
     return step
 
@@ -41,7 +57,7 @@ def _accessed(kernel, instruction, modifiers):
     """Loads and stores, of one register or a vector."""
     loads = instruction.opcode.startswith('ld')
     space, *count, kind = modifiers
-    if space == 'param' and loads and not count:
+    if space == 'param' and loads:
         return _parameter(kernel, instruction, kind)
     if space not in ('global', 'shared') or count not in ([], ['v2'], ['v4']):
         raise UnknownInstruction
@@ -132,11 +148,15 @@ def _whole_warps(state, mask, what: str) -> None:
 
 def _shuffled(kernel, instruction, modifiers):
     sync, mode, kind = modifiers
-    target, source, by, *rest = instruction.operands
-    if (sync, kind, rest) != ('sync', 'b32', ['31', '-1']) or mode not in ('bfly', 'idx'):
+    target, source, by, clamp, members = instruction.operands
+    if (sync, kind) != ('sync', 'b32') or mode not in ('bfly', 'idx'):
         raise UnknownInstruction
+    target = _listed(target)[0]  # of a pair the second says that the other thread is in reach, which it always is
 
     def step(state, mask):
+        for operand, value in ((clamp, 31), (members, 0xFFFFFFFF)):
+            if (state.spread(state.read(operand, 'b32'))[slice(None) if mask is None else mask] != value).any():
+                raise Fault('a shuffle of some threads of a warp')
         _whole_warps(state, mask, 'a shuffle')
         by_lane, lane = state.read(by, 'b32').astype(np.int64) & 31, state.thread % 32
         other = lane ^ by_lane if mode == 'bfly' else by_lane
@@ -181,7 +201,13 @@ def _branch(kernel, instruction, modifiers):
     return lambda state, mask: kernel.labels[instruction.operands[0]]
 
 
+def _global(kernel, instruction, modifiers):
+    """An address of global memory, or of what generic addresses reach, is the same number here."""
+    return _moved(kernel, instruction, ['b64'])
+
+
 OPERATIONS = {
-    'mov': _moved, 'ld': _accessed, 'st': _accessed, 'ldmatrix': _matrices, 'stmatrix': _matrices, 'shfl': _shuffled,
-    'redux': _reduced, 'bar': _barrier, 'bra': _branch, 'ret': lambda kernel, instruction, modifiers: lambda state, mask: -1,
+    'mov': _moved, 'cvta': _global, 'ld': _accessed, 'st': _accessed, 'ldmatrix': _matrices, 'stmatrix': _matrices,
+    'shfl': _shuffled, 'redux': _reduced, 'bar': _barrier, 'bra': _branch,
+    'ret': lambda kernel, instruction, modifiers: lambda state, mask: -1,
 }  # fmt: skip

@@ -47,12 +47,12 @@ struct Soft {
   static constexpr bool is_hard = false;
   V y;
   Mask is_positive;
-  inline __attribute__((always_inline)) V choose(V one, V zero) const {
+  FP_METHOD V choose(V one, V zero) const {
     return select(y == 1.f, one, select(y == 0.f, zero, mix(one, zero)));
   }
-  inline __attribute__((always_inline)) V mix(V one, V zero) const { return fma(y, one, (1.f - y) * zero); }
+  FP_METHOD V mix(V one, V zero) const { return fma(y, one, (1.f - y) * zero); }
   template <class One, class Zero>
-  inline __attribute__((always_inline)) Point split(One one, Zero zero) const {
+  FP_METHOD Point split(One one, Zero zero) const {
     return select(is_positive, one(), zero());
   }
 };
@@ -118,7 +118,7 @@ FP_INLINE V power(V base, V log_base, V exponent) {
 template <int EXPONENT>
 FP_INLINE V power_above_one(V base, V log_base, V exponent) {
   if (EXPONENT >= 0) return power<EXPONENT>(base, log_base, exponent);
-  return select(exponent * log_base > 88.f, all(__builtin_inff()), power<EXPONENT>(base, log_base, exponent));
+  return select(exponent * log_base > 88.f, all(infinity()), power<EXPONENT>(base, log_base, exponent));
 }
 
 // The same of a base in [0, 1] of which the logarithm alone is at hand, and of one of which it is not.

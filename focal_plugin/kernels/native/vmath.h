@@ -12,6 +12,7 @@
 #endif
 
 #define FP_INLINE static inline __attribute__((always_inline))
+#define FP_METHOD inline __attribute__((always_inline))
 
 namespace focal_plugin {
 
@@ -43,6 +44,7 @@ FP_INLINE V fma(float a, V b, V c) { return fma(a - V{}, b, c); }
 FP_INLINE V fma(V a, float b, float c) { return fma(a, b - V{}, c - V{}); }
 
 FP_INLINE V all(float value) { return value - V{}; }
+FP_INLINE float infinity() { return __builtin_inff(); }
 FP_INLINE V select(Mask mask, V yes, V no) { return mask ? yes : no; }
 FP_INLINE bool any(Mask mask) {
 #if defined(__AVX512DQ__)
@@ -119,7 +121,7 @@ FP_INLINE V log_normal(V x, V shift = V{}) {
 FP_INLINE V log_nonnegative(V x) {
   const Mask subnormal = x < 1.17549435e-38f;
   const V log = log_normal(select(subnormal, x * 16777216.f, x), select(subnormal, all(24.f), V{}));
-  return select(x != x, x, select(x == 0.f, all(-__builtin_inff()), log));
+  return select(x != x, x, select(x == 0.f, all(-infinity()), log));
 }
 
 FP_INLINE float from_bf16(uint16_t h) { return bits_as<float>(static_cast<uint32_t>(h) << 16); }

@@ -14,14 +14,12 @@ import triton
 from torch import Tensor
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.torch import elementwise as plain
+from focal_plugin.kernels.selftest import fault as fault_of
 from focal_plugin.kernels.triton import elementwise, sums
 from focal_plugin.kernels.triton.elementwise import launch_of
 from focal_plugin.kernels.triton.launches import Launch
-from focal_plugin.math import SPECS
 
 CLASSES = (9, 8)  # walked in order, and in tiles
-TOLERANCE = 1e-4  # relative
 
 _verdicts: dict[torch.device, RuntimeError | None] = {}
 
@@ -52,7 +50,7 @@ def _verdict(device: torch.device) -> RuntimeError | None:
     root: BaseException
     try:
         with torch.inference_mode(False):  # the expected gradient is autograd's
-            fault = next(filter(None, (_fault(device, classes) for classes in CLASSES)), None)
+            fault = next(filter(None, (fault_of('triton', device, classes, _computed) for classes in CLASSES)), None)
     except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
         raise
     except Exception as error:
@@ -87,37 +85,6 @@ def _remedy(error: BaseException) -> str | None:
         return f'Its launcher is built by a C compiler{named}: install gcc, or name one in CC'
     if isinstance(error, OSError):
         return 'Name a folder in TRITON_CACHE_DIR in which Triton may keep what it builds (~/.triton is its own)'
-    return None
-
-
-def _fault(device: torch.device, classes: int) -> str | None:
-    """What is wrong with the focal loss of a positive, a background row and another positive, and its gradient."""
-    logits = torch.linspace(-6, 6, 3 * classes, dtype=torch.float64, device='cpu').view(3, classes)
-    labels = torch.tensor([0, classes, classes - 1], device='cpu')
-    problem = Problem(
-        pred=logits,
-        target=labels,
-        score=None,
-        weight=None,
-        per_class_parameters=None,
-        avg_factor=None,
-        channel=None,
-        variant='focal',
-        parameters=list(SPECS['focal'].pack(**SPECS['focal'].defaults)),
-        activated=False,
-        ignore_index=None,
-        scale=1.0,
-        output='sum',
-        backend='triton',
-    )
-    loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
-    computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
-    for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
-        error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
-        if error != error:
-            return f'of {classes} classes the {name} is NaN or was left unwritten'
-        if error > TOLERANCE:
-            return f'of {classes} classes the {name} is off by {error:.1e} of its value'
     return None
 
 

@@ -1,0 +1,127 @@
+"""CUDA C++ compiled at run time by NVRTC, which comes with PyTorch's CUDA builds; what it gives is kept on disk."""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_MATH = _FOLDER.parents[1] / 'math'
+_OPTIONS = ('--std=c++17', '--prec-div=false')  # divisions to two units in the last place
+_PRELUDE = """
+#if __CUDA_ARCH__ >= 700
+#define GRID_CONSTANT __grid_constant__
+#else
+#define GRID_CONSTANT
+#endif
+"""
+
+
+def _libraries() -> Iterator[str]:
+    """Where NVRTC may lie: among PyTorch's own libraries, in NVIDIA's wheels, in a CUDA toolkit."""
+    names = ('libnvrtc.so*', 'libnvrtc-*.so*', 'nvrtc64_*.dll')
+    folders = [Path(torch.__file__).parent / 'lib']
+    for site in sys.path:
+        nvidia = Path(site) / 'nvidia'
+        folders += [*nvidia.glob('cuda_nvrtc/lib'), *nvidia.glob('cu1*/lib'), *nvidia.glob('cuda_nvrtc/bin')]
+    folders += [Path(os.environ.get('CUDA_HOME', '/usr/local/cuda')) / 'lib64']
+    for folder, name in itertools.product(folders, names):
+        for path in sorted(folder.glob(name)):
+            if 'builtins' not in path.name and 'alt' not in path.name:
+                yield str(path)
+    yield 'libnvrtc.so'
+
+
+@functools.cache
+def nvrtc() -> ctypes.CDLL | None:
+    """NVIDIA's run-time compiler, or None."""
+    for path in _libraries():
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(path)
+            library.nvrtcGetErrorString.restype = ctypes.c_char_p
+            return library
+    return None
+
+
+def _version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
+
+
+def _check(status: int, program: ctypes.c_void_p | None = None) -> None:
+    if status:
+        log = '' if program is None else '\n' + _text(program, 'ProgramLog').decode()
+        raise RuntimeError(f'NVRTC: {nvrtc().nvrtcGetErrorString(status).decode()}{log}')
+
+
+def _text(program: ctypes.c_void_p, what: str) -> bytes:
+    """What NVRTC has made of a program."""
+    library, size = nvrtc(), ctypes.c_size_t()
+    _check(getattr(library, f'nvrtcGet{what}Size')(program, ctypes.byref(size)))
+    text = ctypes.create_string_buffer(size.value)
+    _check(getattr(library, f'nvrtcGet{what}')(program, text))
+    return text.raw
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    """The headers by the names under which they are included: vmath.h is this folder's, point.h the CPU's too."""
+    paths = [*_MATH.glob('*.h'), _FOLDER.parent / 'native' / 'point.h', *_FOLDER.glob('*.h'), *_FOLDER.glob('*.cu')]
+    return {path.name: path.read_text() for path in paths}
+
+
+def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
+    """A kernel's machine code, for 'sm_90' and the like, or its PTX, for 'compute_90'.
+
+    Raises:
+        RuntimeError: NVRTC can't compile it, for the reason that it gives.
+    """
+    defined = ''.join(f'#define {name} {_literal(value)}\n' for name, value in macros.items())
+    text = f'{defined}{_PRELUDE}#include "{kernel}.cu"\n'
+    parts = (text, arch, *_OPTIONS, repr(_version()), *itertools.chain(*sorted(_sources().items())))
+    key = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
+    path = _cache() / f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    made = _compile(text, arch)
+    with contextlib.suppress(OSError):  # a folder that can't be written to: compiled anew by each process
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(made)
+        os.replace(file.name, path)
+    return made
+
+
+def _cache() -> Path:
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'focal_plugin' / 'cuda'
+
+
+def _literal(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _compile(text: str, arch: str) -> bytes:
+    library, program, headers = nvrtc(), ctypes.c_void_p(), _sources()
+    names = (ctypes.c_char_p * len(headers))(*(name.encode() for name in headers))
+    texts = (ctypes.c_char_p * len(headers))(*(each.encode() for each in headers.values()))
+    options = [f'--gpu-architecture={arch}'.encode(), *(option.encode() for option in _OPTIONS)]
+    made = library.nvrtcCreateProgram(
+        ctypes.byref(program), text.encode(), b'focal_plugin.cu', len(headers), texts, names
+    )
+    _check(made)
+    try:
+        status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        _check(status, program)
+        return _text(program, 'CUBIN') if arch.startswith('sm_') else _text(program, 'PTX').rstrip(b'\0')
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))

@@ -1,0 +1,61 @@
+"""Machine code on a GPU, by NVIDIA's driver: loaded once for each device, and launched on PyTorch's current stream."""
+
+import ctypes
+import functools
+
+import torch
+
+from focal_plugin.kernels.cuda import compiler
+from focal_plugin.kernels.cuda.call import Call
+
+_INVALID_CONTEXT = 201
+
+
+@functools.cache
+def _cuda() -> ctypes.CDLL:
+    library = ctypes.CDLL('nvcuda.dll' if hasattr(ctypes, 'WinDLL') else 'libcuda.so.1')
+    pointer, count = ctypes.c_void_p, ctypes.c_uint
+    library.cuLaunchKernel.argtypes = [pointer, *[count] * 7, pointer, pointer, pointer]
+    return library
+
+
+def _check(status: int) -> None:
+    if status:
+        said = ctypes.c_char_p()
+        _cuda().cuGetErrorString(status, ctypes.byref(said))
+        raise RuntimeError(f'CUDA: {(said.value or b"unknown error").decode()} ({status})')
+
+
+def arch(device: torch.device) -> str:
+    """What NVRTC compiles for a device."""
+    return 'sm_{}{}'.format(*torch.cuda.get_device_capability(device))
+
+
+def loaded(kernel: str, macros: dict[str, object], device: torch.device) -> ctypes.c_void_p:
+    """A kernel on a device, which is the current one."""
+    code = compiler.compiled(kernel, macros, arch(device))
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
+    _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
+    return function
+
+
+def launch(function: ctypes.c_void_p, grid: tuple[int, int], threads: int, call: Call, device: torch.device) -> None:
+    """Starts a kernel on the current stream of a device, which is the current one."""
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    parameters = ctypes.c_void_p(ctypes.addressof(call))
+    launched = _cuda().cuLaunchKernel
+    arguments = (function, *grid, 1, threads, 1, 1, 0, stream, ctypes.byref(parameters), None)
+    if status := launched(*arguments):
+        if status != _INVALID_CONTEXT:
+            _check(status)
+        _in_context(lambda: launched(*arguments))
+
+
+def _in_context(call) -> None:
+    """Calls the driver, in a thread that PyTorch has not used yet too: it has no context of its own."""
+    status = call()
+    if status == _INVALID_CONTEXT:
+        torch.cuda.current_stream().query()  # makes PyTorch's the current one
+        status = call()
+    _check(status)

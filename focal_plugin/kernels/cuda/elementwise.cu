@@ -1,0 +1,163 @@
+// The elementwise losses. A thread takes groups of NEIGHBOURS logits that lie one behind the other:
+//
+// ALONG_ROWS: of a class, in as many rows; the thread goes through the classes, and finds once what is the same along a row.
+// Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order.
+#include "variant.h"
+
+namespace focal_plugin {
+
+constexpr bool STORES = GRADIENT || OUTPUT == kElement;
+
+FP_INLINE float factor_of(const Call &call) {
+  if (!GRADIENT || OUTPUT != kSum) return call.scale;
+  return divided(call.scale, call.avg) * widened(*static_cast<const UPSTREAM *>(call.upstream.data));
+}
+
+// A group of an operand, whose i-th element lies at offset(operand, i); TOGETHER: one access brings all.
+template <class Stored, bool TOGETHER, class Offset>
+FP_INLINE void read(const Operand &operand, int count, Offset offset, float (&to)[NEIGHBOURS]) {
+  const Stored *from = static_cast<const Stored *>(operand.data);
+  if constexpr (TOGETHER) {
+    if (count == NEIGHBOURS) return load(from + offset(operand, 0), to);
+  }
+#pragma unroll
+  for (int i = 0; i < NEIGHBOURS; ++i) to[i] = i < count ? widened(from[offset(operand, i)]) : 0.f;
+}
+
+// Evaluates a group: stores its results, or calls add(i, value) with what its rows' factors have still to multiply.
+template <class Offset, class RowOf, class ClassOf, class Add>
+FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of, ClassOf class_of, bool has_positive, Add add) {
+  float x[NEIGHBOURS], y[NEIGHBOURS], weight[NEIGHBOURS], upstream[NEIGHBOURS], result[NEIGHBOURS];
+  read<X, X_TOGETHER>(call.x, count, offset, x);
+  if (!LABELS) read<TARGET, TARGET_TOGETHER>(call.target, count, offset, y);
+  if (ELEMENT_WEIGHT) read<WEIGHT, WEIGHT_TOGETHER>(call.weight, count, offset, weight);
+  if (GRADIENT && OUTPUT != kSum) read<UPSTREAM, UPSTREAM_TOGETHER>(call.upstream, count, offset, upstream);
+#pragma unroll
+  for (int i = 0; i < NEIGHBOURS; ++i) {
+    const Parameters parameter{call, class_of(i)};
+    result[i] = LABELS ? value_at(x[i], Negative{}, parameter) : value_at(x[i], Soft{y[i], !(y[i] <= 0.f)}, parameter);
+  }
+  if (LABELS && has_positive) {
+#pragma unroll
+    for (int i = 0; i < NEIGHBOURS; ++i) {
+      if (row_of(i).label == class_of(i)) result[i] = positive_at(x[i], row_of(i), {call, class_of(i)});
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < NEIGHBOURS; ++i) {
+    if (ELEMENT_WEIGHT) result[i] = GRADIENT ? weight[i] * result[i] : times(weight[i], result[i]);
+    if (!STORES) {
+      if (i < count) add(i, result[i]);
+      continue;
+    }
+    const Row row = row_of(i);
+    result[i] = GRADIENT ? row.factor * result[i] : times(row.factor, result[i]);
+    if (GRADIENT && OUTPUT != kSum) result[i] *= upstream[i];
+    if (HAS_IGNORE && !row.is_kept) result[i] = 0.f;
+    if (ACTIVATED && GRADIENT) result[i] = clamp(result[i], LARGEST);  // the derivative by a probability reaches 1e12
+  }
+  if (!STORES) return;
+  OUT *to = static_cast<OUT *>(call.out.data);
+  if constexpr (OUT_TOGETHER) {
+    if (count == NEIGHBOURS) return store(to + offset(call.out, 0), result);
+  }
+#pragma unroll
+  for (int i = 0; i < NEIGHBOURS; ++i) {
+    if (i < count) narrow(result[i], to[offset(call.out, i)]);
+  }
+}
+
+FP_INLINE float total_of(const Row &row, float sum) {
+  const float total = times(row.factor, sum);
+  return HAS_IGNORE && !row.is_kept ? 0.f : total;
+}
+
+FP_INLINE int64 channel_of(const Call &call, int row, Row &read) {
+  const int64 channel = call.channel[row];
+  if (channel >= 0 && channel < call.channels) return channel;
+  read.factor = not_a_number();
+  return 0;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CONSTANT Call call) {
+  const float factor = factor_of(call);
+  float total = 0.f;
+#if ALONG_ROWS
+  const int of_block = THREADS * ITEMS, tiles = (call.n2 + of_block - 1) / of_block;
+  const int begin = blockIdx.y * call.span, end = min(begin + call.span, call.classes);
+#pragma unroll
+  for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
+    const int first = (blockIdx.x % tiles) * of_block + item * THREADS + threadIdx.x * NEIGHBOURS;
+    const int count = min(call.n2 - first, NEIGHBOURS);
+    if (count <= 0) continue;
+    const Place place(call, blockIdx.x / tiles, first);
+    Row rows[NEIGHBOURS];
+    float sums[NEIGHBOURS] = {};
+    bool has_positive = false;
+#pragma unroll
+    for (int i = 0; i < NEIGHBOURS; ++i) {
+      if (i < count) rows[i].read(call, place.after(i), factor);
+      has_positive |= rows[i].label >= 0;
+    }
+#pragma unroll UNROLLED
+    for (int c = begin; c < end; ++c) {
+      evaluate(
+          call, count,
+          [&](const Operand &operand, int i) { return place.in(operand) + i * operand.row[2] + c * operand.step; },
+          [&](int i) -> Row { return rows[i]; }, [&](int) { return c; }, has_positive,
+          [&](int i, float value) { sums[i] += value; });
+    }
+#pragma unroll
+    for (int i = 0; i < NEIGHBOURS; ++i) {
+      if (STORES || i >= count) continue;
+      const float of_row = total_of(rows[i], sums[i]);
+      if (OUTPUT == kSum) {
+        total += of_row;
+      } else {
+        narrow(of_row, static_cast<OUT *>(call.out.data)[place.in(call.out) + i * call.out.row[2]]);
+      }
+    }
+  }
+#else
+  constexpr int C = CLASSES;  // a constant, by which the compiler divides in a few instructions
+  const int64 first = static_cast<int64>(blockIdx.x) * (THREADS * ITEMS);
+  const int first_row = static_cast<int>(first / C), before = static_cast<int>(first - static_cast<int64>(first_row) * C);
+  const int64 left = static_cast<int64>(call.rows - first_row) * C - before;
+#pragma unroll
+  for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
+    const int lane = item * THREADS + threadIdx.x * NEIGHBOURS;
+    if (lane >= left) continue;
+    const int count = left - lane < NEIGHBOURS ? static_cast<int>(left - lane) : NEIGHBOURS;
+    const int down = static_cast<unsigned>(before + lane) / static_cast<unsigned>(C), column = before + lane - down * C;
+    const int at_row = first_row + down;
+    const int kept_in_row = C - column;  // from that element on a group is in the next row
+    const bool wraps = WRAPS && kept_in_row < count;
+    const Place place(call, at_row);
+    Row row, next;
+    row.read(call, place, factor);
+    if (wraps) next.read(call, Place(call, at_row + 1), factor);
+    const int64 channel = HAS_CHANNEL ? channel_of(call, at_row, row) : 0;
+    float sum = 0.f, sum_of_next = 0.f;
+    evaluate(
+        call, count,
+        [&](const Operand &operand, int i) {
+          const int64 of_channel =
+              !HAS_CHANNEL ? 0 : &operand == &call.x ? channel * call.x_channel : &operand == &call.out ? channel * call.out_channel : 0;
+          if (WRAPS && i >= kept_in_row) {
+            return Place(call, at_row + 1).in(operand) + (column + i - C) * operand.step;
+          }
+          return place.in(operand) + of_channel + (column + i) * operand.step;
+        },
+        [&](int i) -> Row { return WRAPS && i >= kept_in_row ? next : row; },
+        [&](int i) { return WRAPS && i >= kept_in_row ? column + i - C : column + i; },
+        (row.label >= column && row.label < column + NEIGHBOURS) || (wraps && next.label >= 0),
+        [&](int i, float value) { (WRAPS && i >= kept_in_row ? sum_of_next : sum) += value; });
+    if (!STORES) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : 0.f);
+  }
+#endif
+  if (STORES || OUTPUT != kSum) return;
+  total = sum_of_block(total);
+  if (threadIdx.x == 0) call.partial[blockIdx.y * gridDim.x + blockIdx.x] = total;
+}
+
+}  // namespace focal_plugin

@@ -1,0 +1,119 @@
+"""The cuda backend's elementwise family."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels.cuda import launches
+from focal_plugin.kernels.cuda.launches import PROGRAMS, THREADS, Launch, Walk
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton.layout import layout_of
+
+ROWS = 256  # of a block of statistics
+
+
+def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
+    """The launch that writes out, or the parts of a sum where it is None; None for rows of too many dimensions."""
+    gradient = upstream is not None
+    by_element = upstream if gradient and not problem.reduces else None
+    read = problem.selected(out) if out is not None and gradient else out
+    layout = layout_of(problem, read, by_element)
+    if layout is None:
+        return None
+    walk = Walk(problem, layout, read, by_element)
+    macros = launches.of_variant(problem, out, upstream, gradient) | walk.macros
+    items = (
+        max(walk.neighbours, 2) if walk.along_rows else max(walk.neighbours, 8 if gradient or out is not None else 16)
+    )
+    threads, span = THREADS, layout.classes
+    if walk.along_rows:
+        while threads > 32 and layout.sizes[1] <= threads * items // 2:
+            threads //= 2
+        tiles = layout.rows // layout.sizes[1] * -(-layout.sizes[1] // (threads * items))
+        splits = 1 if walk.by_row else min(layout.classes, -(-PROGRAMS // tiles))
+        span = -(-layout.classes // splits)
+        grid = tiles, -(-layout.classes // span)
+    else:
+        grid = -(-layout.rows * layout.classes // (threads * items)), 1
+    macros |= {'ITEMS': items, 'UNROLLED': 4, 'ROWS': ROWS}
+    return Launch('elementwise', grid, threads, macros, launches.numbers_of(problem, layout, out, span))
+
+
+def _stored(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
+    if problem.selected(problem.pred).numel() == 0:
+        return out.zero_()
+    launch = launches.like(problem, upstream, 'stored', lambda: _launch_of(problem, out, upstream))
+    if launch is None:
+        copied = _stored(
+            launches.contiguous(problem),
+            torch.empty_like(out, memory_format=torch.contiguous_format),
+            None if upstream is None else upstream.contiguous(),
+        )
+        return out.copy_(copied)
+    launch(out.device, launches.tensors_of(problem, out, upstream, False), scale=problem.scale)
+    return out
+
+
+def forward(problem: Problem) -> Tensor:
+    if problem.reduces:
+        return total([problem])
+    pred = problem.selected(problem.pred)
+    if problem.output == 'element':
+        return _stored(problem, torch.empty_like(pred))
+    if problem.channel is None:
+        return _stored(problem, pred.new_empty(pred.shape[:-1]))
+    # Masks are few and large: a thread that goes through a row has too much to do.
+    of_pixels = _stored(problem._replace(output='element'), torch.empty(pred.shape, dtype=torch.float32, device=pred.device))
+    return of_pixels.sum(-1).to(pred.dtype)
+
+
+def total(problems: Sequence[Problem]) -> Tensor:
+    """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
+    pred, avg_factor = problems[0].pred, problems[0].avg_factor
+    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    summed = [_summing(problem) for problem in problems if problem.selected(problem.pred).numel() > 0]
+    if not summed:
+        return result.zero_()
+    partial, first = pred.new_empty(sum(launch.parts for _, launch in summed), dtype=torch.float32), 0
+    for problem, launch in summed:
+        part = partial[first : first + launch.parts] if first else partial
+        launch(pred.device, launches.tensors_of(problem, part, None, True), scale=problem.scale)
+        first += launch.parts
+    launches.add(partial, avg_factor, result)
+    return result
+
+
+def _summing(problem: Problem) -> tuple[Problem, Launch]:
+    """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
+    launch = launches.like(problem, None, 'sum', lambda: _launch_of(problem, None, None))
+    return _summing(launches.contiguous(problem)) if launch is None else (problem, launch)
+
+
+def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
+    pred = problem.pred
+    out = torch.empty_like(pred) if problem.channel is None else torch.zeros_like(pred)
+    if statistics is not None and pred.numel() > 0:
+        _gather(problem, statistics)
+    return _stored(problem, out, upstream)
+
+
+def _gather(problem: Problem, statistics: Tensor) -> None:
+    """Adds the sums of the absolute gradients by class, without the upstream gradient, to statistics."""
+    launch = launches.like(problem, None, 'statistics', lambda: _gathering(problem))
+    if launch is None:
+        return _gather(launches.contiguous(problem), statistics)
+    partial = problem.pred.new_empty((launch.grid[0], *statistics.shape), dtype=torch.float32)
+    launch(partial.device, launches.tensors_of(problem, partial, None, True), scale=problem.scale)
+    statistics += partial.sum(0, dtype=torch.float64)
+
+
+def _gathering(problem: Problem) -> Launch | None:
+    layout = layout_of(problem, statistics=True)
+    if layout is None:
+        return None
+    walk = Walk(problem, layout, None, None)
+    macros = launches.of_variant(problem, None, None, True) | walk.macros | {'ROWS': ROWS}
+    of_block = THREADS // 32 if walk.along_rows else 32
+    grid = -(-layout.rows // ROWS), -(-layout.classes // of_block)
+    return Launch('statistics', grid, THREADS, macros, launches.numbers_of(problem, layout))

@@ -1,0 +1,219 @@
+"""Which kernel serves a problem, over which grid, and what it is given but for addresses: found once for problems alike."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels.cuda import driver
+from focal_plugin.kernels.cuda.call import OPERANDS, Call
+from focal_plugin.kernels.problem import TENSORS, Problem
+from focal_plugin.kernels.triton.layout import Layout
+
+MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
+TYPES = {
+    torch.float32: 'float', torch.float64: 'double', torch.float16: 'Half', torch.bfloat16: 'BFloat16',
+    torch.int64: 'int64', torch.int32: 'int', torch.uint8: 'unsigned char', torch.bool: 'unsigned char',
+}  # fmt: skip
+ACCESS = 16  # bytes
+THREADS = 128
+PROGRAMS = 1024  # blocks enough for a whole GPU
+OUTPUTS = {'element': 'kElement', 'row': 'kRow', 'sum': 'kSum'}
+_SHORT = {'x': 'pred', 'target': 'target', 'score': 'score', 'weight': 'weight', 'upstream': 'upstream', 'out': 'out'}
+_kept: dict[Hashable, Any] = {}
+
+
+class Launch:
+    """A launch but for its tensors.
+
+    Attributes:
+        grid: the numbers of blocks.
+        macros: what the kernel is compiled with.
+        parts: of a sum, how many it writes.
+    """
+
+    def __init__(self, kernel: str, grid: tuple[int, int], threads: int, macros: Mapping[str, Any], numbers: Call):
+        self.kernel, self.grid, self.threads = kernel, grid, threads
+        self.macros, self.numbers = {**macros, 'THREADS': threads}, numbers
+        self._function = None
+
+    @property
+    def parts(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def __call__(self, device: torch.device, tensors: Mapping[str, Tensor | None], **numbers) -> None:
+        call = Call.from_buffer_copy(self.numbers)
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                address = tensor.data_ptr()
+                if name in OPERANDS:
+                    getattr(call, name).data = address
+                else:
+                    setattr(call, name, address)
+        for name, value in numbers.items():
+            setattr(call, name, value)
+        if self._function is None:
+            self._function = driver.loaded(self.kernel, self.macros, device)
+        driver.launch(self._function, self.grid, self.threads, call, device)
+
+
+def kept(key: Hashable, make) -> Any:
+    """What was made for a key, now or earlier."""
+    if key not in _kept:
+        if len(_kept) >= MOST:
+            _kept.clear()
+        _kept[key] = make()
+    return _kept[key]
+
+
+def described(tensor: Tensor | None) -> tuple | None:
+    """What a launch depends on of a tensor."""
+    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ACCESS)
+
+
+def like(problem: Problem, upstream: Tensor | None, kind: str, make) -> Any:
+    """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
+    numbers = (*problem.parameters, problem.activated, problem.ignore_index)
+    operands = map(described, (*problem[:TENSORS], upstream))
+    return kept((kind, problem.variant, problem.output, problem.pred.device, *numbers, *operands), make)
+
+
+class Walk:
+    """How a kernel walks a problem's logits.
+
+    Args:
+        out: what it writes of pred's shape, or by row; None: parts of a sum.
+        upstream: the gradient of each element; None where there is one for all.
+    """
+
+    def __init__(self, problem: Problem, layout: Layout, out: Tensor | None, upstream: Tensor | None):
+        self.problem, self.layout, self.out, self.upstream = problem, layout, out, upstream
+        self.tensors = {
+            'x': problem.pred, 'target': problem.target, 'score': problem.score, 'weight': problem.weight,
+            'upstream': upstream, 'out': out,
+        }  # fmt: skip
+        *_, row, step = self.strides('x')
+        self.by_row = out is not None and out.dim() < problem.pred.dim() and problem.channel is None
+        self.along_rows = self.by_row or (row == 1 and (layout.classes == 1 or step != 1) and problem.channel is None)
+        most = ACCESS // problem.pred.element_size()
+        self.wraps = (
+            not self.along_rows and problem.channel is None and self._is_in_order() and layout.classes % most != 0
+        )
+        self.neighbours = next(n for n in (8, 4, 2, 1) if n <= most and self._fits(n))
+
+    def strides(self, name: str) -> tuple[int, ...]:
+        return self.layout.strides[_SHORT[name]]
+
+    def _is_in_order(self) -> bool:
+        names = ['pred'] if self.out is None or self.by_row else ['pred', 'out']
+        return self.layout.dims == 1 and self.layout.classes > 1 and all(map(self.layout.in_order, names))
+
+    def _fits(self, count: int) -> bool:
+        """Whether groups of so many logits lie one behind the other, none of them in two planes or in three rows."""
+        return count == 1 or (self.is_together('x', count) and (not self.wraps or count <= self.layout.classes))
+
+    def is_together(self, name: str, count: int) -> bool:
+        """Whether groups of so many elements of an operand lie as logits do, where one access may begin."""
+        tensor, (*outer, row, step), layout = self.tensors[name], self.strides(name), self.layout
+        if tensor is None or count == 1 or tensor.data_ptr() % (count * tensor.element_size()):
+            return count == 1
+        if self.wraps:
+            return layout.in_order(_SHORT[name])
+        if self.along_rows:
+            return row == 1 and not any(n % count for n in (*outer, step, layout.sizes[1]))
+        channel = self.problem.pred.stride(1) if self.problem.channel is not None else 0
+        return step == 1 and not any(n % count for n in (*outer, row, layout.classes, channel))
+
+    @property
+    def macros(self) -> dict[str, Any]:
+        """What an elementwise kernel is compiled with, but for the variant."""
+        problem, layout, count = self.problem, self.layout, self.neighbours
+        together = {
+            f'{name.upper()}_TOGETHER': count > 1 and self.is_together(name, count)
+            for name in ('x', 'target', 'weight', 'upstream', 'out')
+        }
+        return {
+            'ALONG_ROWS': self.along_rows,
+            'WRAPS': self.wraps,
+            'NEIGHBOURS': count,
+            'CLASSES': 1 if self.along_rows else layout.classes,
+            'DIMS': layout.dims,
+            'HAS_CHANNEL': problem.channel is not None,
+            'ROW_WEIGHT': layout.weight == 'row',
+            'ELEMENT_WEIGHT': layout.weight == 'element',
+            **together,
+        }
+
+
+def type_of(tensor: Tensor | None) -> str:
+    return 'float' if tensor is None else TYPES[tensor.dtype]
+
+
+def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gradient: bool) -> dict[str, Any]:
+    """What every kernel is compiled with that evaluates the variant."""
+    pred = problem.pred
+    return {
+        'HEADER': f'"{problem.variant}.h"',
+        'VARIANT': problem.variant,
+        'GIVEN_EXPONENT': problem.exponent,
+        'X': TYPES[pred.dtype],
+        'TARGET': 'float' if problem.has_labels else type_of(problem.target),
+        'SCORE': type_of(problem.score),
+        'WEIGHT': type_of(problem.weight),
+        'UPSTREAM': type_of(upstream),
+        'OUT': type_of(out),
+        'AVG': type_of(problem.avg_factor),
+        'LABELS': problem.has_labels,
+        'HAS_SCORE': problem.score is not None,
+        'HAS_AVG': problem.avg_factor is not None,
+        'HAS_IGNORE': problem.ignore_index is not None,
+        'PER_CLASS': problem.per_class_parameters is not None,
+        'ACTIVATED': problem.activated,
+        'VANISHES': problem.vanishes,
+        'GRADIENT': gradient,
+        'OUTPUT': OUTPUTS[problem.output],
+        'LARGEST': f'{torch.finfo(pred.dtype).max!r}f',
+        'LAST_LABEL': 'call.classes' if problem.spec.family == 'elementwise' else 'call.classes - 1',
+    }
+
+
+def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span: int = 0) -> Call:
+    """A call but for the addresses."""
+    call = Call(rows=layout.rows, n1=layout.sizes[0], n2=layout.sizes[1], classes=layout.classes, span=span)
+    for name in OPERANDS:
+        *rows, step = layout.strides[_SHORT[name]]
+        operand = getattr(call, name)
+        operand.row[:], operand.step = rows, step
+    if problem.channel is not None:
+        call.channels, call.x_channel = problem.pred.size(1), problem.pred.stride(1)
+        call.out_channel = out.stride(1) if out is not None and out.dim() == problem.pred.dim() else 0
+    call.ignore_index, call.scale = problem.ignore_index or 0, problem.scale
+    if problem.per_class_parameters is None:
+        call.parameter[: len(problem.parameters)] = problem.parameters
+    return call
+
+
+def tensors_of(problem: Problem, out: Tensor, upstream: Tensor | None, sums: bool) -> dict[str, Tensor | None]:
+    """The tensors of a launch by the names of the call's fields."""
+    return {
+        'x': problem.pred, 'target': problem.target, 'score': problem.score, 'weight': problem.weight,
+        'upstream': upstream, 'channel': problem.channel, 'per_class': problem.per_class_parameters,
+        'avg': problem.avg_factor, 'partial' if sums else 'out': out,
+    }  # fmt: skip
+
+
+def contiguous(problem: Problem) -> Problem:
+    """Copies, for rows of more dimensions than the kernels take."""
+    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
+    return problem._replace(**{name: t.contiguous() for name, t in tensors.items() if t is not None})
+
+
+def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
+    """Writes the sum, over avg_factor, into out."""
+    macros = {'HAS_AVG': avg_factor is not None, 'AVG': type_of(avg_factor), 'DIMS': 1, 'THREADS': 512}
+    launch = kept(
+        ('sum', partial.device, partial.numel(), described(avg_factor)),
+        lambda: Launch('sum', (1, 1), 512, macros, Call(rows=partial.numel())),
+    )
+    launch(partial.device, {'partial': partial, 'avg': avg_factor, 'out': out})

@@ -1,0 +1,62 @@
+"""The cuda backend's row-wise family."""
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels.cuda import launches
+from focal_plugin.kernels.cuda.launches import THREADS, Launch
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.triton.layout import layout_of
+
+FEW = 8  # classes that a thread goes through by itself
+
+
+def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
+    layout = layout_of(problem, out, None if problem.reduces else upstream)
+    if layout is None:
+        return None
+    *_, row, step = layout.strides['pred']
+    along_rows = row < step or layout.classes <= FEW
+    macros = launches.of_variant(problem, out, upstream, upstream is not None) | {
+        'ALONG_ROWS': along_rows,
+        'DIMS': layout.dims,
+        'ROW_WEIGHT': layout.weight != 'none',
+        'ELEMENT_WEIGHT': False,
+    }
+    blocks = -(-layout.rows // (THREADS if along_rows else THREADS // 32))
+    return Launch('rowwise', (blocks, 1), THREADS, macros, launches.numbers_of(problem, layout))
+
+
+def _stored(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
+    if problem.pred.numel() == 0:
+        return out.zero_()
+    launch = launches.like(problem, upstream, 'stored', lambda: _launch_of(problem, out, upstream))
+    if launch is None:
+        copied = _stored(
+            launches.contiguous(problem),
+            torch.empty_like(out, memory_format=torch.contiguous_format),
+            None if upstream is None else upstream.contiguous(),
+        )
+        return out.copy_(copied)
+    launch(out.device, launches.tensors_of(problem, out, upstream, False), scale=problem.scale)
+    return out
+
+
+def forward(problem: Problem) -> Tensor:
+    pred, avg_factor = problem.pred, problem.avg_factor
+    if not problem.reduces:
+        return _stored(problem, pred.new_empty(pred.shape[:-1]))
+    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    if pred.numel() == 0:
+        return result.zero_()
+    launch = launches.like(problem, None, 'sum', lambda: _launch_of(problem, None, None))
+    if launch is None:
+        return forward(launches.contiguous(problem))
+    partial = pred.new_empty(launch.parts, dtype=torch.float32)
+    launch(pred.device, launches.tensors_of(problem, partial, None, True), scale=problem.scale)
+    launches.add(partial, avg_factor, result)
+    return result
+
+
+def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
+    return _stored(problem, torch.empty_like(problem.pred), upstream)

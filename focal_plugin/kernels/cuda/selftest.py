@@ -1,0 +1,55 @@
+"""Whether NVRTC's kernels run and are right on a device: asked once, before their first results are used."""
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels import selftest
+from focal_plugin.kernels.cuda import elementwise
+from focal_plugin.kernels.problem import Problem
+
+CLASSES = (9, 8, 1)  # walked in order, in groups of a row, and along the rows
+
+_verdicts: dict[torch.device, RuntimeError | None] = {}
+
+
+def require(pred: Tensor) -> None:
+    """Tests the device of these logits, unless that is done, or nothing is computed there now.
+
+    Raises:
+        RuntimeError: the results there are wrong, or there are none. Every later call raises it again.
+    """
+    device = pred.device
+    if device not in _verdicts:
+        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
+            return
+        _verdicts[device] = _verdict(device)
+    verdict = _verdicts[device]
+    if verdict is not None:
+        raise verdict.with_traceback(None)
+
+
+def _may_not_wait() -> bool:
+    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
+    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2
+
+
+def _verdict(device: torch.device) -> RuntimeError | None:
+    try:
+        with torch.inference_mode(False):  # the expected gradient is autograd's
+            faults = (selftest.fault('cuda', device, classes, _computed) for classes in CLASSES)
+            fault = next(filter(None, faults), None)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        fault = f'{type(error).__name__}: {error}'
+    if fault is None:
+        return None
+    return RuntimeError(
+        f'the cuda backend fails the self-test on {device}, a focal loss of known values: {fault}. Choose the torch '
+        f"backend: focal_plugin.use_backend('torch'), or FOCAL_PLUGIN_BACKEND=torch in the environment"
+    )
+
+
+def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
+    loss = elementwise.forward(problem)
+    return loss, elementwise.backward(problem, torch.ones_like(loss))

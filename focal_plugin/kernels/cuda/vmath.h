@@ -1,0 +1,65 @@
+// What the point functions compute with, a float per thread: the GPU's counterpart of kernels/native/vmath.h.
+//
+// Exponentials, reciprocals and, of half-precision logits, logarithms are the GPU's approximate instructions; what rounding
+// loses before them is put back. The coefficients are those of tools/maintain/fit.py.
+#pragma once
+
+#define FP_INLINE static __device__ __forceinline__
+#define FP_METHOD __device__ __forceinline__
+
+namespace focal_plugin {
+
+typedef float V;
+typedef bool Mask;
+
+FP_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+FP_INLINE float all(float value) { return value; }
+FP_INLINE float infinity() { return __int_as_float(0x7f800000); }
+FP_INLINE float not_a_number() { return __int_as_float(0x7fc00000); }
+FP_INLINE float select(bool mask, float yes, float no) { return mask ? yes : no; }
+FP_INLINE bool any(bool mask) { return mask; }
+FP_INLINE float clamp(float v, float limit) {  // to [-limit, limit]; NaN stays NaN
+  return v > limit ? limit : v < -limit ? -limit : v;
+}
+
+template <class... Coefficients>
+FP_INLINE float polynomial(float x, float highest, Coefficients... lower) {
+  float p = highest;
+  ((p = fma(p, x, lower)), ...);
+  return p;
+}
+
+FP_INLINE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+FP_INLINE float log2(float x) {  // of a normal x
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+FP_INLINE float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// e^x for x <= 0; results below the smallest normal number become 0. NaN stays NaN.
+FP_INLINE float exp_nonpositive(float x) {
+  const float power_of_two = x * 1.44269504f;
+  const float e = exp2(power_of_two);
+  return select(x < -1000.f, 0.f, fma(e, fma(power_of_two, -0.693147182f, x), e));
+}
+
+// log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
+FP_INLINE float log1p_over(float e) {
+  // 5.4e-9
+  return polynomial(e, -0.00317605701843f, 0.019542527261f, -0.0563736128301f, 0.105436237954f, -0.152696670744f,
+                    0.196632742572f, -0.249516162629f, 0.333297104989f, -0.499998926481f, 0.999999994656f);
+}
+
+FP_INLINE float log_normal(float x) { return logf(x); }
+FP_INLINE float log_nonnegative(float x) { return logf(x); }
+
+}  // namespace focal_plugin

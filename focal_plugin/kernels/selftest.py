@@ -1,0 +1,49 @@
+"""A focal loss of known values, by which a backend is asked once whether it computes what its kernels say."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.torch import elementwise as plain
+from focal_plugin.math import SPECS
+
+TOLERANCE = 1e-4  # relative
+
+
+def fault(
+    backend: str, device: torch.device, classes: int, computed: Callable[[Problem], tuple[Tensor, Tensor]]
+) -> str | None:
+    """What is wrong with the focal loss of a positive, a background row and another positive, and its gradient.
+
+    Args:
+        computed: gives both for a problem on the device.
+    """
+    logits = torch.linspace(-6, 6, 3 * classes, dtype=torch.float64, device='cpu').view(3, classes)
+    labels = torch.tensor([0, classes, classes - 1], device='cpu')
+    problem = Problem(
+        pred=logits,
+        target=labels,
+        score=None,
+        weight=None,
+        per_class_parameters=None,
+        avg_factor=None,
+        channel=None,
+        variant='focal',
+        parameters=list(SPECS['focal'].pack(**SPECS['focal'].defaults)),
+        activated=False,
+        ignore_index=None,
+        scale=1.0,
+        output='sum',
+        backend=backend,
+    )
+    loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
+    found = computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
+    for name, actual, expected in zip(('loss', 'gradient'), found, (loss, grad), strict=True):
+        error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
+        if error != error:
+            return f'of {classes} classes the {name} is NaN or was left unwritten'
+        if error > TOLERANCE:
+            return f'of {classes} classes the {name} is off by {error:.1e} of its value'
+    return None
