@@ -87,6 +87,7 @@ setup(
         'focal_plugin': ['py.typed', '**/*.pyi'],
         'focal_plugin.math': ['*.h'],
         'focal_plugin.kernels.native': ['*.h', '*.cpp'],
+        'focal_plugin.kernels.cuda': ['*.h', '*.cu'],
     },
     ext_modules=[extension(name) for name in INSTRUCTION_SETS if SANITIZE in (None, name)],
     cmdclass={'build_ext': BuildNative},

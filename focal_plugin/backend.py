@@ -36,12 +36,8 @@ def _has_triton() -> bool:
 # Looked up once: torch.compile can't trace the look-ups. Triton too decides at its import whether it interprets.
 HAS_NATIVE = loader.path() is not None
 HAS_TRITON = _has_triton()
+HAS_NVRTC = torch.version.cuda is not None and compiler.path() is not None  # for NVIDIA's GPUs
 INTERPRETING = os.environ.get('TRITON_INTERPRET') == '1'
-
-
-def _has_nvrtc() -> bool:
-    """Whether NVIDIA's run-time compiler is there, for NVIDIA's GPUs."""
-    return torch.version.cuda is not None and compiler.nvrtc() is not None
 
 
 def _checked(name: str) -> str:
@@ -83,7 +79,7 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?): the slower '
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
-    if device in GPUS and dtype in DTYPES['triton'] and not (HAS_TRITON or _has_nvrtc()):
+    if device in GPUS and dtype in DTYPES['triton'] and not (HAS_TRITON or HAS_NVRTC):
         logger.warning(
             "There is neither Triton here, or one too old (3.1 will do), nor NVIDIA's run-time compiler, NVRTC: the slower "
             'torch backend serves on %s',
@@ -104,7 +100,7 @@ def _why_not(name: str, pred: Tensor) -> str | None:
     if name == 'cuda':
         if not pred.is_cuda or torch.version.cuda is None:
             return f'logits on {pred.device}: it takes tensors on NVIDIA GPUs'
-        if not _has_nvrtc():
+        if not HAS_NVRTC:
             return "anything here: NVIDIA's run-time compiler, libnvrtc, was not found beside PyTorch"
     if name == 'triton':
         if not HAS_TRITON:
@@ -134,7 +130,7 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
             return 'native' if HAS_NATIVE and pred.dtype in DTYPES['native'] else 'torch'
         if pred.device.type not in GPUS or pred.dtype not in DTYPES['triton']:
             return 'torch'
-        return 'triton' if HAS_TRITON else 'cuda' if pred.is_cuda and _has_nvrtc() else 'torch'
+        return 'triton' if HAS_TRITON else 'cuda' if pred.is_cuda and HAS_NVRTC else 'torch'
     if differentiates_more and name != 'torch':
         raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
     reason = _why_not(name, pred)

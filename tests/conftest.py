@@ -87,6 +87,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+ON_A_GPU = ('triton', 'cuda')  # backends that look at no label and no probability: they would have to wait for it
+
 # Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.
 STAND_IN = os.environ.get('FOCAL_STAND_IN') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
 

@@ -148,7 +148,8 @@ def invoke(call: Call, pred, target, weight, avg_factor, statistics=None) -> Ten
         if call.ignore_index is not None:
             arguments['ignore_index'] = call.ignore_index
         kind = getattr(losses, call.spec.kind)
-        return kind(**arguments, reduction=call.reduction, loss_weight=call.loss_weight)(pred, target, **operands)
+        loss = kind(**arguments, reduction=call.reduction, loss_weight=call.loss_weight).to(pred.device)
+        return loss(pred, target, **operands)
     if call.spec.silences:
         arguments['ignore_index'] = call.ignore_index
     if call.statistics:

@@ -14,6 +14,7 @@ from tests.campaign.reference import expected
 from tests.campaign.report import CALLS, SEED
 from tests.campaign.tensors import Random, placed
 from tests.campaign.variants import VARIANTS
+from tests.conftest import ON_A_GPU
 from tests.variants import VARIANTS as OF_LOGITS
 
 COMPILED = 150  # each with kernels of its own to compile
@@ -60,7 +61,7 @@ def test_what_only_a_long_campaign_met(backend_name, seed, index):
 
 @pytest.mark.parametrize('kind', invalid.KINDS)
 def test_a_mistake_is_refused_with_the_name_of_the_argument(any_backend, device, kind):
-    if (any_backend == 'triton' and kind in LABELS) or (device != 'cpu' and kind in VALUES):
+    if (any_backend in ON_A_GPU and kind in LABELS) or (device != 'cpu' and kind in VALUES):
         pytest.skip('nobody looks on a GPU')
     wrong = []
     for index in range(INVALID):
@@ -80,7 +81,7 @@ def test_a_mistake_is_refused_with_the_name_of_the_argument(any_backend, device,
 @pytest.mark.parametrize('variant', [name for name in VARIANTS if name != 'mask_focal'])
 def test_a_wrong_label_makes_its_row_nan_where_nobody_looks(any_backend, device, variant):
     """As on a GPU: its loss and its gradient, and no other row's."""
-    if any_backend != 'triton':
+    if any_backend not in ON_A_GPU:
         pytest.skip('a CPU refuses it')
     arguments = invalid.sound(Random(SEED), variant)
     arguments['target'][1] = 200

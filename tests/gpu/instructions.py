@@ -143,6 +143,20 @@ def _field(a, position, length):
     return bits.astype(a.dtype)
 
 
+def _bits(a):
+    """A column for each bit, the highest first."""
+    return np.unpackbits(a.astype('>u4').view(np.uint8).reshape(-1, 4), axis=1)
+
+
+def _reversed(a):
+    return np.packbits(_bits(a)[:, ::-1], axis=1).view('>u4')[:, 0].astype(np.uint32)
+
+
+def _leading_zeros(a):
+    """All bits set where a is 0."""
+    return np.where(a == 0, 0xFFFFFFFF, _bits(a).argmax(1)).astype(np.uint32)
+
+
 def _inserted(a, b, position, length):
     """The lowest bits of a in b, from a position on."""
     start, count = (np.minimum(each & 255, 32).astype(np.int64) for each in (position, length))
@@ -199,6 +213,8 @@ OPCODES = {  # (function, result's type, operands' types) of the parts of an opc
     r'shl\.(b\d+)': lambda kind: (functools.partial(_shifted, operator.lshift), kind, kind, 'u32'),
     r'shr\.([su]\d+)': lambda kind: (functools.partial(_shifted, operator.rshift), kind, kind, 'u32'),
     r'bfe\.([su]32)': lambda kind: (_field, kind, kind, 'u32', 'u32'),
+    r'brev\.b32': lambda: (_reversed, 'b32', 'b32'),
+    r'bfind\.shiftamt\.u32': lambda: (_leading_zeros, 'u32', 'u32'),
     r'bfi\.b32': lambda: (_inserted, *['b32'] * 3, 'u32', 'u32'),
     r'prmt\.(b32)': lambda kind: (_permuted, *[kind] * 4),
     r'selp\.[bfsu](\d+)': lambda n: ((lambda a, b, p: np.where(p, a, b)), *[f'b{n}'] * 3, 'pred'),

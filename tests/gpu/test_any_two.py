@@ -1,4 +1,7 @@
-"""Any two of the ways in which the compiled kernels can be called meet in a case, held to the float64 oracle."""
+"""Any two of the ways in which the compiled kernels can be called meet in a case, held to the float64 oracle.
+
+Of Triton's kernels and of those that NVRTC compiles.
+"""
 
 import itertools
 import random
@@ -8,6 +11,7 @@ import torch
 
 from focal_plugin import use_backend
 from tests.gpu.driver import needs_compiler
+from tests.gpu.nvrtc import needs_nvrtc
 from tests.oracle import check_softmax, check_variants
 from tests.oracle.check_variants import ELEMENTWISE, forms_of, numbers_of_classes, target_of
 from tests.oracle.inputs import labels, predictions
@@ -83,16 +87,22 @@ def test_any_two_meet():
     assert set().union(*map(pairs, CASES)) == pairs_to_meet() and all(possible(**case) for case in CASES)
 
 
-@needs_compiler
+def install(backend: str, monkeypatch, capability: int):
+    from tests.gpu import driver, nvrtc
+
+    return (driver if backend == 'triton' else nvrtc).install(monkeypatch, capability)
+
+
+@pytest.mark.parametrize(
+    'backend', (pytest.param('triton', marks=needs_compiler), pytest.param('cuda', marks=needs_nvrtc))
+)
 @pytest.mark.parametrize(
     'case', [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
     ids=lambda case: '-'.join(map(str, case.values())),
 )  # fmt: skip
-def test_values_and_gradients(monkeypatch, case):
-    from tests.gpu.driver import install
-
+def test_values_and_gradients(monkeypatch, backend, case):
     (name, form), classes = case['variant'], case['classes']
-    driver = install(monkeypatch, case['capability'])
+    driver = install(backend, monkeypatch, case['capability'])
     pred = LAYOUTS[case['layout']](classes, case['dtype'])
     arguments = {'reduction': case['reduction']} | EXTRAS[case['extra']](pred, numbers_of_classes(name, classes))
     target = (
@@ -100,7 +110,7 @@ def test_values_and_gradients(monkeypatch, case):
     )
     if 'ignore_index' in arguments:  # such rows may hold anything
         pred[(target[0] if form == 'scored' else target) == arguments['ignore_index']] = float('nan')
-    with use_backend('triton'):
+    with use_backend(backend):
         if name == 'softmax_focal':
             check_softmax.check('cpu', pred, target, **arguments)
         else:

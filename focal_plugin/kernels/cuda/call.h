@@ -10,13 +10,13 @@ enum Output { kElement, kRow, kSum };
 // Strides are in elements: of the dimensions of the rows, the outermost first, and from class to class.
 struct Operand {
   void *data;
-  int64 row[3], step;
+  int row[3], step;
 };
 
 struct Call {
   Operand x, target, score, weight, upstream, out;
   const int64 *channel;  // row r of logits and gradients begins at channel[r], in [0, channels), times its stride; or null
-  int64 channels, x_channel, out_channel;
+  int channels, x_channel, out_channel;
   const float *per_class;  // (parameters, classes), or null
   const void *avg;         // what a sum is divided by, or null
   float *partial;          // a sum for each block, or (2, classes) statistics

@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,47 +25,46 @@ _PRELUDE = """
 """
 
 
-def _libraries() -> Iterator[str]:
-    """Where NVRTC may lie: among PyTorch's own libraries, in NVIDIA's wheels, in a CUDA toolkit."""
-    names = ('libnvrtc.so*', 'libnvrtc-*.so*', 'nvrtc64_*.dll')
+@functools.cache
+def path() -> Path | None:
+    """NVRTC: among PyTorch's own libraries, in NVIDIA's wheels, or in a CUDA toolkit; None where it is not there."""
     folders = [Path(torch.__file__).parent / 'lib']
     for site in sys.path:
         nvidia = Path(site) / 'nvidia'
-        folders += [*nvidia.glob('cuda_nvrtc/lib'), *nvidia.glob('cu1*/lib'), *nvidia.glob('cuda_nvrtc/bin')]
-    folders += [Path(os.environ.get('CUDA_HOME', '/usr/local/cuda')) / 'lib64']
-    for folder, name in itertools.product(folders, names):
-        for path in sorted(folder.glob(name)):
-            if 'builtins' not in path.name and 'alt' not in path.name:
-                yield str(path)
-    yield 'libnvrtc.so'
+        folders += [*nvidia.glob('cuda_nvrtc/[lb]i[bn]'), *nvidia.glob('cu1*/[lb]i[bn]')]
+    folders.append(Path(os.environ.get('CUDA_HOME', '/usr/local/cuda')) / 'lib64')
+    for folder in folders:
+        for name in ('libnvrtc.so*', 'libnvrtc-*.so*', 'nvrtc64_*.dll'):
+            found = [
+                each for each in sorted(folder.glob(name)) if 'builtins' not in each.name and 'alt' not in each.name
+            ]
+            if found:
+                return found[0]
+    return None
 
 
 @functools.cache
-def nvrtc() -> ctypes.CDLL | None:
-    """NVIDIA's run-time compiler, or None."""
-    for path in _libraries():
-        with contextlib.suppress(OSError):
-            library = ctypes.CDLL(path)
-            library.nvrtcGetErrorString.restype = ctypes.c_char_p
-            return library
-    return None
+def _nvrtc() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path()))
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return library
 
 
 def _version() -> tuple[int, int]:
     major, minor = ctypes.c_int(), ctypes.c_int()
-    _check(nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    _check(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
     return major.value, minor.value
 
 
 def _check(status: int, program: ctypes.c_void_p | None = None) -> None:
     if status:
         log = '' if program is None else '\n' + _text(program, 'ProgramLog').decode()
-        raise RuntimeError(f'NVRTC: {nvrtc().nvrtcGetErrorString(status).decode()}{log}')
+        raise RuntimeError(f'NVRTC: {_nvrtc().nvrtcGetErrorString(status).decode()}{log}')
 
 
 def _text(program: ctypes.c_void_p, what: str) -> bytes:
     """What NVRTC has made of a program."""
-    library, size = nvrtc(), ctypes.c_size_t()
+    library, size = _nvrtc(), ctypes.c_size_t()
     _check(getattr(library, f'nvrtcGet{what}Size')(program, ctypes.byref(size)))
     text = ctypes.create_string_buffer(size.value)
     _check(getattr(library, f'nvrtcGet{what}')(program, text))
@@ -75,8 +74,8 @@ def _text(program: ctypes.c_void_p, what: str) -> bytes:
 @functools.cache
 def _sources() -> dict[str, str]:
     """The headers by the names under which they are included: vmath.h is this folder's, point.h the CPU's too."""
-    paths = [*_MATH.glob('*.h'), _FOLDER.parent / 'native' / 'point.h', *_FOLDER.glob('*.h'), *_FOLDER.glob('*.cu')]
-    return {path.name: path.read_text() for path in paths}
+    headers = [*_MATH.glob('*.h'), _FOLDER.parent / 'native' / 'point.h', *_FOLDER.glob('*.h'), *_FOLDER.glob('*.cu')]
+    return {each.name: each.read_text() for each in headers}
 
 
 def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
@@ -89,15 +88,15 @@ def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
     text = f'{defined}{_PRELUDE}#include "{kernel}.cu"\n'
     parts = (text, arch, *_OPTIONS, repr(_version()), *itertools.chain(*sorted(_sources().items())))
     key = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
-    path = _cache() / f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
+    file = _cache() / f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
     with contextlib.suppress(OSError):
-        return path.read_bytes()
+        return file.read_bytes()
     made = _compile(text, arch)
     with contextlib.suppress(OSError):  # a folder that can't be written to: compiled anew by each process
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(made)
-        os.replace(file.name, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as written:
+            written.write(made)
+        os.replace(written.name, file)
     return made
 
 
@@ -111,7 +110,7 @@ def _literal(value: object) -> str:
 
 
 def _compile(text: str, arch: str) -> bytes:
-    library, program, headers = nvrtc(), ctypes.c_void_p(), _sources()
+    library, program, headers = _nvrtc(), ctypes.c_void_p(), _sources()
     names = (ctypes.c_char_p * len(headers))(*(name.encode() for name in headers))
     texts = (ctypes.c_char_p * len(headers))(*(each.encode() for each in headers.values()))
     options = [f'--gpu-architecture={arch}'.encode(), *(option.encode() for option in _OPTIONS)]

@@ -9,6 +9,7 @@ from focal_plugin.kernels.cuda import compiler
 from focal_plugin.kernels.cuda.call import Call
 
 _INVALID_CONTEXT = 201
+_LOCAL_BYTES = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 
 
 @functools.cache
@@ -34,9 +35,14 @@ def arch(device: torch.device) -> str:
 def loaded(kernel: str, macros: dict[str, object], device: torch.device) -> ctypes.c_void_p:
     """A kernel on a device, which is the current one."""
     code = compiler.compiled(kernel, macros, arch(device))
-    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    module, function, spilled = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
     _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
+    _check(_cuda().cuFuncGetAttribute(ctypes.byref(spilled), _LOCAL_BYTES, function))
+    if spilled.value and macros.get('BLOCKS', 1) > 1:
+        return loaded(
+            kernel, macros | {'BLOCKS': macros['BLOCKS'] // 2}, device
+        )  # fewer at once, with more registers each
     return function
 
 

@@ -38,9 +38,21 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
     result[i] = LABELS ? value_at(x[i], Negative{}, parameter) : value_at(x[i], Soft{y[i], !(y[i] <= 0.f)}, parameter);
   }
   if (LABELS && has_positive) {
+    unsigned positives = 0;
 #pragma unroll
-    for (int i = 0; i < NEIGHBOURS; ++i) {
-      if (row_of(i).label == class_of(i)) result[i] = positive_at(x[i], row_of(i), {call, class_of(i)});
+    for (int i = 0; i < NEIGHBOURS; ++i) positives |= (row_of(i).label == class_of(i) ? 1u : 0u) << i;
+    for (; positives != 0; positives &= positives - 1) {  // seldom one, and then seldom another
+      const int at = __ffs(positives) - 1;
+      float x_at = 0.f;
+      Row row;
+      int column = 0;
+#pragma unroll
+      for (int i = 0; i < NEIGHBOURS; ++i) {
+        if (i == at) x_at = x[i], row = row_of(i), column = class_of(i);
+      }
+      const float value = positive_at(x_at, row, {call, column});
+#pragma unroll
+      for (int i = 0; i < NEIGHBOURS; ++i) result[i] = i == at ? value : result[i];
     }
   }
 #pragma unroll
@@ -72,22 +84,24 @@ FP_INLINE float total_of(const Row &row, float sum) {
   return HAS_IGNORE && !row.is_kept ? 0.f : total;
 }
 
-FP_INLINE int64 channel_of(const Call &call, int row, Row &read) {
-  const int64 channel = call.channel[row];
-  if (channel >= 0 && channel < call.channels) return channel;
+FP_INLINE int channel_of(const Call &call, int row, Row &read) {
+  const unsigned long long channel = call.channel[row];
+  if (channel < call.channels) return static_cast<int>(channel);
   read.factor = not_a_number();
   return 0;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CONSTANT Call call) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const GRID_CONSTANT Call call) {
   const float factor = factor_of(call);
   float total = 0.f;
 #if ALONG_ROWS
-  const int of_block = THREADS * ITEMS, tiles = (call.n2 + of_block - 1) / of_block;
-  const int begin = blockIdx.y * call.span, end = min(begin + call.span, call.classes);
+  // Threads beside each other take rows beside each other; LANES of them share the classes of the same rows.
+  constexpr int across = THREADS / LANES, of_block = across * ITEMS;
+  const int tiles = (call.n2 + of_block - 1) / of_block, of_tile = threadIdx.x % across;
+  const int begin = blockIdx.y * call.span + threadIdx.x / across, end = min((blockIdx.y + 1) * call.span, call.classes);
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
-    const int first = (blockIdx.x % tiles) * of_block + item * THREADS + threadIdx.x * NEIGHBOURS;
+    const int first = (blockIdx.x % tiles) * of_block + item * across + of_tile * NEIGHBOURS;
     const int count = min(call.n2 - first, NEIGHBOURS);
     if (count <= 0) continue;
     const Place place(call, blockIdx.x / tiles, first);
@@ -99,11 +113,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CON
       if (i < count) rows[i].read(call, place.after(i), factor);
       has_positive |= rows[i].label >= 0;
     }
-#pragma unroll UNROLLED
-    for (int c = begin; c < end; ++c) {
+#pragma unroll 1
+    for (int c = begin; c < end; c += LANES) {
       evaluate(
           call, count,
-          [&](const Operand &operand, int i) { return place.in(operand) + i * operand.row[2] + c * operand.step; },
+          [&](const Operand &operand, int i) { return place.in(operand) + wide(i, operand.row[2]) + wide(c, operand.step); },
           [&](int i) -> Row { return rows[i]; }, [&](int) { return c; }, has_positive,
           [&](int i, float value) { sums[i] += value; });
     }
@@ -114,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CON
       if (OUTPUT == kSum) {
         total += of_row;
       } else {
-        narrow(of_row, static_cast<OUT *>(call.out.data)[place.in(call.out) + i * call.out.row[2]]);
+        narrow(of_row, static_cast<OUT *>(call.out.data)[place.in(call.out) + wide(i, call.out.row[2])]);
       }
     }
   }
@@ -122,12 +136,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CON
   constexpr int C = CLASSES;  // a constant, by which the compiler divides in a few instructions
   const int64 first = static_cast<int64>(blockIdx.x) * (THREADS * ITEMS);
   const int first_row = static_cast<int>(first / C), before = static_cast<int>(first - static_cast<int64>(first_row) * C);
-  const int64 left = static_cast<int64>(call.rows - first_row) * C - before;
+  const int64 behind = static_cast<int64>(call.rows - first_row) * C - before;
+  const int left = behind < THREADS * ITEMS ? static_cast<int>(behind) : THREADS * ITEMS;
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
     const int lane = item * THREADS + threadIdx.x * NEIGHBOURS;
     if (lane >= left) continue;
-    const int count = left - lane < NEIGHBOURS ? static_cast<int>(left - lane) : NEIGHBOURS;
+    const int count = min(left - lane, NEIGHBOURS);
     const int down = static_cast<unsigned>(before + lane) / static_cast<unsigned>(C), column = before + lane - down * C;
     const int at_row = first_row + down;
     const int kept_in_row = C - column;  // from that element on a group is in the next row
@@ -136,17 +151,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) elementwise(const GRID_CON
     Row row, next;
     row.read(call, place, factor);
     if (wraps) next.read(call, Place(call, at_row + 1), factor);
-    const int64 channel = HAS_CHANNEL ? channel_of(call, at_row, row) : 0;
+    const int channel = HAS_CHANNEL ? channel_of(call, at_row, row) : 0;
     float sum = 0.f, sum_of_next = 0.f;
     evaluate(
         call, count,
         [&](const Operand &operand, int i) {
           const int64 of_channel =
-              !HAS_CHANNEL ? 0 : &operand == &call.x ? channel * call.x_channel : &operand == &call.out ? channel * call.out_channel : 0;
+              !HAS_CHANNEL ? 0 : &operand == &call.x ? wide(channel, call.x_channel) : &operand == &call.out ? wide(channel, call.out_channel) : 0;
           if (WRAPS && i >= kept_in_row) {
-            return Place(call, at_row + 1).in(operand) + (column + i - C) * operand.step;
+            return Place(call, at_row + 1).in(operand) + wide(column + i - C, operand.step);
           }
-          return place.in(operand) + of_channel + (column + i) * operand.step;
+          return place.in(operand) + of_channel + wide(column + i, operand.step);
         },
         [&](int i) -> Row { return WRAPS && i >= kept_in_row ? next : row; },
         [&](int i) { return WRAPS && i >= kept_in_row ? column + i - C : column + i; },

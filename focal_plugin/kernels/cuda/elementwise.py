@@ -11,6 +11,8 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton.layout import layout_of
 
 ROWS = 256  # of a block of statistics
+LANES = 4  # threads that share the classes of the same rows
+BLOCKS, BLOCKS_ALONG_ROWS = 16, 8  # that a multiprocessor has at once, as far as registers allow
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
@@ -23,21 +25,22 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
         return None
     walk = Walk(problem, layout, read, by_element)
     macros = launches.of_variant(problem, out, upstream, gradient) | walk.macros
-    items = (
-        max(walk.neighbours, 2) if walk.along_rows else max(walk.neighbours, 8 if gradient or out is not None else 16)
-    )
-    threads, span = THREADS, layout.classes
+    lanes, span = 1, layout.classes
     if walk.along_rows:
-        while threads > 32 and layout.sizes[1] <= threads * items // 2:
-            threads //= 2
-        tiles = layout.rows // layout.sizes[1] * -(-layout.sizes[1] // (threads * items))
-        splits = 1 if walk.by_row else min(layout.classes, -(-PROGRAMS // tiles))
+        plane = layout.sizes[1]
+        while lanes < LANES and 2 * lanes <= layout.classes and not walk.by_row:
+            lanes *= 2
+        items = max(walk.neighbours, 2, 16 * lanes // layout.classes)
+        items = items // walk.neighbours * walk.neighbours
+        tiles = layout.rows // plane * -(-plane // (THREADS // lanes * items))
+        splits = 1 if walk.by_row else min(-(-layout.classes // lanes), -(-PROGRAMS // tiles))
         span = -(-layout.classes // splits)
         grid = tiles, -(-layout.classes // span)
     else:
-        grid = -(-layout.rows * layout.classes // (threads * items)), 1
-    macros |= {'ITEMS': items, 'UNROLLED': 4, 'ROWS': ROWS}
-    return Launch('elementwise', grid, threads, macros, launches.numbers_of(problem, layout, out, span))
+        items = max(walk.neighbours, 16 if out is None else 8)
+        grid = -(-layout.rows * layout.classes // (THREADS * items)), 1
+    macros |= {'ITEMS': items, 'LANES': lanes, 'BLOCKS': BLOCKS_ALONG_ROWS if walk.along_rows else BLOCKS}
+    return Launch('elementwise', grid, THREADS, macros, launches.numbers_of(problem, layout, out, span))
 
 
 def _stored(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
@@ -64,7 +67,9 @@ def forward(problem: Problem) -> Tensor:
     if problem.channel is None:
         return _stored(problem, pred.new_empty(pred.shape[:-1]))
     # Masks are few and large: a thread that goes through a row has too much to do.
-    of_pixels = _stored(problem._replace(output='element'), torch.empty(pred.shape, dtype=torch.float32, device=pred.device))
+    of_pixels = _stored(
+        problem._replace(output='element'), torch.empty(pred.shape, dtype=torch.float32, device=pred.device)
+    )
     return of_pixels.sum(-1).to(pred.dtype)
 
 

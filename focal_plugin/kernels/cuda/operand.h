@@ -73,6 +73,8 @@ FP_INLINE float at(const Operand &operand, int64 offset) {
   return widened(static_cast<const Stored *>(operand.data)[offset]);
 }
 
+FP_INLINE int64 wide(int index, int stride) { return static_cast<int64>(index) * stride; }
+
 // The indices of a row over the dimensions of the rows, and where it begins in an operand.
 struct Place {
   int index[3];
@@ -87,9 +89,9 @@ struct Place {
     return place;
   }
   FP_METHOD int64 in(const Operand &operand) const {
-    int64 offset = index[2] * operand.row[2];
-    if (DIMS > 1) offset += index[1] * operand.row[1];
-    if (DIMS > 2) offset += index[0] * operand.row[0];
+    int64 offset = wide(index[2], operand.row[2]);
+    if (DIMS > 1) offset += wide(index[1], operand.row[1]);
+    if (DIMS > 2) offset += wide(index[0], operand.row[0]);
     return offset;
   }
 };

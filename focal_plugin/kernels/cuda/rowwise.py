@@ -9,6 +9,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton.layout import layout_of
 
 FEW = 8  # classes that a thread goes through by itself
+MOST_HELD = 64  # logits that a thread holds
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
@@ -16,14 +17,18 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     if layout is None:
         return None
     *_, row, step = layout.strides['pred']
-    along_rows = row < step or layout.classes <= FEW
+    # As many threads to a row as memory accesses of a reasonable length allow.
+    classes = layout.classes
+    lanes = 1 if row < step or classes <= FEW else 8 if classes <= 128 else 16 if classes <= 512 else 32
+    held = -(-classes // lanes)
     macros = launches.of_variant(problem, out, upstream, upstream is not None) | {
-        'ALONG_ROWS': along_rows,
+        'LANES': lanes,
+        'HELD': held if held <= MOST_HELD else 0,
         'DIMS': layout.dims,
         'ROW_WEIGHT': layout.weight != 'none',
         'ELEMENT_WEIGHT': False,
     }
-    blocks = -(-layout.rows // (THREADS if along_rows else THREADS // 32))
+    blocks = -(-layout.rows // (THREADS // lanes))
     return Launch('rowwise', (blocks, 1), THREADS, macros, launches.numbers_of(problem, layout))
 
 

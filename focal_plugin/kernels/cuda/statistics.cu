@@ -18,14 +18,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) statistics(const GRID_CONS
     Row row;
     row.read(call, place, factor);
     if (!row.is_kept) continue;
-    const float x = at<X>(call.x, place.in(call.x) + column * call.x.step);
-    const float y = LABELS ? 0.f : at<TARGET>(call.target, place.in(call.target) + column * call.target.step);
+    const float x = at<X>(call.x, place.in(call.x) + wide(column, call.x.step));
+    const float y = LABELS ? 0.f : at<TARGET>(call.target, place.in(call.target) + wide(column, call.target.step));
     const bool is_positive = LABELS ? row.label == column : !(y <= 0.f);
     const Parameters parameter{call, column};
     float size = !LABELS        ? value_at(x, Soft{y, is_positive}, parameter)
                  : is_positive ? positive_at(x, row, parameter)
                                : value_at(x, Negative{}, parameter);
-    if (ELEMENT_WEIGHT) size *= at<WEIGHT>(call.weight, place.in(call.weight) + column * call.weight.step);
+    if (ELEMENT_WEIGHT) size *= at<WEIGHT>(call.weight, place.in(call.weight) + wide(column, call.weight.step));
     (is_positive ? positives : negatives) += fabsf(row.factor * size);
   }
   sums[0][warp][lane] = positives, sums[1][warp][lane] = negatives;

@@ -68,10 +68,10 @@ struct Row {
     if (ROW_WEIGHT) factor *= at<WEIGHT>(call.weight, place.in(call.weight));
     if (!LABELS) return;
     const int64 read = static_cast<const int64 *>(call.target.data)[place.in(call.target)];
-    const bool is_valid = read >= 0 && read <= LAST_LABEL;
+    const unsigned long long bits = read;  // a negative one is above all others
     is_kept = !HAS_IGNORE || read != call.ignore_index;
-    if (is_valid && is_kept && read < call.classes) label = static_cast<int>(read);
-    if (!is_valid && is_kept) factor = not_a_number();
+    if (bits < call.classes && is_kept) label = static_cast<int>(read);
+    if (bits > LAST_LABEL && is_kept) factor = not_a_number();
     if (HAS_SCORE) y = at<SCORE>(call.score, place.in(call.score));
   }
 };

@@ -1,0 +1,106 @@
+"""What the cuda backend promises beside values and gradients (test_any_two.py), of its kernels run in software."""
+
+import pytest
+import torch
+
+from focal_plugin import functional, use_backend
+from focal_plugin.losses import FusedFocalLoss
+from focal_plugin.rows import Rows
+from tests.gpu.nvrtc import needs_nvrtc
+from tests.oracle import check_focal, check_masks, check_softmax
+from tests.oracle.check_variants import STATISTICS, check_statistics
+from tests.oracle.inputs import labels, predictions
+
+pytestmark = needs_nvrtc
+slow = lambda each: pytest.param(each, marks=pytest.mark.slow)  # noqa: E731
+HALF = (torch.bfloat16, slow(torch.float32), slow(torch.float16))
+
+
+@pytest.fixture(params=(90, slow(80)), ids=('sm_90', 'sm_80'))
+def driver(request, monkeypatch):
+    """The launches of a test, in a stand-in for a GPU."""
+    from tests.gpu.nvrtc import install
+
+    with use_backend('cuda'):
+        yield install(monkeypatch, request.param)
+
+
+SIZES = {'odd': (13, 21), 'of 4 k places': (6, 10), 'of 8 k places': (4, 10), 'of many tiles': (40, 72)}
+
+
+@pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+def test_maps_are_read_where_they_lie(driver, size, dtype):
+    """Anchors of a place have classes of their own; the gradient lies as the logits do."""
+    height, width = size
+    maps = predictions(2, 3 * 8, height, width).to(dtype)
+    view = maps.view(2, 3, 8, height, width).permute(0, 3, 4, 1, 2)
+    _, grad = check_focal.check('cpu', view, labels(2, height, width, 3, classes=8))
+    assert grad.stride() == view.stride() and len(driver.launches) == 3
+
+
+def test_maps_of_a_multiple_of_16_bytes_are_read_16_at_a_time(driver):
+    maps = predictions(2, 80, 8, 12).bfloat16()
+    check_focal.check('cpu', maps.permute(0, 2, 3, 1), labels(2, 8, 12, classes=80))
+    forward, _, backward = (text for _, text, _ in driver.launches)
+    assert 'ld.global.v4.u32' in forward and 'ld.global.v4.u32' in backward and 'st.global.v4.u32' in backward
+
+
+@pytest.mark.parametrize('classes', (1, 3, 8, 80, 365))
+@pytest.mark.parametrize('reduction', ('sum', 'none'))
+def test_contiguous_rows(driver, classes, reduction):
+    check_focal.check('cpu', predictions(150, classes).bfloat16(), labels(150, classes=classes), reduction=reduction)
+
+
+@pytest.mark.parametrize('classes', (3, 21, 80, slow(1203), slow(2500)), ids='{} classes'.format)
+@pytest.mark.parametrize('reduction', ('sum', slow('none')))
+def test_a_softmax_over_few_and_many_classes(driver, classes, reduction):
+    """By one thread, by some of a warp that hold it, by all of a warp that read it again."""
+    check_softmax.check('cpu', *check_softmax.inputs(20, classes), reduction=reduction)
+
+
+@pytest.mark.parametrize('shape', ((5, 7, 28, 28), slow((2, 2, 120, 131)), slow((6, 4, 1, 1))), ids=str)
+@pytest.mark.parametrize('layout', (torch.contiguous_format, torch.channels_last), ids=str)
+def test_masks_in_the_channels_of_their_classes(driver, shape, layout):
+    check_masks.check_own_channel('cpu', shape, layout)
+
+
+@pytest.mark.parametrize('arguments', STATISTICS.values(), ids=STATISTICS)
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+def test_statistics(driver, arguments, dtype):
+    check_statistics('cpu', arguments, dtype)
+
+
+def test_the_levels_of_a_head_are_added_up_at_once(driver):
+    maps = [predictions(2, 80, size, size).requires_grad_() for size in (8, 4, 2)]
+    rows, target = Rows(maps, 80), labels(2 * (64 + 16 + 4), classes=80)
+    loss = FusedFocalLoss()
+    total = loss(rows, target, avg_factor=torch.tensor(5.0))
+    assert [kernel for kernel, *_ in driver.launches] == ['elementwise'] * 3 + ['sum']
+    with use_backend('native'):
+        torch.testing.assert_close(total, loss(rows, target, avg_factor=torch.tensor(5.0)))
+
+
+def test_a_second_run_gives_the_same_bits(driver):
+    pred, target = predictions(40, 80), labels(40, classes=80)
+    first, second = (check_focal.check('cpu', pred, target) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize('classes', (3, 8, 9, 80))
+def test_nan_reaches_no_neighbour(driver, classes):
+    pred, target = predictions(40, classes), torch.full((40,), classes)
+    pred[7], target[7] = float('nan'), 255
+    assert functional.sigmoid_focal_loss(pred, target).isnan()
+    assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
+    target[7] = classes
+    rows = functional.quality_focal_loss(pred, (target, torch.ones(40)), reduction='none').isnan()
+    assert rows.nonzero().tolist() == [[7]]
+
+
+def test_the_self_test_passes_and_finds_a_fault(driver):
+    from focal_plugin.kernels.cuda import selftest
+
+    assert selftest._verdict(torch.device('cpu')) is None
+    driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
+    assert 'is off by' in str(selftest._verdict(torch.device('cpu')))
