@@ -1,5 +1,7 @@
 """What the cuda backend promises beside values and gradients (test_any_two.py), of its kernels run in software."""
 
+import re
+
 import pytest
 import torch
 
@@ -39,11 +41,18 @@ def test_maps_are_read_where_they_lie(driver, size, dtype):
     assert grad.stride() == view.stride() and len(driver.launches) == 3
 
 
-def test_maps_of_a_multiple_of_16_bytes_are_read_16_at_a_time(driver):
-    maps = predictions(2, 80, 8, 12).bfloat16()
+def widths(text: str, access: str) -> set[int]:
+    """Of the accesses of global memory in a PTX, in bits."""
+    found = re.findall(rf'{access}\.global\.(?:v(\d)\.)?[a-z](\d+)', text)
+    return {int(count or 1) * int(width) for count, width in found}
+
+
+@pytest.mark.parametrize(('dtype', 'bits'), ((torch.float32, 128), (torch.bfloat16, 64)), ids=str)
+def test_four_logits_of_a_map_are_read_and_written_at_a_time(driver, dtype, bits):
+    maps = predictions(2, 80, 8, 12).to(dtype)
     check_focal.check('cpu', maps.permute(0, 2, 3, 1), labels(2, 8, 12, classes=80))
     forward, _, backward = (text for _, text, _ in driver.launches)
-    assert 'ld.global.v4.u32' in forward and 'ld.global.v4.u32' in backward and 'st.global.v4.u32' in backward
+    assert all(bits in widths(text, 'ld') for text in (forward, backward)) and bits in widths(backward, 'st')
 
 
 @pytest.mark.parametrize('classes', (1, 3, 8, 80, 365))

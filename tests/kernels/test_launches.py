@@ -98,7 +98,7 @@ def test_two_kernels_forward_and_one_backward(launched, monkeypatch, name, class
 @pytest.mark.parametrize('rows', (1, 2, 3, 40))
 def test_a_thread_has_two_logits_at_least(rows, classes):
     """Of a sum over labels two neighbours share a reciprocal; in the place of one that is missing any number may be."""
-    from focal_plugin.kernels.triton.layout import layout_of
+    from focal_plugin.kernels.layout import layout_of
 
     layout = layout_of(focal_problem(torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64)))
     assert layout.block_rows * layout.block_classes >= 2 * 32 * layout.warps

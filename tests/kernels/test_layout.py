@@ -29,7 +29,7 @@ def problem_of(size, dtype=torch.float32, anchors=9, classes=80) -> Problem:
 
 
 def layouts_of(problem: Problem, *out: torch.Tensor):
-    from focal_plugin.kernels.triton.layout import layout_of
+    from focal_plugin.kernels.layout import layout_of
 
     return layout_of(problem, *out)
 

@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from focal_plugin import backend, use_backend
+from focal_plugin.kernels.layout import layout_of
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton.layout import layout_of
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.ops import library
 from focal_plugin.rows import Map

@@ -78,7 +78,8 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    from focal_plugin.kernels.triton import elementwise, launches, layout, rowwise
+    from focal_plugin.kernels import layout
+    from focal_plugin.kernels.triton import elementwise, launches, rowwise
 
     kernels, target = [], GPUTarget(*ARCHS[arch])
 

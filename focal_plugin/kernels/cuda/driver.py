@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -9,6 +11,7 @@ from focal_plugin.kernels.cuda import compiler
 from focal_plugin.kernels.cuda.call import Call
 
 _INVALID_CONTEXT = 201
+FEW_BYTES = 8  # of registers that a thread may keep in memory, which cost less than fewer threads at once
 _LOCAL_BYTES = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 
 
@@ -32,14 +35,14 @@ def arch(device: torch.device) -> str:
     return 'sm_{}{}'.format(*torch.cuda.get_device_capability(device))
 
 
-def loaded(kernel: str, macros: dict[str, object], device: torch.device) -> ctypes.c_void_p:
+def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.c_void_p:
     """A kernel on a device, which is the current one."""
     code = compiler.compiled(kernel, macros, arch(device))
     module, function, spilled = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
     _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
     _check(_cuda().cuFuncGetAttribute(ctypes.byref(spilled), _LOCAL_BYTES, function))
-    if spilled.value and macros.get('BLOCKS', 1) > 1:
+    if spilled.value > FEW_BYTES and macros.get('BLOCKS', 1) > 1:
         return loaded(
             kernel, macros | {'BLOCKS': macros['BLOCKS'] // 2}, device
         )  # fewer at once, with more registers each
@@ -58,7 +61,7 @@ def launch(function: ctypes.c_void_p, grid: tuple[int, int], threads: int, call:
         _in_context(lambda: launched(*arguments))
 
 
-def _in_context(call) -> None:
+def _in_context(call: Callable[[], int]) -> None:
     """Calls the driver, in a thread that PyTorch has not used yet too: it has no context of its own."""
     status = call()
     if status == _INVALID_CONTEXT:

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import launches
 from focal_plugin.kernels.cuda.launches import PROGRAMS, THREADS, Launch, Walk
+from focal_plugin.kernels.layout import layout_of
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton.layout import layout_of
 
 ROWS = 256  # of a block of statistics
 LANES = 4  # threads that share the classes of the same rows
-BLOCKS, BLOCKS_ALONG_ROWS = 16, 8  # that a multiprocessor has at once, as far as registers allow
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
@@ -39,7 +38,7 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     else:
         items = max(walk.neighbours, 16 if out is None else 8)
         grid = -(-layout.rows * layout.classes // (THREADS * items)), 1
-    macros |= {'ITEMS': items, 'LANES': lanes, 'BLOCKS': BLOCKS_ALONG_ROWS if walk.along_rows else BLOCKS}
+    macros |= {'ITEMS': items, 'LANES': lanes, 'BLOCKS': walk.blocks}
     return Launch('elementwise', grid, THREADS, macros, launches.numbers_of(problem, layout, out, span))
 
 

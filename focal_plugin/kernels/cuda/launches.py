@@ -1,6 +1,7 @@
 """Which kernel serves a problem, over which grid, and what it is given but for addresses: found once for problems alike."""
 
-from collections.abc import Hashable, Mapping
+import ctypes
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -8,15 +9,16 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import driver
 from focal_plugin.kernels.cuda.call import OPERANDS, Call
+from focal_plugin.kernels.layout import Layout
 from focal_plugin.kernels.problem import TENSORS, Problem
-from focal_plugin.kernels.triton.layout import Layout
 
 MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
 TYPES = {
     torch.float32: 'float', torch.float64: 'double', torch.float16: 'Half', torch.bfloat16: 'BFloat16',
     torch.int64: 'int64', torch.int32: 'int', torch.uint8: 'unsigned char', torch.bool: 'unsigned char',
 }  # fmt: skip
-ACCESS = 16  # bytes
+ACCESS = 16  # bytes of an access
+MOST_ALONG_ROWS = 4  # logits of an access, the fastest on an H100: what is the same along each row takes registers
 THREADS = 128
 PROGRAMS = 1024  # blocks enough for a whole GPU
 OUTPUTS = {'element': 'kElement', 'row': 'kRow', 'sum': 'kSum'}
@@ -36,7 +38,7 @@ class Launch:
     def __init__(self, kernel: str, grid: tuple[int, int], threads: int, macros: Mapping[str, Any], numbers: Call):
         self.kernel, self.grid, self.threads = kernel, grid, threads
         self.macros, self.numbers = {**macros, 'THREADS': threads}, numbers
-        self._function = None
+        self._function: ctypes.c_void_p | None = None
 
     @property
     def parts(self) -> int:
@@ -58,7 +60,7 @@ class Launch:
         driver.launch(self._function, self.grid, self.threads, call, device)
 
 
-def kept(key: Hashable, make) -> Any:
+def kept(key: Hashable, make: Callable[[], Any]) -> Any:
     """What was made for a key, now or earlier."""
     if key not in _kept:
         if len(_kept) >= MOST:
@@ -72,7 +74,7 @@ def described(tensor: Tensor | None) -> tuple | None:
     return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ACCESS)
 
 
-def like(problem: Problem, upstream: Tensor | None, kind: str, make) -> Any:
+def like(problem: Problem, upstream: Tensor | None, kind: str, make: Callable[[], Any]) -> Any:
     """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
     numbers = (*problem.parameters, problem.activated, problem.ignore_index)
     operands = map(described, (*problem[:TENSORS], upstream))
@@ -80,7 +82,7 @@ def like(problem: Problem, upstream: Tensor | None, kind: str, make) -> Any:
 
 
 class Walk:
-    """How a kernel walks a problem's logits.
+    """How a kernel walks a problem's logits, and how many blocks a multiprocessor should have at once.
 
     Args:
         out: what it writes of pred's shape, or by row; None: parts of a sum.
@@ -96,7 +98,9 @@ class Walk:
         *_, row, step = self.strides('x')
         self.by_row = out is not None and out.dim() < problem.pred.dim() and problem.channel is None
         self.along_rows = self.by_row or (row == 1 and (layout.classes == 1 or step != 1) and problem.channel is None)
-        most = ACCESS // problem.pred.element_size()
+        is_half = problem.pred.element_size() == 2
+        most = MOST_ALONG_ROWS if self.along_rows else ACCESS // problem.pred.element_size()
+        self.blocks = 8 if self.along_rows and not is_half else 16
         self.wraps = (
             not self.along_rows and problem.channel is None and self._is_in_order() and layout.classes % most != 0
         )

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import launches
 from focal_plugin.kernels.cuda.launches import THREADS, Launch
+from focal_plugin.kernels.layout import layout_of
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton.layout import layout_of
 
 FEW = 8  # classes that a thread goes through by itself
 MOST_HELD = 64  # logits that a thread holds

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from focal_plugin.kernels.layout import layout_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import flat, launches, operands, points, sums, tiles
 from focal_plugin.kernels.triton.launches import Launch
-from focal_plugin.kernels.triton.layout import layout_of
 
 
 def contiguous(problem: Problem) -> Problem:

@@ -7,8 +7,8 @@ lies in the row of its first place and the next one: what is the same along a ro
 import triton
 import triton.language as tl
 
+from focal_plugin.kernels.layout import SHORT, Layout
 from focal_plugin.kernels.triton import primitives as prim
-from focal_plugin.kernels.triton.layout import SHORT, Layout
 from focal_plugin.kernels.triton.operands import checked, divided
 from focal_plugin.kernels.triton.points import negative_point, point
 

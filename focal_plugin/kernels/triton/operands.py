@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
+from focal_plugin.kernels.layout import Layout
 from focal_plugin.kernels.problem import EPS
-from focal_plugin.kernels.triton.layout import Layout
 
 _EPS = tl.constexpr(EPS)
 
