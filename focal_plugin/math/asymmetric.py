@@ -4,13 +4,10 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import above, choose, detached, power
 from focal_plugin.math.spec import Parameter, Spec
 from focal_plugin.tracing import may_look
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(gamma_pos, gamma_neg, clip, detach_weight):

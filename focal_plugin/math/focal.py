@@ -2,12 +2,9 @@
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, modulated_focal
 from focal_plugin.math.spec import ALPHA, GAMMA, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def by_target(alpha):

@@ -6,14 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.derivatives import terms_of_logit
 from focal_plugin.math.eager import choose
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(gamma, beta, alpha):

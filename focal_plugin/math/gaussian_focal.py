@@ -4,12 +4,9 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import power_by_base
 from focal_plugin.math.spec import Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(alpha, gamma, pos_weight, neg_weight):

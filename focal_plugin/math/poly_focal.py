@@ -2,13 +2,10 @@
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, modulated_focal
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(epsilon, gamma, alpha, alpha_on_poly):

@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, log_of_target, log_one_minus_pt_of, one_minus_pt_of, power
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(threshold, gamma, alpha):
