@@ -28,20 +28,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, det
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma_neg,
-    gamma_pos,
-    clip,
-    detach_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, detach_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     keep = 1 - detach_weight
     # 1. positives
     positive = prim.power_by_log(log_q, gamma_pos)

@@ -25,20 +25,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, al
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    beta,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     if HARD:
         signed = tl.where(is_positive, x, -x)
     else:

@@ -22,20 +22,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_w
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    alpha,
-    gamma,
-    pos_weight,
-    neg_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     centre = y == 1
     weight = tl.where(centre, pos_weight, neg_weight)
     if not HARD:

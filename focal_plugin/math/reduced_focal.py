@@ -32,22 +32,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, 
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    margin,
-    limit,
-    inverse,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
         p, q, log_p, log_q, y, is_positive, HARD
     )

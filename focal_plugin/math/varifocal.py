@@ -22,20 +22,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, det
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    alpha,
-    iou_weighted,
-    detach_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, detach_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     negative, negative_slope = prim.focal_negative(p, q, log_p, log_q, gamma, detach_weight, EXPONENT)
     weight = iou_weighted * y + (1 - iou_weighted)
     positive = -prim.choose(y, is_positive, log_p, log_q, HARD)
