@@ -8,7 +8,7 @@ from torch import Tensor
 from focal_plugin import arguments
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.losses.base import FusedLoss
-from focal_plugin.tensors import INTEGERS, on_device_of
+from focal_plugin.tensors import INTEGERS, canonical_tensor
 
 
 def built(kind: str, config: dict | None, given: dict, binary: bool) -> FusedLoss:
@@ -59,7 +59,7 @@ def _check_numbers(kind: str, loss: FusedLoss) -> None:
 
 def check_labels(scores: Tensor, labels: Tensor) -> None:
     arguments.canonical_pred(scores)
-    on_device_of(scores, 'labels', labels)
+    canonical_tensor('labels', labels, device=scores.device)
     if scores.dim() != 2:
         raise ValueError(f'scores must be logits of shape (queries, classes), got {tuple(scores.shape)}')
     if labels.dtype not in INTEGERS:
@@ -80,7 +80,7 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
 
 def check_masks(pred: Tensor, masks: Tensor) -> None:
     arguments.canonical_pred(pred)
-    on_device_of(pred, 'masks', masks)
+    canonical_tensor('masks', masks, device=pred.device)
     # As in mmdet one of the two may be flat already, or have a channel more.
     fit = min(pred.dim(), masks.dim()) > 1 and pred.shape[1:].numel() == masks.shape[1:].numel()
     if not fit or (pred.dim() == masks.dim() and pred.shape[1:] != masks.shape[1:]):
