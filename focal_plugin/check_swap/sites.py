@@ -40,14 +40,15 @@ def of_model(model: Any, only: str = '', path: str = '') -> Iterator[Site]:
         only: how the dotted names of those that are wanted begin: 'roi_head.bbox_head'.
         path: the dotted name of the part.
     """
-    for name, value in _children(model, path):
+    for name, value in children(model, path):
         if name.rpartition('.')[2] not in KEYS or not isinstance(value, dict) or 'type' not in value:
             yield from of_model(value, only, name)
         elif name.startswith(only):
             yield Site(name, model.get('type', '?'), value)
 
 
-def _children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+def children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """What stands in a part of a config, with its dotted name."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for key, value in items:
         yield f'{path}.{key}' if path else str(key), value
@@ -59,7 +60,7 @@ def fixed(node: Any, path: str = '') -> Iterator[str]:
         head = head_of(node.get('type', ''))
         if head is not None and head.fixed:
             yield f'{path} ({type_name(node["type"])}) keeps its loss: {head.fixed}'
-    for name, value in _children(node, path):
+    for name, value in children(node, path):
         yield from fixed(value, name)
 
 
