@@ -16,9 +16,9 @@ DENSE = (*WEIGHTS, torch.bool, torch.uint8, torch.int64)
 _AVG_FACTORS = (*FLOATS, *INTEGERS)
 
 
-def check_reduction(reduction: str, avg_factor, name: str = 'reduction') -> None:
+def check_reduction(reduction: str, avg_factor) -> None:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f'Invalid {name} {reduction!r}: choose one of {", ".join(map(repr, REDUCTIONS))}')
+        raise ValueError(f'Invalid reduction {reduction!r}: choose one of {", ".join(map(repr, REDUCTIONS))}')
     if reduction == 'sum' and avg_factor is not None:
         raise ValueError("avg_factor can't be used with reduction='sum': write reduction='mean' to divide by it")
 
