@@ -1,30 +1,14 @@
 """Equalized focal loss as an MMEngine component."""
 
-import functools
-from collections.abc import Callable
-
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
-
-
-def _never_compiled(function: Callable) -> Callable:
-    """torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton."""
-    disabled = None
-
-    @functools.wraps(function)
-    def outside_of_graphs(*args, **kwargs):
-        nonlocal disabled
-        if disabled is None:
-            disabled = torch.compiler.disable(function)
-        return disabled(*args, **kwargs)
-
-    return outside_of_graphs
 
 
 @MODELS.register_module()
@@ -54,7 +38,8 @@ class FusedEqualizedFocalLoss(FusedLoss):
         self._is_queued = self._is_put_off = False
         self.register_load_state_dict_post_hook(_set_ratio)
 
-    forward = _never_compiled(FusedLoss.forward)
+    # torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton.
+    forward = _disable_dynamo(FusedLoss.forward)
 
     def run(self, pred, *arguments, **changed) -> Tensor:
         """The loss; in training its backward changes the ratios, and so the next iteration's loss."""
