@@ -88,15 +88,9 @@ def quality_focal_loss(
             scores (N, ...) in [0, 1].
         weight: one per row, (N, ...), where a size may be 1; or of pred's shape.
         reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum', on the CPU a label outside [0, C].
-        TypeError: a wrong dtype.
+    avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     return functional.quality_focal_loss(
         *classes_last(pred, target, weight), beta=beta, reduction=reduction, avg_factor=avg_factor
@@ -159,15 +153,8 @@ def varifocal_loss(
         alpha: weight of the negatives, at least 0.
         gamma: focusing exponent of the negatives, at least 0.
         iou_weighted: whether positives are weighted with their quality.
-        reduction: 'none', 'mean' (over N * C) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
-        TypeError: a wrong dtype.
+    reduction, avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     return functional.varifocal_loss(
         pred,
@@ -201,18 +188,12 @@ def gaussian_focal_loss(
         pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
         target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
         weight: one per row, or with pred's number of dimensions, of size 1 or pred's each.
-        reduction: 'none', 'mean' (over the elements) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         alpha: exponent of the prediction, at least 0.
         gamma: exponent of the target, at least 0.
         pos_weight, neg_weight: factors of the two kinds.
 
-    Returns:
-        The loss. Reduced, that of half probabilities is float32; finite, where mmdet's is inf in float16.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
-        TypeError: a wrong dtype.
+    reduction, avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`. Of probabilities in
+    float16 the loss is finite, where mmdet's is inf.
     """
     return functional.gaussian_focal_loss(
         pred,
