@@ -29,14 +29,13 @@ def parts(sampler: Any) -> Iterator[BaseSampler]:
             yield from [sampler] if part is sampler else parts(part)
 
 
-def miners_of_config(node: Any, path: str = '') -> Iterator[tuple[str, type[Miner]]]:
+def miners_of_config(model: Any) -> Iterator[tuple[str, type[Miner]]]:
     """The same in a model's config: where each stands, and its class."""
-    kind = node.get('type') if isinstance(node, dict) else None
-    kind = TASK_UTILS.get(kind) if isinstance(kind, str) and kind.endswith('Sampler') else kind
-    if isinstance(kind, type) and issubclass(kind, Miner):
-        yield path, kind
-    for name, value in sites.children(node, path):
-        yield from miners_of_config(value, name)
+    for path, part in sites.parts(model):
+        kind = part.get('type')
+        kind = TASK_UTILS.get(kind) if isinstance(kind, str) and kind.endswith('Sampler') else kind
+        if isinstance(kind, type) and issubclass(kind, Miner):
+            yield path, kind
 
 
 def refusals(name: str, kind: type[Miner], loss: FusedLoss) -> Iterator[str]:
