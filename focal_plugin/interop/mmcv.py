@@ -80,12 +80,7 @@ def softmax_focal_loss(
         weight: one number per class, (C,), that multiplies the rows of its label. It gets no gradient, as in mmcv.
         reduction: 'none' (N,), 'sum', or 'mean': the sum divided by N, negative labels included.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes that don't fit, another reduction, on the CPU a label above C - 1.
-        TypeError: a target that is not integer.
+    What is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     _check_shapes(input, target, weight)
     target = torch.where(target < 0, -1, target)
