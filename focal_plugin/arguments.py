@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.parameters import number
-from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, on_device_of, summable
+from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, summable
 from focal_plugin.tracing import is_transformed
 
 REDUCTIONS = ('none', 'mean', 'sum')
@@ -16,9 +16,9 @@ DENSE = (*WEIGHTS, torch.bool, torch.uint8, torch.int64)
 _AVG_FACTORS = (*FLOATS, *INTEGERS)
 
 
-def check_reduction(reduction: str, avg_factor, name: str = 'reduction') -> None:
+def check_reduction(reduction: str, avg_factor) -> None:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f'Invalid {name} {reduction!r}: choose one of {", ".join(map(repr, REDUCTIONS))}')
+        raise ValueError(f'Invalid reduction {reduction!r}: choose one of {", ".join(map(repr, REDUCTIONS))}')
     if reduction == 'sum' and avg_factor is not None:
         raise ValueError("avg_factor can't be used with reduction='sum': write reduction='mean' to divide by it")
 
@@ -38,16 +38,27 @@ def canonical_target(
     pred: Tensor, target, ignore_index: int | None, scored: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """(int64 labels of pred.shape[:-1], a score of each or None), or (dense values of pred's shape, None)."""
-    if isinstance(target, (tuple, list)):
+    score, is_pair = None, isinstance(target, (tuple, list))
+    if is_pair:
         if not scored:
             raise TypeError(f'target must be a tensor, got {type(target).__name__}: this loss takes no scores')
         if len(target) != 2:
             raise ValueError(f'target must be a tensor or the pair (labels, scores), got {len(target)} values')
-        labels = _canonical_labels(pred, on_device_of(pred, 'target', target[0]))
-        return labels, _canonical_score(pred, labels, target[1])
-    target = on_device_of(pred, 'target', target)
-    if target.dim() == pred.dim() - 1:
-        return _canonical_labels(pred, target), None
+        target, score = target
+    target = canonical_tensor('target', target, device=pred.device)
+    if is_pair or target.dim() == pred.dim() - 1:
+        if target.dtype not in INTEGERS:
+            raise TypeError(
+                f'target of shape {tuple(target.shape)} holds labels for pred of shape {tuple(pred.shape)}, so it must '
+                f'be an integer tensor, got {target.dtype}: write target.long(), or pass dense values of the shape of pred'
+            )
+        if target.shape != pred.shape[:-1]:
+            raise ValueError(
+                f'labels must have the shape {tuple(pred.shape[:-1])} of pred {tuple(pred.shape)} without its last '
+                f'dimension (the classes), got {tuple(target.shape)}'
+            )
+        labels = target if target.dtype is torch.int64 else target.long()
+        return labels, _canonical_score(pred, labels, score) if is_pair else None
     if target.shape != pred.shape:
         raise ValueError(
             f'target must hold labels of shape {tuple(pred.shape[:-1])} or dense values of shape {tuple(pred.shape)}, '
@@ -60,22 +71,8 @@ def canonical_target(
     return target if target.dtype in DENSE or target.dtype == pred.dtype else target.to(torch.float32), None
 
 
-def _canonical_labels(pred: Tensor, labels: Tensor) -> Tensor:
-    if labels.dtype not in INTEGERS:
-        raise TypeError(
-            f'target of shape {tuple(labels.shape)} holds labels for pred of shape {tuple(pred.shape)}, so it must be '
-            f'an integer tensor, got {labels.dtype}: write target.long(), or pass dense values of the shape of pred'
-        )
-    if labels.shape != pred.shape[:-1]:
-        raise ValueError(
-            f'labels must have the shape {tuple(pred.shape[:-1])} of pred {tuple(pred.shape)} without its last '
-            f'dimension (the classes), got {tuple(labels.shape)}'
-        )
-    return labels if labels.dtype is torch.int64 else labels.long()
-
-
-def _canonical_score(pred: Tensor, labels: Tensor, score: Tensor) -> Tensor:
-    score = on_device_of(pred, 'scores', score)
+def _canonical_score(pred: Tensor, labels: Tensor, score) -> Tensor:
+    score = canonical_tensor('scores', score, device=pred.device)
     if score.shape != labels.shape:
         raise ValueError(
             f'scores must have the shape {tuple(labels.shape)} of the labels, one per row, got {tuple(score.shape)}'
@@ -85,7 +82,7 @@ def _canonical_score(pred: Tensor, labels: Tensor, score: Tensor) -> Tensor:
 
 def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
     """A view of the weight that broadcasts to pred's shape."""
-    weight = on_device_of(pred, 'weight', weight)
+    weight = canonical_tensor('weight', weight, device=pred.device)
     if not weight.requires_grad and weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
         weight = weight.to(torch.float32)
     weight = summable(pred, weight)
@@ -109,7 +106,7 @@ def canonical_masks(
     pred: Tensor, target: Tensor, labels: Tensor | None, weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Masks with their pixels in one dimension: pred (n, P), or (n, C, P) with a channel (n,) each; target, weight."""
-    target = on_device_of(pred, 'target', target)
+    target = canonical_tensor('target', target, device=pred.device)
     channel = None
     if target.dim() == pred.dim() - 1:
         if pred.dim() < 3 or target.shape != (pred.size(0), *pred.shape[2:]):
@@ -131,7 +128,10 @@ def canonical_masks(
         )
     else:
         pred = pred.flatten(1)
-    if weight is not None and (weight := on_device_of(pred, 'weight', weight)).shape != target.shape[:1]:
+    if (
+        weight is not None
+        and (weight := canonical_tensor('weight', weight, device=pred.device)).shape != target.shape[:1]
+    ):
         if weight.shape != target.shape:
             raise ValueError(
                 f'weight must be one number per instance {tuple(target.shape[:1])} or one per pixel '
@@ -149,7 +149,7 @@ def _canonical_channel(pred: Tensor, labels: Tensor | None) -> Tensor:
                 f'pred of shape {tuple(pred.shape)} has {channels} channels: write labels, one per instance, to pick one'
             )
         return torch.zeros(instances, dtype=torch.int64, device=pred.device)
-    labels = on_device_of(pred, 'labels', labels)
+    labels = canonical_tensor('labels', labels, device=pred.device)
     if labels.dtype not in INTEGERS or labels.shape != (instances,):
         raise ValueError(
             f'labels must be integers of shape ({instances},), one per instance of pred {tuple(pred.shape)}, got '
@@ -196,7 +196,7 @@ def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor:
         raise ValueError(f'avg_factor must have the shape () or (1,), got {tuple(avg_factor.shape)}')
     if avg_factor.device != pred.device and avg_factor.is_cpu:
         return avg_factor.to(pred.device, non_blocking=True)
-    return on_device_of(pred, 'avg_factor', avg_factor)
+    return canonical_tensor('avg_factor', avg_factor, device=pred.device)
 
 
 def canonical_ignore_index(ignore_index) -> int | None:
@@ -210,7 +210,7 @@ def canonical_ignore_index(ignore_index) -> int | None:
 
 
 def check_statistics(pred: Tensor, statistics: Tensor) -> None:
-    on_device_of(pred, 'statistics', statistics)
+    canonical_tensor('statistics', statistics, device=pred.device)
     shape = (2, pred.size(-1))
     if statistics.shape != shape or statistics.dtype is not torch.float64 or not statistics.is_contiguous():
         raise ValueError(

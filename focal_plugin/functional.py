@@ -141,46 +141,28 @@ def _factors(spec: Spec, arguments_of_spec: Mapping[str, Any]) -> list[float]:
 def _made(spec: Spec) -> Callable[..., Tensor]:
     """The public function of a spec."""
     known = {p.name: p for p in spec.parameters}
+    common: dict[str, Any] = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None}
+    common |= {'statistics': None} if spec.statistics else {}
+    flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
 
-    def loss(pred, target, weight=None, *, reduction='mean', avg_factor=None, ignore_index=None, **given) -> Tensor:
+    def loss(pred, target, weight=None, **given) -> Tensor:
         pred = arguments.canonical_pred(pred)
         classes = pred.size(-1)
-        common: dict[str, Any] = {}
+        others = {name: given.pop(name) for name in common if name in given}
         if spec.probabilities is not None:
             given_flag = flag(spec.probabilities, given.pop(spec.probabilities, False))
-            common['activated'] = given_flag is (spec.probabilities == 'activated')
-        if spec.statistics:
-            common['statistics'] = given.pop('statistics', None)
+            others['activated'] = given_flag is (spec.probabilities == 'activated')
         if not given.keys() <= known.keys():
             raise TypeError(unknown(f'{spec.function}()', next(iter(given.keys() - known.keys())), known))
         parameters = {name: check_parameter(p, given.get(name, p.default), classes) for name, p in known.items()}
-        return apply(
-            spec,
-            parameters,
-            pred,
-            target,
-            weight,
-            reduction=reduction,
-            avg_factor=avg_factor,
-            ignore_index=ignore_index,
-            **common,
-        )
+        return apply(spec, parameters, pred, target, weight, **others)
 
-    def keyword(name: str, default: Any) -> inspect.Parameter:
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
-    flags |= {'statistics': None} if spec.statistics else {}
-    common = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None, **flags}
-    loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter('pred', positional),
-            inspect.Parameter('target', positional),
-            inspect.Parameter('weight', positional, default=None),
-            *(keyword(name, default) for name, default in {**spec.defaults, **common}.items()),
-        ]
-    )
+    positional = list(inspect.signature(loss).parameters.values())[:3]
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in {**spec.defaults, **common, **flags}.items()
+    ]
+    loss.__signature__ = inspect.Signature([*positional, *keywords])  # type: ignore[attr-defined]
     loss.__name__ = loss.__qualname__ = spec.function
     loss.__doc__ = documentation.of_function(spec)
     return loss

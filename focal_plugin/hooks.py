@@ -32,18 +32,14 @@ class FusedLossCheckHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        classes = metainfo.of_dataset(_dataset(runner.train_dataloader))
+        classes = metainfo.of_dataset(getattr(runner.train_dataloader, 'dataset', None))
         found = [*metainfo.refusals(classes), *findings(model, metainfo.counts(classes))]
         if found:
             raise ValueError('FusedLossCheckHook:\n' + '\n'.join(f'- {sentence}' for sentence in found))
-        validation = _dataset(getattr(getattr(runner, 'val_loop', None), 'dataloader', None))
-        classes |= metainfo.of_dataset(validation, metainfo.VALIDATION)
+        validation = getattr(getattr(runner, 'val_loop', None), 'dataloader', None)
+        classes |= metainfo.of_dataset(getattr(validation, 'dataset', None), metainfo.VALIDATION)
         for sentence in [*notes(model), *metainfo.notes(classes)]:
             print_log(f'FusedLossCheckHook: {sentence}', logger='current')
-
-
-def _dataset(loader):
-    return getattr(loader, 'dataset', None)
 
 
 def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None = None) -> Iterator[str]:

@@ -11,6 +11,10 @@ class LazyModule(types.ModuleType):
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
+tl = LazyModule('triton.language')
+prim = LazyModule('focal_plugin.kernels.triton.primitives')
+
+
 def resolve(namespace: dict) -> None:
     """Puts the modules themselves where LazyModules stand in a namespace: Triton looks for triton.language by identity."""
     for name, value in namespace.items():

@@ -94,19 +94,18 @@ def refusals(classes: Mapping[str, Any]) -> Iterator[str]:
 
 def counts(classes: Mapping[str, Any]) -> dict[str, int]:
     """The number of classes of each part that lists them."""
-    return {name: len(names) for name, names in classes.items() if _listed(names)}
+    return {
+        name: len(names)
+        for name, names in classes.items()
+        if isinstance(names, Collection) and not isinstance(names, str)
+    }
 
 
 def notes(classes: Mapping[str, Any]) -> Iterator[str]:
     """Where a label means one class in one data set, and another in the next; a sentence for each that differs."""
-    lists = [(name, list(names)) for name, names in classes.items() if _listed(names)]
-    for name, names in lists[1:]:
-        first, others = lists[0]
-        for label, (one, other) in enumerate(zip(others, names, strict=False)):
+    listed = list(counts(classes))
+    for name in listed[1:]:
+        for label, (one, other) in enumerate(zip(classes[listed[0]], classes[name], strict=False)):
             if one != other:
-                yield f'label {label} is {one!r} in {first} and {other!r} in {name}'
+                yield f'label {label} is {one!r} in {listed[0]} and {other!r} in {name}'
                 break
-
-
-def _listed(names: Any) -> bool:
-    return isinstance(names, Collection) and not isinstance(names, str)

@@ -7,6 +7,7 @@ from mmdet.models.task_modules.samplers import BaseSampler, OHEMSampler, ScoreHL
 from mmdet.registry import TASK_UTILS
 from torch import nn
 
+from focal_plugin.check_swap import sites
 from focal_plugin.losses.base import FusedLoss
 
 Miner: TypeAlias = OHEMSampler | ScoreHLRSampler
@@ -28,15 +29,13 @@ def parts(sampler: Any) -> Iterator[BaseSampler]:
             yield from [sampler] if part is sampler else parts(part)
 
 
-def miners_of_config(node: Any, path: str = '') -> Iterator[tuple[str, type[Miner]]]:
+def miners_of_config(model: Any) -> Iterator[tuple[str, type[Miner]]]:
     """The same in a model's config: where each stands, and its class."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    kind = node.get('type') if isinstance(node, dict) else None
-    kind = TASK_UTILS.get(kind) if isinstance(kind, str) and kind.endswith('Sampler') else kind
-    if isinstance(kind, type) and issubclass(kind, Miner):
-        yield path, kind
-    for key, value in items:
-        yield from miners_of_config(value, f'{path}.{key}' if path else str(key))
+    for path, part in sites.parts(model):
+        kind = part.get('type')
+        kind = TASK_UTILS.get(kind) if isinstance(kind, str) and kind.endswith('Sampler') else kind
+        if isinstance(kind, type) and issubclass(kind, Miner):
+            yield path, kind
 
 
 def refusals(name: str, kind: type[Miner], loss: FusedLoss) -> Iterator[str]:

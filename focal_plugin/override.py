@@ -30,13 +30,6 @@ REPLACED: dict[str, type[nn.Module]] = {
 """mmdet's name -> the fused class."""
 
 
-def _originals() -> dict[str, type]:
-    return {
-        name: next(base for base in kind.__mro__ if base.__name__ == name and base.__module__.startswith('mmdet.'))
-        for name, kind in REPLACED.items()
-    }
-
-
 def _put(path: str, names) -> None:
     """Shows a module's importers the fused classes.
 
@@ -68,7 +61,7 @@ def _warn_of_holders(name: str, original: type) -> None:
 
 for _name, _kind in REPLACED.items():
     MODELS.register_module(name=_name, module=_kind, force=True)
-for _name, _original in _originals().items():
+    _original = next(base for base in _kind.__mro__ if base.__name__ == _name and base.__module__.startswith('mmdet.'))
     _put(_original.__module__, [_name])
     _warn_of_holders(_name, _original)
 for _path in ('mmdet.models', 'mmdet.models.losses'):

@@ -45,37 +45,34 @@ def summable(pred: Tensor, weight: Tensor) -> Tensor:
     return weight.to(widest(pred)) if weight.requires_grad else weight
 
 
-def canonical_tensor(name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
-    """A tensor whose memory holds its values, one stride per dimension.
+def canonical_tensor(
+    name: str, value, dtypes: tuple[torch.dtype, ...] = REAL, device: torch.device | None = None
+) -> Tensor:
+    """A tensor whose memory holds its values, one stride per dimension; on a device, pred's, where one is given.
 
     Raises:
         TypeError: no tensor, another layout, or a dtype that no backend takes; the message names the argument.
+        ValueError: another device.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f'{name} must be a tensor, got {type(value).__name__}')
-    if value.dtype in dtypes and value.layout is _STRIDED and not value.is_nested:
-        if is_compiling() or not (value.is_neg() or value._is_zerotensor()):
-            return value  # nearly always
-        return resolved(value)
     if value.is_nested:
         raise TypeError(f'{name} is a nested tensor: write torch.cat(list({name}.unbind())), or pad it')
-    if value.is_quantized:
-        raise TypeError(f'{name} is quantised ({value.dtype}): write {name}.dequantize()')
-    if value.layout is not torch.strided:
+    if value.layout is not _STRIDED:
         raise TypeError(f'{name} has the layout {value.layout}: write {name}.to_dense()')
-    if value.is_complex():
-        raise TypeError(f'{name} must be real, got {value.dtype}: write {name}.real')
-    raise TypeError(
-        f'{name} must be one of {", ".join(str(d)[6:] for d in dtypes)}, got {value.dtype}: write {name}.float()'
-    )
-
-
-def on_device_of(pred: Tensor, name: str, value, dtypes: tuple[torch.dtype, ...] = REAL) -> Tensor:
-    """The same on pred's device, or refused."""
-    tensor = canonical_tensor(name, value, dtypes)
-    if tensor.device != pred.device:
-        raise ValueError(f'{name} is on {tensor.device}, pred on {pred.device}: write {name}.to(pred.device)')
-    return tensor
+    if value.dtype not in dtypes:
+        if value.is_quantized:
+            raise TypeError(f'{name} is quantised ({value.dtype}): write {name}.dequantize()')
+        if value.is_complex():
+            raise TypeError(f'{name} must be real, got {value.dtype}: write {name}.real')
+        raise TypeError(
+            f'{name} must be one of {", ".join(str(d)[6:] for d in dtypes)}, got {value.dtype}: write {name}.float()'
+        )
+    if device is not None and value.device != device:
+        raise ValueError(f'{name} is on {value.device}, pred on {device}: write {name}.to(pred.device)')
+    if is_compiling() or not (value.is_neg() or value._is_zerotensor()):
+        return value  # nearly always
+    return resolved(value)
 
 
 def vector_on_device_of(pred: Tensor, value):

@@ -66,7 +66,9 @@ def check(config: Config, loss: Loss, only: str = '') -> Report:
     used = sum(type(module) is MODELS.get(loss.name) for module in model.modules())
     if used < len(places):
         report.refuse(f'{loss.name} has no effect: the config names it {len(places)} times, the model uses {used}')
-    compare_steps(report, before, model, places, has_masks(model) if training is None else loads_masks(training))
+    # Where no data tell, the model does: it has a head of masks.
+    has_masks = any(name.rpartition('.')[2] == 'mask_head' for name, _ in model.named_modules())
+    compare_steps(report, before, model, places, has_masks if training is None else loads_masks(training))
     return report
 
 
@@ -136,13 +138,6 @@ def channels(head: nn.Module) -> str:
     return f'use_sigmoid {sigmoid}, {count} channels for {getattr(head, "num_classes", "-")} classes'
 
 
-def loads_masks(pipeline: Any) -> bool:
+def loads_masks(loader: Any) -> bool:
     """Whether a data loader's config loads masks."""
-    if isinstance(pipeline, dict):
-        return bool(pipeline.get('with_mask')) or any(map(loads_masks, pipeline.values()))
-    return isinstance(pipeline, (list, tuple)) and any(map(loads_masks, pipeline))
-
-
-def has_masks(model: nn.Module) -> bool:
-    """Whether a model has a head of masks, where no data tell."""
-    return any(name.rpartition('.')[2] == 'mask_head' for name, _ in model.named_modules())
+    return any(part.get('with_mask') for _, part in sites.parts(loader))

@@ -32,35 +32,35 @@ class Site:
         return type_name(self.kind)
 
 
-def of_model(model: Any, only: str = '', path: str = '') -> Iterator[Site]:
+def parts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict in a config, with its dotted name: a whole before its parts."""
+    if isinstance(node, dict):
+        yield path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        yield from parts(value, f'{path}.{key}' if path else str(key))
+
+
+def of_model(model: Any, only: str = '') -> Iterator[Site]:
     """The classification losses of a model's config, wherever they stand.
 
     Args:
-        model: the config of a model, or of the part of it under path.
+        model: the config of a model.
         only: how the dotted names of those that are wanted begin: 'roi_head.bbox_head'.
-        path: the dotted name of the part.
     """
-    for name, value in _children(model, path):
-        if name.rpartition('.')[2] not in KEYS or not isinstance(value, dict) or 'type' not in value:
-            yield from of_model(value, only, name)
-        elif name.startswith(only):
-            yield Site(name, model.get('type', '?'), value)
+    for path, head in parts(model):
+        for key, loss in head.items():
+            name = f'{path}.{key}' if path else key
+            if key in KEYS and isinstance(loss, dict) and 'type' in loss and name.startswith(only):
+                yield Site(name, head.get('type', '?'), loss)
 
 
-def _children(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for key, value in items:
-        yield f'{path}.{key}' if path else str(key), value
-
-
-def fixed(node: Any, path: str = '') -> Iterator[str]:
+def fixed(model: Any) -> Iterator[str]:
     """Why heads in a model's config can't be given another loss, a sentence each, which begins with the head's name."""
-    if isinstance(node, dict):
-        head = head_of(node.get('type', ''))
+    for path, part in parts(model):
+        head = head_of(part.get('type', ''))
         if head is not None and head.fixed:
-            yield f'{path} ({type_name(node["type"])}) keeps its loss: {head.fixed}'
-    for name, value in _children(node, path):
-        yield from fixed(value, name)
+            yield f'{path} ({type_name(part["type"])}) keeps its loss: {head.fixed}'
 
 
 def type_name(kind: str | type) -> str:

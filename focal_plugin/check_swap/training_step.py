@@ -49,18 +49,13 @@ def build(config: dict, scope: str = 'mmdet') -> nn.Module:
     return model
 
 
-def strip(node: Any) -> None:
-    if isinstance(node, dict):
-        for key, value in node.items():
+def strip(config: Any) -> None:
+    for _, part in sites.parts(config):
+        for key, value in part.items():
             if key in ('pretrained', 'batch_augments', 'teacher_ckpt'):
-                node[key] = None
+                part[key] = None
             elif key == 'init_cfg':
-                node[key] = untrained(value)
-            else:
-                strip(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            strip(value)
+                part[key] = untrained(value)
 
 
 def untrained(init: Any) -> Any:

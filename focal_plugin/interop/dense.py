@@ -11,6 +11,8 @@ _library = torch.library.Library('focal_plugin', 'FRAGMENT')
 
 def _operator(name: str) -> None:
     def run(pred: torch.Tensor, target: torch.Tensor, gamma: float, alpha: float, reduction: str) -> torch.Tensor:
+        if pred.dim() == 0:
+            return run(pred.reshape(1), target.reshape(1), gamma, alpha, reduction).reshape([])
         return getattr(functional, name)(pred, target, gamma=gamma, alpha=alpha, reduction=reduction)
 
     _library.define(f'{name}(Tensor pred, Tensor target, float gamma, float alpha, str reduction) -> Tensor')
@@ -46,9 +48,6 @@ def sigmoid_focal_loss(
             return loss.mean()
         if reduction == 'sum':
             return loss.sum()
-    if inputs.dim() == 0:
-        inputs, targets = inputs.reshape(1), targets.reshape(1)
-        return torch.ops.focal_plugin.sigmoid_focal_loss(inputs, targets, gamma, alpha, reduction).reshape([])
     return torch.ops.focal_plugin.sigmoid_focal_loss(inputs, targets, gamma, alpha, reduction)
 
 
@@ -57,7 +56,4 @@ def sigmoid_focal_star_loss(
 ) -> torch.Tensor:
     """focal_plugin.functional.sigmoid_focal_star_loss of dense targets of inputs' shape; any shape, () too."""
     check_shapes(inputs, targets)
-    if inputs.dim() == 0:
-        inputs, targets = inputs.reshape(1), targets.reshape(1)
-        return torch.ops.focal_plugin.sigmoid_focal_star_loss(inputs, targets, gamma, alpha, reduction).reshape([])
     return torch.ops.focal_plugin.sigmoid_focal_star_loss(inputs, targets, gamma, alpha, reduction)

@@ -49,17 +49,9 @@ def sigmoid_focal_loss_star(
         loss = -alpha_t log(sigmoid(gamma x_t)) / gamma,  x_t = inputs (2 targets - 1)
 
     Args:
-        inputs: logits of any shape and floating dtype.
-        targets: values in [0, 1] of the same shape.
-        alpha: weight of the positives in [0, 1]; negative: no weight.
         gamma: steepness, above 0; 1 is cross-entropy.
-        reduction: 'none', 'mean' (over the elements) or 'sum'.
 
-    Returns:
-        The loss, float32 whatever the dtype of inputs, as in fvcore.
-
-    Raises:
-        ValueError: shapes that differ, gamma <= 0, alpha > 1, or another reduction (which fvcore takes for 'none').
+    The other arguments, what is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     return dense.sigmoid_focal_star_loss(inputs.float(), targets, alpha, gamma, reduction)
 

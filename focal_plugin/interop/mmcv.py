@@ -1,5 +1,7 @@
 """mmcv.ops' focal losses, without mmcv's compiled ops."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -78,12 +80,7 @@ def softmax_focal_loss(
         weight: one number per class, (C,), that multiplies the rows of its label. It gets no gradient, as in mmcv.
         reduction: 'none' (N,), 'sum', or 'mean': the sum divided by N, negative labels included.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes that don't fit, another reduction, on the CPU a label above C - 1.
-        TypeError: a target that is not integer.
+    What is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     _check_shapes(input, target, weight)
     target = torch.where(target < 0, -1, target)
@@ -95,6 +92,7 @@ def softmax_focal_loss(
 
 
 class _FocalLoss(nn.Module):
+    function: Callable[..., Tensor]
     weight: Tensor | None
 
     def __init__(self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: str = 'mean'):
@@ -104,35 +102,21 @@ class _FocalLoss(nn.Module):
         self.register_buffer('weight', weight)
         self.reduction = reduction
 
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (N, C) and labels (N,)."""
+        return self.function(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+
     def extra_repr(self) -> str:
         return f'gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}'
 
 
 class SigmoidFocalLoss(_FocalLoss):
-    """mmcv.ops.SigmoidFocalLoss: :func:`sigmoid_focal_loss` as a module.
+    """mmcv.ops.SigmoidFocalLoss: :func:`sigmoid_focal_loss` as a module, whose weight is a buffer."""
 
-    Args:
-        gamma: focusing exponent, at least 0.
-        alpha: weight of the positives in [0, 1].
-        weight: one number per class, (C,), or None; a buffer.
-        reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
-    """
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of logits (N, C) and labels (N,)."""
-        return sigmoid_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+    function = staticmethod(sigmoid_focal_loss)
 
 
 class SoftmaxFocalLoss(_FocalLoss):
-    """mmcv.ops.SoftmaxFocalLoss: :func:`softmax_focal_loss` as a module.
+    """mmcv.ops.SoftmaxFocalLoss: :func:`softmax_focal_loss` as a module, whose weight is a buffer."""
 
-    Args:
-        gamma: focusing exponent, at least 0.
-        alpha: factor of the loss in [0, 1].
-        weight: one number per class, (C,), or None; a buffer.
-        reduction: 'none', 'mean' (the sum divided by N) or 'sum'.
-    """
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of logits (N, C) and labels (N,)."""
-        return softmax_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+    function = staticmethod(softmax_focal_loss)

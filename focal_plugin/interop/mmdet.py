@@ -1,5 +1,7 @@
 """The functions of mmdet.models.losses: those of focal_loss, gfocal_loss, varifocal_loss and gaussian_focal_loss."""
 
+from functools import partial
+
 from torch import Tensor
 
 from focal_plugin import functional
@@ -24,7 +26,8 @@ def sigmoid_focal_loss(
 
     Args:
         pred: logits (N, C), or of any shape; any strides, nothing is copied.
-        target: labels (N,), class c in [0, C), background C; dense values in [0, 1] of pred's shape do as well.
+        target: labels (N,), class c in [0, C), background C; or dense values y in [0, 1] of pred's shape, whose loss is
+            (alpha y + (1 - alpha)(1 - y)) ((1 - p) y + p (1 - y))^gamma times the binary cross-entropy.
         weight: (N,), (N, 1), (N, C) or (N * C,).
         gamma: focusing exponent, at least 0.
         alpha: weight of the positives in [0, 1].
@@ -43,20 +46,8 @@ def sigmoid_focal_loss(
     )
 
 
-def py_sigmoid_focal_loss(
-    pred: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    gamma: float = 2.0,
-    alpha: float = 0.25,
-    reduction: str = 'mean',
-    avg_factor: float | Tensor | None = None,
-) -> Tensor:
-    """mmdet's py_sigmoid_focal_loss: :func:`sigmoid_focal_loss` of a one-hot or soft target of pred's shape.
-
-    A soft target y gives (alpha y + (1 - alpha)(1 - y)) ((1 - p) y + p (1 - y))^gamma times the binary cross-entropy.
-    """
-    return sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
+py_sigmoid_focal_loss = sigmoid_focal_loss
+"""mmdet's py_sigmoid_focal_loss, which takes one-hot or soft targets of pred's shape."""
 
 
 def py_focal_loss_with_prob(
@@ -97,15 +88,9 @@ def quality_focal_loss(
             scores (N, ...) in [0, 1].
         weight: one per row, (N, ...), where a size may be 1; or of pred's shape.
         reduction: 'none' (N, ...), 'mean' (over the rows) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         beta: focusing exponent, at least 0.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum', on the CPU a label outside [0, C].
-        TypeError: a wrong dtype.
+    avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     return functional.quality_focal_loss(
         *classes_last(pred, target, weight), beta=beta, reduction=reduction, avg_factor=avg_factor
@@ -168,15 +153,8 @@ def varifocal_loss(
         alpha: weight of the negatives, at least 0.
         gamma: focusing exponent of the negatives, at least 0.
         iou_weighted: whether positives are weighted with their quality.
-        reduction: 'none', 'mean' (over N * C) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
 
-    Returns:
-        The loss. Reduced, that of half logits is float32.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
-        TypeError: a wrong dtype.
+    reduction, avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`.
     """
     return functional.varifocal_loss(
         pred,
@@ -210,18 +188,12 @@ def gaussian_focal_loss(
         pred: probabilities of any shape; as in mmdet 1e-12 is added inside the logarithms.
         target: heatmap in [0, 1] of pred's shape, 1 at an object's centre.
         weight: one per row, or with pred's number of dimensions, of size 1 or pred's each.
-        reduction: 'none', 'mean' (over the elements) or 'sum'.
-        avg_factor: what 'mean' divides the sum by instead; a number or a tensor of one element.
         alpha: exponent of the prediction, at least 0.
         gamma: exponent of the target, at least 0.
         pos_weight, neg_weight: factors of the two kinds.
 
-    Returns:
-        The loss. Reduced, that of half probabilities is float32; finite, where mmdet's is inf in float16.
-
-    Raises:
-        ValueError: shapes or values that don't fit, avg_factor with 'sum'.
-        TypeError: a wrong dtype.
+    reduction, avg_factor, what is returned and what is raised are those of :func:`sigmoid_focal_loss`. Of probabilities in
+    float16 the loss is finite, where mmdet's is inf.
     """
     return functional.gaussian_focal_loss(
         pred,
@@ -263,16 +235,13 @@ def gaussian_focal_loss_with_pos_inds(
         ValueError: reduction 'none' too: mmdet adds (M, 1) and (N, C) there.
     """
 
-    def loss(pred: Tensor, target: Tensor, pos_weight: float = pos_weight) -> Tensor:
-        return gaussian_focal_loss(
-            pred,
-            target,
-            reduction=reduction,
-            avg_factor=avg_factor,
-            alpha=alpha,
-            gamma=gamma,
-            pos_weight=pos_weight,
-            neg_weight=neg_weight,
-        )
-
+    loss = partial(
+        gaussian_focal_loss,
+        reduction=reduction,
+        avg_factor=avg_factor,
+        alpha=alpha,
+        gamma=gamma,
+        pos_weight=pos_weight,
+        neg_weight=neg_weight,
+    )
     return of_named_positives(loss, pred, gaussian_target, pos_inds, pos_labels, reduction)

@@ -133,6 +133,7 @@ class FusedEqualizedFocalLoss(FusedLoss):
     The absolute gradients by the logits are summed inside the backward kernel, in training only, with weight and
     avg_factor but without the upstream gradient (the loss scale of AMP). When the backward of an iteration ends, its sums
     are added up over the processes and change the ratios for the next. A buffer that checkpoints hold keeps them.
+    Logits of another number of classes than num_classes are a ValueError.
 
     Equalized focal loss of `Equalized Focal Loss for Dense Long-Tailed Object Detection`, with r of each class the
     ratio of the gradients that its positives and negatives have given, arXiv 2201.02593.
@@ -163,29 +164,8 @@ class FusedEqualizedFocalLoss(FusedLoss):
     gamma: float
     alpha: float | None
     scale: float
-    def forward(  # type: ignore[override]
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """The loss; in training its backward changes the ratios, and so the next iteration's loss.
-
-        Args:
-            pred (Tensor): Logits with shape (N, num_classes), or any shape (..., num_classes) and strides.
-            target (Tensor): Labels with shape (N,), background num_classes, or dense values in [0, 1] of pred's shape.
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C).
-            avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements.
-            reduction_override (str, optional): Replaces reduction for this call.
-
-        Returns:
-            Tensor: The loss; float32 where it is reduced.
-
-        Raises:
-            ValueError: logits of another number of classes.
-        """
+    def run(self, pred, *arguments, **changed) -> Tensor:
+        """The loss; in training its backward changes the ratios, and so the next iteration's loss."""
     def __init__(
         self,
         num_classes: int,

@@ -3,7 +3,7 @@
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class FusedLoss(nn.Module):
     class_weight: Tensor | None
     given_arguments: dict[str, Any]
     ignored_arguments: dict[str, Any]
+    _own: list[Parameter]
+    _defaults: dict[str, Any]
     _weighted_spec: Spec
     __signature__: inspect.Signature
 
@@ -62,52 +64,37 @@ class FusedLoss(nn.Module):
         super().__init_subclass__(**kwargs)
         if 'spec' not in vars(cls):
             return
-        cls._weighted_spec = class_weight.weighted(cls.spec)
-        defaults = cls._defaults()
+        spec, of_labels = cls.spec, _OF_LABELS * cls.labelled
+        cls._own = [p for p in (*cls.extra_parameters, *spec.parameters) if p.name not in cls.withheld]
+        ours = {'use_sigmoid': cls.use_sigmoid, **{p.name: p.default for p in cls._own}, 'reduction': 'mean'}
+        ours |= {'loss_weight': 1.0} | ({spec.probabilities: False} if spec.probabilities else {})
+        cls._defaults = ours | dict.fromkeys(of_labels)
+        cls._weighted_spec = class_weight.weighted(spec)
         positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        order = [(name, positional) for name in cls._order()] + [(name, keyword) for name in _OF_LABELS * cls.labelled]
+        kinds = dict.fromkeys(cls._order(ours), positional) | dict.fromkeys(of_labels, keyword)
         cls.__signature__ = inspect.Signature(
-            [inspect.Parameter(name, kind, default=defaults[name]) for name, kind in order]
+            [inspect.Parameter(name, kind, default=cls._defaults[name]) for name, kind in kinds.items()]
         )
-        parameters = [p for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name in defaults]
-        cls.__doc__ = documentation.of_class(cls.spec, inspect.cleandoc(cls.__doc__ or ''), parameters, cls.labelled)
+        cls.__doc__ = documentation.of_class(spec, inspect.cleandoc(cls.__doc__ or ''), cls._own, cls.labelled)
 
     @classmethod
-    def _defaults(cls) -> dict[str, Any]:
-        flag: dict[str, Any] = {cls.spec.probabilities: False} if cls.spec.probabilities else {}
-        parameters = {
-            p.name: p.default for p in (*cls.extra_parameters, *cls.spec.parameters) if p.name not in cls.withheld
-        }
-        of_labels = dict.fromkeys(_OF_LABELS * cls.labelled)
-        return {
-            'use_sigmoid': cls.use_sigmoid,
-            **parameters,
-            'reduction': 'mean',
-            'loss_weight': 1.0,
-            **flag,
-            **of_labels,
-        }
-
-    @classmethod
-    def _order(cls) -> list[str]:
+    def _order(cls, ours: Mapping[str, Any]) -> list[str]:
         """The constructor's positional arguments: mmdet's first in mmdet's order, then those that must be given."""
-        ours = {name: default for name, default in cls._defaults().items() if name not in _OF_LABELS}
         bases = (base for base in cls.__mro__ if not issubclass(base, FusedLoss) and base is not nn.Module)
         base = next((base for base in bases if issubclass(base, nn.Module)), None)
         theirs = [] if base is None else [name for name in inspect.signature(base).parameters if name in ours]
-        required_first = sorted(ours, key=lambda name: ours[name] is not REQUIRED)
-        return list(dict.fromkeys([*theirs, *required_first]))
+        return list(dict.fromkeys([*theirs, *sorted(ours, key=lambda name: ours[name] is not REQUIRED)]))
 
     def __init__(self, *args, **given) -> None:
         nn.Module.__init__(self)
-        kind, spec, order = type(self).__name__, self.spec, self._order()
+        kind, spec, known = type(self).__name__, self.spec, self._defaults
+        order = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         if len(args) > len(order):
             raise TypeError(f'{kind} takes at most {len(order)} arguments, got {len(args)}')
         by_position = dict(zip(order, args, strict=False))
         if twice := given.keys() & by_position.keys():
             raise TypeError(f'{kind} got {", ".join(sorted(twice))} twice, by position and by name')
         given |= by_position
-        known = self._defaults()
         self.ignored_arguments = {name: value for name, value in given.items() if name not in known}
         inherited.check(type(self), self.ignored_arguments, list(known))
         values = known | {name: value for name, value in given.items() if name in known}
@@ -115,13 +102,13 @@ class FusedLoss(nn.Module):
         if missing:
             raise TypeError(f'{kind} needs {", ".join(missing)}')
         self._set_common(**{name: values[name] for name in ('use_sigmoid', *_COMMON)})
-        self._set_of_labels(*(values.get(name) for name in _OF_LABELS))
+        self.ignore_index = arguments.canonical_ignore_index(values.get('ignore_index'))
+        self._set_parameter('class_weight', class_weight.checked(values.get('class_weight')))
         if spec.probabilities:
             setattr(self, spec.probabilities, flag(spec.probabilities, values[spec.probabilities]))
-        for parameter in (*self.extra_parameters, *spec.parameters):
-            if parameter.name in values:
-                value = class_weight.checked_beside(parameter, values[parameter.name], self.labelled)
-                self._set_parameter(parameter.name, value)
+        for parameter in self._own:
+            value = class_weight.checked_beside(parameter, values[parameter.name], self.labelled)
+            self._set_parameter(parameter.name, value)
         self.given_arguments = {name: given[name] for name in spec.defaults if name in given}
 
     def _set_common(self, use_sigmoid: bool, reduction: str, loss_weight: float) -> None:
@@ -139,10 +126,6 @@ class FusedLoss(nn.Module):
         if not abs(loss_weight) <= sys.float_info.max:
             raise ValueError(f'loss_weight must be a finite number, got {loss_weight!r}')
         self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, float(loss_weight)
-
-    def _set_of_labels(self, ignore_index, weight_of_class) -> None:
-        self.ignore_index = arguments.canonical_ignore_index(ignore_index)
-        self._set_parameter('class_weight', class_weight.checked(weight_of_class))
 
     def _set_parameter(self, name: str, value) -> None:
         """Keeps a parameter: a number as an attribute, a vector as a buffer that checkpoints don't hold."""
@@ -194,22 +177,20 @@ class FusedLoss(nn.Module):
         """
         return self.run(pred, target, weight, avg_factor, reduction_override)
 
-    def run(
-        self, pred, target, weight, avg_factor, reduction_override, statistics=None, channel=None, part=1.0, **changed
-    ) -> Tensor:
+    def run(self, pred, target, weight, avg_factor, reduction_override, *, statistics=None, **given) -> Tensor:
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
-        if isinstance(pred, Rows):
-            return self._run_levels(pred, target, weight, avg_factor, reduction_override, statistics, **changed)
-        problem = self._problem(pred, target, weight, avg_factor, reduction_override, channel, part, **changed)
-        return autograd.loss_of(problem, statistics)
-
-    def _problem(
-        self, pred, target, weight, avg_factor, reduction_override, channel=None, part=1.0, **changed
-    ) -> Problem:
         if reduction_override is not None and not _is_reduction(reduction_override):
             raise ReductionOverrideError(
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
             )
+        reduction = reduction_override or self.reduction
+        if isinstance(pred, Rows):
+            if reduction != 'none':
+                return self._of_levels(pred, target, weight, avg_factor, reduction, statistics, **given)
+            pred = pred.tensor()
+        return autograd.loss_of(self._problem(pred, target, weight, avg_factor, reduction, **given), statistics)
+
+    def _problem(self, pred, target, weight, avg_factor, reduction, channel=None, part=1.0, **changed) -> Problem:
         spec = self.applied_spec
         if weight is not None and spec.family == 'elementwise' and isinstance(pred, Tensor):
             weight = spread(pred, weight)
@@ -220,7 +201,7 @@ class FusedLoss(nn.Module):
             pred,
             target,
             weight,
-            reduction=reduction_override or self.reduction,
+            reduction=reduction,
             avg_factor=avg_factor,
             ignore_index=self.ignore_index,
             activated=self.takes_probabilities,
@@ -228,11 +209,8 @@ class FusedLoss(nn.Module):
             channel=channel,
         )
 
-    def _run_levels(self, rows: Rows, target, weight, avg_factor, reduction_override, statistics, **changed) -> Tensor:
-        """The loss of logits that lie in maps: the sum of the levels' sums."""
-        reduction = reduction_override or self.reduction
-        if reduction == 'none':
-            return self.run(rows.tensor(), target, weight, avg_factor, reduction, statistics, **changed)
+    def _of_levels(self, rows: Rows, target, weight, avg_factor, reduction, statistics, **changed) -> Tensor:
+        """The reduced loss of logits that lie in maps: the sum of the levels' sums."""
         part = 1.0
         if reduction == 'mean' and avg_factor is None:
             count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)

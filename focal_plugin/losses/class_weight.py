@@ -51,21 +51,18 @@ def weighted(spec: Spec) -> Spec:
         return spec.pack(**parameters)
 
     def prepare(pred, target, score, weight, ignore_index, class_weight, **parameters):
-        _check(spec, pred, target, class_weight)
+        if target.dim() == pred.dim():
+            raise ValueError(
+                'class_weight weights per row by its label, and the target is dense: write the factors into weight instead'
+            )
+        given, classes, with_background = class_weight.numel(), pred.size(-1), spec.family == 'elementwise'
+        if given != classes and not (with_background and given == classes + 1):
+            more = f', or {classes + 1} with the background last' * with_background
+            raise ValueError(
+                f'class_weight holds {given} numbers for logits of {classes} classes: write {classes}{more}'
+            )
         if spec.prepare is not None:
             target, score, weight = spec.prepare(pred, target, score, weight, ignore_index, **parameters)
         return target, score, row_weights.times(pred, target, class_weight, weight)
 
     return replace(spec, parameters=(*spec.parameters, PARAMETER), pack=pack, prepare=prepare)
-
-
-def _check(spec: Spec, pred: Tensor, target: Tensor, class_weight: Tensor) -> None:
-    if target.dim() == pred.dim():
-        raise ValueError(
-            'class_weight weights per row by its label, and the target is dense: write the factors into weight instead'
-        )
-    given, classes = class_weight.numel(), pred.size(-1)
-    with_background = spec.family == 'elementwise'
-    if given != classes and not (with_background and given == classes + 1):
-        more = f', or {classes + 1} with the background last' * with_background
-        raise ValueError(f'class_weight holds {given} numbers for logits of {classes} classes: write {classes}{more}')

@@ -1,30 +1,14 @@
 """Equalized focal loss as an MMEngine component."""
 
-import functools
-from collections.abc import Callable
-
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
-
-
-def _never_compiled(function: Callable) -> Callable:
-    """torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton."""
-    disabled = None
-
-    @functools.wraps(function)
-    def outside_of_graphs(*args, **kwargs):
-        nonlocal disabled
-        if disabled is None:
-            disabled = torch.compiler.disable(function)
-        return disabled(*args, **kwargs)
-
-    return outside_of_graphs
 
 
 @MODELS.register_module()
@@ -34,6 +18,7 @@ class FusedEqualizedFocalLoss(FusedLoss):
     The absolute gradients by the logits are summed inside the backward kernel, in training only, with weight and
     avg_factor but without the upstream gradient (the loss scale of AMP). When the backward of an iteration ends, its sums
     are added up over the processes and change the ratios for the next. A buffer that checkpoints hold keeps them.
+    Logits of another number of classes than num_classes are a ValueError.
     """
 
     spec = equalized_focal.SPEC
@@ -53,30 +38,11 @@ class FusedEqualizedFocalLoss(FusedLoss):
         self._is_queued = self._is_put_off = False
         self.register_load_state_dict_post_hook(_set_ratio)
 
-    @_never_compiled
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """The loss; in training its backward changes the ratios, and so the next iteration's loss.
+    # torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton.
+    forward = _disable_dynamo(FusedLoss.forward)
 
-        Args:
-            pred (Tensor): Logits with shape (N, num_classes), or any shape (..., num_classes) and strides.
-            target (Tensor): Labels with shape (N,), background num_classes, or dense values in [0, 1] of pred's shape.
-            weight (Tensor, optional): With shape (N,), (N, 1), (N, C), (N * C,) or (1, C).
-            avg_factor (float or Tensor, optional): What the sum is divided by, instead of the number of elements.
-            reduction_override (str, optional): Replaces reduction for this call.
-
-        Returns:
-            Tensor: The loss; float32 where it is reduced.
-
-        Raises:
-            ValueError: logits of another number of classes.
-        """
+    def run(self, pred, *arguments, **changed) -> Tensor:
+        """The loss; in training its backward changes the ratios, and so the next iteration's loss."""
         if pred.size(-1) != self.num_classes:
             raise ValueError(
                 f'FusedEqualizedFocalLoss was built with num_classes={self.num_classes}, the logits have '
@@ -94,8 +60,7 @@ class FusedEqualizedFocalLoss(FusedLoss):
             self._gathered.zero_()
         if self._is_put_off and not recomputes:
             self._update()
-        statistics = self._gathered if counts else None
-        loss = self.run(pred, target, weight, avg_factor, reduction_override, statistics)
+        loss = super().run(pred, *arguments, statistics=self._gathered if counts else None, **changed)
         if counts:
             loss.register_hook(self._put_off if recomputes else self._queue)
         return loss

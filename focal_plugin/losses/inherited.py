@@ -20,9 +20,11 @@ def check(kind: 'type[FusedLoss]', given: Mapping[str, Any], own: Iterable[str])
         given: the arguments that it does not have.
         own: those that it has.
     """
-    of_others = _anyones_arguments() - {*kind.withheld}
+    # What some class here takes a config may inherit; anything else is a slip.
+    anyones = {'num_classes', 'ignore_index', 'class_weight', *(spec.probabilities for spec in SPECS.values())}
+    anyones.update(*(spec.defaults for spec in SPECS.values()))
     for name in given:
-        if name not in of_others:
+        if name not in anyones - {*kind.withheld}:
             message = unknown(kind.__name__, name, own, _remedy(kind, name))
             raise TypeError(f'{message} (_delete_=True leaves out what a config inherits)')
     if given:
@@ -33,16 +35,6 @@ def check(kind: 'type[FusedLoss]', given: Mapping[str, Any], own: Iterable[str])
             f'They have no effect; _delete_=True (with use_sigmoid written out) leaves them out{remedies}',
             stacklevel=3,
         )
-
-
-def _anyones_arguments() -> set[str]:
-    """What some class here takes: these a config may inherit, anything else is a slip."""
-    flags = {spec.probabilities for spec in SPECS.values() if spec.probabilities}
-    return (
-        flags
-        | {name for spec in SPECS.values() for name in spec.defaults}
-        | {'num_classes', 'ignore_index', 'class_weight'}
-    )
 
 
 def _remedy(kind: 'type[FusedLoss]', name: str) -> str:

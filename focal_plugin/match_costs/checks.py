@@ -8,33 +8,22 @@ from torch import Tensor
 from focal_plugin import arguments
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.losses.base import FusedLoss
-from focal_plugin.tensors import INTEGERS, on_device_of
+from focal_plugin.tensors import INTEGERS, canonical_tensor
 
 
 def built(kind: str, config: dict | None, given: dict, binary: bool) -> FusedLoss:
     """The loss of a cost, from its config or from the alpha and gamma given to the cost."""
     if config is None:
         loss = FusedFocalLoss(**given)
-    else:
-        _check_alone(kind, config, given)
-        loss = MODELS.build(config)
-    _check_loss(kind, loss)
-    if binary:
-        _check_numbers(kind, loss)
-    return loss
-
-
-def _check_alone(kind: str, config, given: dict) -> None:
-    if not isinstance(config, dict):
+    elif not isinstance(config, dict):
         raise TypeError(f'loss must be the config of a loss, a dict, or None, got {config!r}')
-    defaults = FusedFocalLoss.spec.defaults
-    beside = {n: v for n, v in given.items() if not (isinstance(v, Real) and v == defaults[n])}
-    if beside:
-        written = ', '.join(f'{name}={value!r}' for name, value in beside.items())
-        raise ValueError(f'{kind} takes everything from loss={config!r}: write {written} there or nowhere')
-
-
-def _check_loss(kind: str, loss) -> None:
+    else:
+        defaults = FusedFocalLoss.spec.defaults
+        beside = {n: v for n, v in given.items() if not (isinstance(v, Real) and v == defaults[n])}
+        if beside:
+            written = ', '.join(f'{name}={value!r}' for name, value in beside.items())
+            raise ValueError(f'{kind} takes everything from loss={config!r}: write {written} there or nowhere')
+        loss = MODELS.build(config)
     name = type(loss).__name__
     if not isinstance(loss, FusedLoss):
         raise TypeError(f"loss must be one of focal_plugin's (dict(type='FusedFocalLoss', ...)), got {name}")
@@ -48,18 +37,16 @@ def _check_loss(kind: str, loss) -> None:
             f"{kind} can't follow {name}, whose exponents change with what the head's own loss gathers in training: "
             f"write loss=dict(type='FusedFocalLoss', ...), which it starts as"
         )
-
-
-def _check_numbers(kind: str, loss: FusedLoss) -> None:
-    for name in loss.spec.defaults:
-        value = getattr(loss, name)
+    for parameter in loss.spec.defaults if binary else ():
+        value = getattr(loss, parameter)
         if (isinstance(value, Tensor) and value.numel() != 1) or (isinstance(value, tuple) and len(value) != 1):
-            raise ValueError(f'{kind} of masks has no classes: write one number, {name} has {len(value)}')
+            raise ValueError(f'{kind} of masks has no classes: write one number, {parameter} has {len(value)}')
+    return loss
 
 
 def check_labels(scores: Tensor, labels: Tensor) -> None:
     arguments.canonical_pred(scores)
-    on_device_of(scores, 'labels', labels)
+    canonical_tensor('labels', labels, device=scores.device)
     if scores.dim() != 2:
         raise ValueError(f'scores must be logits of shape (queries, classes), got {tuple(scores.shape)}')
     if labels.dtype not in INTEGERS:
@@ -80,7 +67,7 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
 
 def check_masks(pred: Tensor, masks: Tensor) -> None:
     arguments.canonical_pred(pred)
-    on_device_of(pred, 'masks', masks)
+    canonical_tensor('masks', masks, device=pred.device)
     # As in mmdet one of the two may be flat already, or have a channel more.
     fit = min(pred.dim(), masks.dim()) > 1 and pred.shape[1:].numel() == masks.shape[1:].numel()
     if not fit or (pred.dim() == masks.dim() and pred.shape[1:] != masks.shape[1:]):

@@ -80,10 +80,8 @@ class FusedBinaryFocalLossCost(FusedFocalLossCost):
     Args:
         alpha (float, optional): Weight of the mask's inside; None: none.
         gamma (float): Focusing exponent.
-        eps (float): Accepted for mmdet's configs; without effect.
         binary_input (bool): True.
-        weight (float): Weight of the cost among the others of the assigner.
-        loss (dict, optional): As FusedFocalLossCost's.
+        eps, weight, loss: As FusedFocalLossCost's.
 
     Raises:
         ValueError, TypeError: as FusedFocalLossCost; binary_input=False.

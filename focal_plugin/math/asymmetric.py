@@ -4,13 +4,10 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import above, choose, detached, power
 from focal_plugin.math.spec import Parameter, Spec
 from focal_plugin.tracing import may_look
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(gamma_pos, gamma_neg, clip, detach_weight):
@@ -31,20 +28,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, det
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma_neg,
-    gamma_pos,
-    clip,
-    detach_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, detach_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     keep = 1 - detach_weight
     # 1. positives
     positive = prim.power_by_log(log_q, gamma_pos)

@@ -21,16 +21,11 @@ EPSILON = 1e-12
 
 
 def stated(
-    function: Callable,
-    partials: Callable,
-    product: Callable = operator.mul,
-    saturates: bool = False,
-    pullback: Callable | None = None,
-) -> Callable:
-    """An elementwise function of tensors with its derivatives.
+    partials: Callable, product: Callable = operator.mul, saturates: bool = False, pullback: Callable | None = None
+) -> Callable[[Callable], Callable]:
+    """Gives an elementwise function of tensors, with one output or a tuple, its derivatives.
 
     Args:
-        function: of the inputs; one output or a tuple.
         partials: of the inputs and the outputs; for each output a tuple with its derivative by each input, None for none.
         product: of a gradient and a derivative.
         saturates: a gradient beyond the dtype of its input becomes that dtype's largest number; one of a single input.
@@ -43,64 +38,61 @@ def stated(
         parts = [product(gradient, each) for gradient, each in pairs if gradient is not None and each is not None]
         return functools.reduce(operator.add, parts) if parts else None
 
-    class Reverse(torch.autograd.Function):
-        generate_vmap_rule = True
-        forward = staticmethod(function)
+    def of(function: Callable) -> Callable:
+        class Reverse(torch.autograd.Function):
+            generate_vmap_rule = True
+            forward = staticmethod(function)
 
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(*inputs, *(output if isinstance(output, tuple) else (output,)))
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                ctx.set_materialize_grads(False)
+                ctx.save_for_backward(*inputs, *(output if isinstance(output, tuple) else (output,)))
 
-        @staticmethod
-        def backward(ctx, *gradients):
-            saved = ctx.saved_tensors
-            if pullback is not None:
-                return pullback(gradients, *saved)
-            columns = zip(*partials(*saved), strict=True)
-            found = [
-                combined(gradients, column) if needed else None
-                for needed, column in zip(ctx.needs_input_grad, columns, strict=True)
-            ]
-            if saturates:
-                largest = torch.finfo(saved[0].dtype).max
-                found = [None if each is None else each.clamp(-largest, largest) for each in found]
-            return tuple(found)
+            @staticmethod
+            def backward(ctx, *gradients):
+                saved = ctx.saved_tensors
+                if pullback is not None:
+                    return pullback(gradients, *saved)
+                columns = zip(*partials(*saved), strict=True)
+                found = [
+                    combined(gradients, column) if needed else None
+                    for needed, column in zip(ctx.needs_input_grad, columns, strict=True)
+                ]
+                if saturates:
+                    largest = torch.finfo(saved[0].dtype).max
+                    found = [None if each is None else each.clamp(-largest, largest) for each in found]
+                return tuple(found)
 
-    class BothModes(Reverse):
-        """A class of its own, because torch.compile traces none that has a jvp."""
+        class BothModes(Reverse):
+            """A class of its own, because torch.compile traces none that has a jvp."""
 
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            Reverse.setup_context(ctx, inputs, output)
-            ctx.save_for_forward(*inputs, *(output if isinstance(output, tuple) else (output,)))
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                Reverse.setup_context(ctx, inputs, output)
+                ctx.save_for_forward(*inputs, *(output if isinstance(output, tuple) else (output,)))
 
-        @staticmethod
-        def jvp(ctx, *tangents):
-            found = [combined(tangents, row) for row in partials(*ctx.saved_tensors)]
-            return tuple(found) if len(found) > 1 else found[0]
+            @staticmethod
+            def jvp(ctx, *tangents):
+                found = [combined(tangents, row) for row in partials(*ctx.saved_tensors)]
+                return tuple(found) if len(found) > 1 else found[0]
 
-    return lambda *inputs: (Reverse if torch.compiler.is_compiling() else BothModes).apply(*inputs)
+        return lambda *inputs: (Reverse if torch.compiler.is_compiling() else BothModes).apply(*inputs)
+
+    return of
 
 
-def _product(factor: Tensor, value: Tensor) -> Tensor:
+@stated(lambda factor, value, _: ((value, factor),), product=lambda gradient, by: times(gradient, by))
+def times(factor: Tensor, value: Tensor) -> Tensor:
+    """A product in which 0 wins over an infinity; NaN stays NaN."""
     vanishes = (factor == 0) & value.isinf() | (value == 0) & factor.isinf()
     return torch.where(vanishes, 0.0, factor * value)
 
 
-times: Callable = stated(
-    _product, lambda factor, value, _: ((value, factor),), product=lambda gradient, by: times(gradient, by)
-)
-"""A product in which 0 wins over an infinity; NaN stays NaN."""
-
-
-def _clamped(x: Tensor) -> Tensor:
+@stated(lambda x, _: ((torch.ones_like(x),),))
+def finite(x: Tensor) -> Tensor:
+    """Logits with a large number in place of infinity, whose derivatives stand for those of the limit."""
     largest = LARGEST.get(x.dtype, LARGEST_OF_FLOATS)
     return x.clamp(-largest, largest)
-
-
-finite = stated(_clamped, lambda x, _: ((torch.ones_like(x),),))
-"""Logits with a large number in place of infinity, whose derivatives stand for those of the limit."""
 
 
 def limit(loss: Tensor, is_infinite: Tensor) -> Tensor:
@@ -109,17 +101,10 @@ def limit(loss: Tensor, is_infinite: Tensor) -> Tensor:
     return loss + torch.where(diverges, loss.detach().sign() * torch.inf, 0)
 
 
-def _soft_one_minus_pt(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+@stated(lambda p, q, y, _: ((1 - 2 * y, None, q - p),))
+def soft_one_minus_pt(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    """1 - p_t = y q + (1 - y) p. The derivative by p is that through q = 1 - p too: near y = 0.5 they cancel."""
     return y * q + (1 - y) * p
-
-
-soft_one_minus_pt = stated(_soft_one_minus_pt, lambda p, q, y, _: ((1 - 2 * y, None, q - p),))
-"""1 - p_t = y q + (1 - y) p. The derivative by p is that through q = 1 - p too: near y = 0.5 they cancel."""
-
-
-def _log_soft_one_minus_pt(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
-    mean = torch.where((y == 0) | (y == 1), 1, _soft_one_minus_pt(p, q, y)).log()
-    return torch.where(y == 1, log_q, torch.where(y == 0, log_p, mean))
 
 
 def _log_soft_one_minus_pt_by(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor, log_of: Tensor) -> tuple:
@@ -128,51 +113,30 @@ def _log_soft_one_minus_pt_by(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor
     return ((by_p, None, is_zero, is_one, (log_q - log_of).exp() - (log_p - log_of).exp()),)
 
 
-log_soft_one_minus_pt = stated(_log_soft_one_minus_pt, _log_soft_one_minus_pt_by, times)
-"""log(y q + (1 - y) p), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
+@stated(_log_soft_one_minus_pt_by, times)
+def log_soft_one_minus_pt(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, y: Tensor) -> Tensor:
+    """log(y q + (1 - y) p), given the logarithms too: at y = 0 and y = 1 one of them, though its number has underflowed."""
+    mean = torch.where((y == 0) | (y == 1), 1, y * q + (1 - y) * p).log()
+    return torch.where(y == 1, log_q, torch.where(y == 0, log_p, mean))
 
 
-def _residual(x: Tensor, y: Tensor, p: Tensor, q: Tensor) -> Tensor:
+@stated(lambda x, y, p, q, _: ((p * q, p.new_full((), -1.0), None, None),))
+def residual(x: Tensor, y: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """p - y of a logit: without what p itself is rounded by, which is all that is left of it near p = y."""
     e, base = x.abs().neg().exp(), x.clamp(max=0).exp()  # p = base / (1 + e)
     return torch.addcmul(base - y, y, e, value=-1).div_(e.add_(1))
 
 
-residual = stated(_residual, lambda x, y, p, q, _: ((p * q, p.new_full((), -1.0), None, None),))
-"""p - y of a logit: without what p itself is rounded by, which is all that is left of it near p = y."""
-
-
-def _cross_entropy(x: Tensor, y: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+@stated(lambda x, y, p, q, log_p, log_q, _: ((residual(x, y, p, q), log_q - log_p, None, None, None, None),))
+def cross_entropy_of_logit(x: Tensor, y: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """-y log p - (1 - y) log q of a logit and what it gives; by it p - y, whose parts y (1 - p) and (1 - y) p cancel."""
     return -(y * log_p + (1 - y) * log_q)
 
 
-def _cross_entropy_by(x: Tensor, y: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, _) -> tuple:
-    return ((residual(x, y, p, q), log_q - log_p, None, None, None, None),)
-
-
-cross_entropy_of_logit = stated(_cross_entropy, _cross_entropy_by)
-"""-y log p - (1 - y) log q of a logit and what it gives; by the logit p - y, whose parts y (1 - p) and (1 - y) p cancel."""
-
-
-def _of_probability(p: Tensor, y: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
-    return _cross_entropy(p, y, p, q, log_p, log_q)
-
-
-def _by_probability(p: Tensor, y: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor, _) -> tuple:
-    return (((p - y) / (p * q).clamp(min=EPSILON), log_q - log_p, None, None, None),)
-
-
-cross_entropy_of_probability = stated(_of_probability, _by_probability)
-"""The same of a probability, as torch's binary_cross_entropy has it."""
-
-
-def _of_logit(x: Tensor) -> tuple[Tensor, ...]:
-    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads. And no
-    # torch.where, which waits for its condition. One of the two powers is exactly 1.
-    log_p, log_q = x.clamp(max=0), x.neg().clamp_(max=0)
-    p, q = log_p.exp(), log_q.exp()
-    smaller = p * q
-    log1p, whole = torch.log1p(smaller), smaller.add_(1)
-    return p.div_(whole), q.div_(whole), log_p.sub_(log1p), log_q.sub_(log1p)
+@stated(lambda p, y, q, log_p, log_q, _: (((p - y) / (p * q).clamp(min=EPSILON), log_q - log_p, None, None, None),))
+def cross_entropy_of_probability(p: Tensor, y: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The same of a probability, as torch's binary_cross_entropy has it."""
+    return -(y * log_p + (1 - y) * log_q)
 
 
 def _by_logit(x: Tensor, p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -202,12 +166,16 @@ def _from_logit(gradients: tuple, x: Tensor, p: Tensor, q: Tensor, log_p: Tensor
     return _sum(through_p, through_logs)
 
 
-terms_of_logit = stated(_of_logit, _by_logit, pullback=_from_logit)
-"""p = sigmoid(x), q = 1 - p, log p, log q of finite logits."""
-
-
-def _of_stopped(p: Tensor) -> tuple[Tensor, ...]:
-    return 1 - p, p.log().clamp(min=-100), torch.log1p(-p).clamp(min=-100)
+@stated(_by_logit, pullback=_from_logit)
+def terms_of_logit(x: Tensor) -> tuple[Tensor, ...]:
+    """p = sigmoid(x), q = 1 - p, log p, log q of finite logits."""
+    # Not torch.sigmoid, which computes a thread's last elements another way: the bits would depend on the threads. And no
+    # torch.where, which waits for its condition. One of the two powers is exactly 1.
+    log_p, log_q = x.clamp(max=0), x.neg().clamp_(max=0)
+    p, q = log_p.exp(), log_q.exp()
+    smaller = p * q
+    log1p, whole = torch.log1p(smaller), smaller.add_(1)
+    return p.div_(whole), q.div_(whole), log_p.sub_(log1p), log_q.sub_(log1p)
 
 
 def _by_stopped(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -222,13 +190,10 @@ def _from_stopped(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: 
     return _difference(through_logs, by_q)
 
 
-stopped_terms = stated(_of_stopped, _by_stopped, pullback=_from_stopped)
-"""q, log p, log q of probabilities as torch's binary_cross_entropy has them: logarithms stop at -100, p q at 1e-12."""
-
-
-def _of_shifted(p: Tensor) -> tuple[Tensor, ...]:
-    q = 1 - p
-    return q, (p + EPSILON).log(), torch.where(p < 0.5, torch.log1p(-p), (q + EPSILON).log())
+@stated(_by_stopped, pullback=_from_stopped)
+def stopped_terms(p: Tensor) -> tuple[Tensor, ...]:
+    """q, log p, log q of probabilities as torch's binary_cross_entropy has them: logarithms stop at -100, p q at 1e-12."""
+    return 1 - p, p.log().clamp(min=-100), torch.log1p(-p).clamp(min=-100)
 
 
 def _by_shifted(p: Tensor, q: Tensor, log_p: Tensor, log_q: Tensor) -> tuple:
@@ -241,18 +206,15 @@ def _from_shifted(gradients: tuple, p: Tensor, q: Tensor, log_p: Tensor, log_q: 
     return _difference(_difference(through_p, through_q), by_q)
 
 
-shifted_terms = stated(_of_shifted, _by_shifted, pullback=_from_shifted)
-"""The same as in mmdet's Gaussian focal loss, which adds 1e-12 inside logarithms."""
+@stated(_by_shifted, pullback=_from_shifted)
+def shifted_terms(p: Tensor) -> tuple[Tensor, ...]:
+    """The same as in mmdet's Gaussian focal loss, which adds 1e-12 inside logarithms."""
+    q = 1 - p
+    return q, (p + EPSILON).log(), torch.where(p < 0.5, torch.log1p(-p), (q + EPSILON).log())
 
 
-def _by_narrow(p: Tensor, wide: Tensor) -> tuple:
-    return ((torch.ones_like(wide),),)
-
-
-_WIDENED = {
-    torch.float32: stated(lambda p: p.float(), _by_narrow, saturates=True),
-    torch.float64: stated(lambda p: p.double(), _by_narrow, saturates=True),
-}
+_widening = stated(lambda p, wide: ((torch.ones_like(wide),),), saturates=True)
+_WIDENED = {torch.float32: _widening(lambda p: p.float()), torch.float64: _widening(lambda p: p.double())}
 
 
 def saturating(p: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, modulated_focal
 from focal_plugin.math.spec import ALPHA, GAMMA, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def by_target(alpha):
@@ -25,19 +22,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_ne
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
         p, q, log_p, log_q, y, is_positive, HARD
     )

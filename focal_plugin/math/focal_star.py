@@ -6,14 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.derivatives import terms_of_logit
 from focal_plugin.math.eager import choose
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(gamma, beta, alpha):
@@ -28,20 +25,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, al
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    beta,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, beta, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     if HARD:
         signed = tl.where(is_positive, x, -x)
     else:

@@ -4,12 +4,9 @@ from __future__ import annotations  # tl.constexpr stays a string: importing thi
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import power_by_base
 from focal_plugin.math.spec import Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(alpha, gamma, pos_weight, neg_weight):
@@ -25,20 +22,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_w
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    alpha,
-    gamma,
-    pos_weight,
-    neg_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, alpha, gamma, pos_weight, neg_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     centre = y == 1
     weight = tl.where(centre, pos_weight, neg_weight)
     if not HARD:

@@ -6,12 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import cross_entropy, power, power_by_base
 from focal_plugin.math.spec import GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(gamma, mal_alpha):

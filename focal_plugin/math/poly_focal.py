@@ -2,13 +2,10 @@
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, modulated_focal
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(epsilon, gamma, alpha, alpha_on_poly):
@@ -24,21 +21,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_ne
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    alpha_positive,
-    alpha_negative,
-    poly_positive,
-    poly_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative, poly_positive, poly_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
         p, q, log_p, log_q, y, is_positive, HARD
     )

@@ -6,12 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import cross_entropy, distance_power
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(alpha, gamma, normalize):
@@ -43,19 +40,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_ne
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     value, derivative = prim.quality(p, q, log_p, log_q, y * y, is_positive, gamma, EXPONENT, HARD)
     alpha = tl.where(is_positive, alpha_positive, alpha_negative)
     return alpha * value, alpha * derivative

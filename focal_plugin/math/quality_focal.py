@@ -2,12 +2,9 @@
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import cross_entropy, distance_power
 from focal_plugin.math.spec import Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(beta):

@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import choose, log_of_target, log_one_minus_pt_of, one_minus_pt_of, power
 from focal_plugin.math.focal import by_target
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(threshold, gamma, alpha):
@@ -35,22 +32,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, 
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    margin,
-    limit,
-    inverse,
-    alpha_positive,
-    alpha_negative,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, margin, limit, inverse, alpha_positive, alpha_negative,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     one_minus_pt, log_one_minus_pt, d_log_one_minus_pt, cross_entropy = prim.focal_terms(
         p, q, log_p, log_q, y, is_positive, HARD
     )

@@ -6,12 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from focal_plugin.lazy import LazyModule
+from focal_plugin.lazy import prim, tl
 from focal_plugin.math.eager import cross_entropy, detached, power
 from focal_plugin.math.spec import DETACH_WEIGHT, GAMMA, Parameter, Spec
-
-tl = LazyModule('triton.language')
-prim = LazyModule('focal_plugin.kernels.triton.primitives')
 
 
 def pack(alpha, gamma, iou_weighted, detach_weight):
@@ -25,20 +22,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, det
 
 
 def value_and_grad(
-    x,
-    p,
-    q,
-    log_p,
-    log_q,
-    y,
-    is_positive,
-    gamma,
-    alpha,
-    iou_weighted,
-    detach_weight,
-    EXPONENT: tl.constexpr,
-    HARD: tl.constexpr,
-):
+    x, p, q, log_p, log_q, y, is_positive, gamma, alpha, iou_weighted, detach_weight,
+    EXPONENT: tl.constexpr, HARD: tl.constexpr,
+):  # fmt: skip
     negative, negative_slope = prim.focal_negative(p, q, log_p, log_q, gamma, detach_weight, EXPONENT)
     weight = iou_weighted * y + (1 - iou_weighted)
     positive = -prim.choose(y, is_positive, log_p, log_q, HARD)

@@ -110,7 +110,8 @@ def class_(kind: type) -> str:
         members += [f'{p.name}: {type_of(p, "tuple[float, ...]" if p.sequence else "Tensor")}' for p in parameters]
     for name, value in vars(kind).items():
         if isinstance(value, FunctionType) and not name.startswith('_'):
-            members.append(function(name, value))
+            # One that wraps the base's is in the base's stub.
+            members += [] if hasattr(value, '__wrapped__') else [function(name, value)]
         elif not name.startswith('_') and name not in {*vars(FusedLoss), *FusedLoss.__annotations__}:
             members.append(f'{name}: {type(value).__name__}')
     if spec is not None:
