@@ -88,10 +88,6 @@ def heads() -> str:
     return tables.markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
 
 
-def benchmark_gpu() -> str:
-    return '\n\n'.join([tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))])
-
-
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {'promises': promises, 'losses': losses},
     'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
@@ -100,7 +96,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
         'variants': lambda: tables.variants(read(results.VARIANTS)),
         'maps': lambda: tables.maps(of('cpu', results.MAPS)),
-        'benchmark_gpu': benchmark_gpu,
+        'benchmark_gpu': lambda: '\n\n'.join(
+            [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
+        ),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
