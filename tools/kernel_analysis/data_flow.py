@@ -86,25 +86,18 @@ def origins(
     """
     state = {parameter(at + half): frozenset({(ADDRESS, name)}) for at, name in pointers.items() for half in (0, 4)}
     state |= {register: frozenset({(ADDRESS, PARAMETERS)}) for register in entry}
-    before: dict[int, dict[str, Facts]] = {0: state}  # of the first instruction of a block
-    following = [[n for n in listing.following(at) if n < len(steps)] for at in range(len(steps))]
-    starts = {n for at, to in enumerate(following) if to != [at + 1] for n in (*to, at + 1)}
-    starts |= {step.rejoined for step in steps} - {None}
+    before: dict[int, dict[str, Facts]] = {0: state}
     found: dict[int, Origin] = {}
     waiting = [0]
     while waiting:
         at = waiting.pop()
-        state = dict(before[at])
-        while True:
-            found[at] = _origin(steps[at], state)
-            _execute(steps[at], state)
-            if steps[at].rejoined is not None:
-                lanes = {register: facts for register, facts in state.items() if register.startswith('v')}
-                waiting += [steps[at].rejoined] * _joined(before, steps[at].rejoined, lanes)
-            if following[at] != [at + 1] or at + 1 in starts:
-                break
-            at += 1
-        waiting += [n for n in following[at] if _joined(before, n, state)]
+        step, state = steps[at], dict(before[at])
+        found[at] = _origin(step, state)
+        _execute(step, state)
+        waiting += [n for n in listing.following(at) if n < len(steps) and _joined(before, n, state)]
+        if step.rejoined is not None:
+            lanes = {register: facts for register, facts in state.items() if register.startswith('v')}
+            waiting += [step.rejoined] * _joined(before, step.rejoined, lanes)
     nothing = Origin(frozenset(), frozenset(), frozenset())
     return [found.get(at, nothing) for at in range(len(steps))]
 
@@ -146,7 +139,7 @@ def _result(effect: Effect, state: Mapping[str, Facts]) -> Facts:
 
 
 def _joined(before: dict[int, dict[str, Facts]], at: int, state: Mapping[str, Facts]) -> bool:
-    """Adds what the registers can hold on one more way to a block; whether that is more than was known."""
+    """Adds what the registers can hold on one more way to an instruction; whether that is more than was known."""
     if at not in before:
         before[at] = dict(state)
         return True
