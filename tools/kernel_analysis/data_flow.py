@@ -63,9 +63,9 @@ class Origin(NamedTuple):
         deciders: on whose memory's content, as several threads have found it, a branch depends.
     """
 
-    pointers: frozenset[str]
-    indices: frozenset[str]
-    deciders: frozenset[str]
+    pointers: frozenset[str] = frozenset()
+    indices: frozenset[str] = frozenset()
+    deciders: frozenset[str] = frozenset()
 
 
 def parameter(offset: int) -> str:
@@ -92,14 +92,15 @@ def origins(
     while waiting:
         at = waiting.pop()
         step, state = steps[at], dict(before[at])
-        found[at] = _origin(step, state)
+        address = _facts(state, step.address)
+        deciders = _named(_facts(state, step.condition), AGREED)
+        found[at] = Origin(_named(address, ADDRESS), _named(address, VALUE), deciders)
         _execute(step, state)
         waiting += [n for n in listing.following(at) if n < len(steps) and _joined(before, n, state)]
         if step.rejoined is not None:
             lanes = {register: facts for register, facts in state.items() if register.startswith('v')}
             waiting += [step.rejoined] * _joined(before, step.rejoined, lanes)
-    nothing = Origin(frozenset(), frozenset(), frozenset())
-    return [found.get(at, nothing) for at in range(len(steps))]
+    return [found.get(at, Origin()) for at in range(len(steps))]
 
 
 def _facts(state: Mapping[str, Facts], registers: Iterable[str]) -> Facts:
@@ -108,11 +109,6 @@ def _facts(state: Mapping[str, Facts], registers: Iterable[str]) -> Facts:
 
 def _named(facts: Facts, kind: str) -> frozenset[str]:
     return frozenset(name for fact, name in facts if fact == kind)
-
-
-def _origin(step: Step, state: Mapping[str, Facts]) -> Origin:
-    address = _facts(state, step.address)
-    return Origin(_named(address, ADDRESS), _named(address, VALUE), _named(_facts(state, step.condition), AGREED))
 
 
 def _execute(step: Step, state: dict[str, Facts]) -> None:
