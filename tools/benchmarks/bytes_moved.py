@@ -46,7 +46,7 @@ CLASSES, ANCHORS, BATCH = 80, 9, 2
 SIZES = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 ROWS = 'rows (N, C)'
 MAPS = 'maps (B, A * C, H, W)'
-THEIRS = 'mmdet + mmcv'
+THEIRS, FUSED_HEAD = 'mmdet + mmcv', 'FusedRetinaHead'
 SCALARS, TOTAL = 'scalars', 'total'
 MOVES = f'{THEIRS} moves'
 FREE = {'_unsafe_view', 'empty', 'empty_like', 'new_empty', 'new_empty_strided'}
@@ -87,10 +87,6 @@ class Trace(TorchDispatchMode):
         super().__init__()
         self.kernels = kernels or {}
         self.steps: list[tuple[str, list[Tensor]]] = []
-
-    @property
-    def bytes(self) -> int:
-        return sum(size(moved) for _, moved in self.steps)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -178,18 +174,10 @@ def as_on_gpu() -> Iterator[None]:
         yield
 
 
-def as_they_are(logits: Tensor) -> Tensor:
-    return logits
-
-
-# What a head does with its logits, and the loss that it calls.
-PATHS: dict[str, dict[str, tuple[Callable, torch.nn.Module]]] = {
-    ROWS: {THEIRS: (as_they_are, FocalLoss()), 'FusedFocalLoss': (as_they_are, FusedFocalLoss())},
-    MAPS: {
-        THEIRS: (as_they_are, FocalLoss()),
-        'RetinaHead, FusedFocalLoss': (as_they_are, FusedFocalLoss()),
-        'FusedRetinaHead': (Map, FusedFocalLoss()),
-    },
+# What calls which loss.
+PATHS: dict[str, dict[str, torch.nn.Module]] = {
+    ROWS: {THEIRS: FocalLoss(), 'FusedFocalLoss': FusedFocalLoss()},
+    MAPS: {THEIRS: FocalLoss(), 'RetinaHead, FusedFocalLoss': FusedFocalLoss(), FUSED_HEAD: FusedFocalLoss()},
 }
 
 
@@ -207,14 +195,13 @@ def inputs(work: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tens
 
 def traced(work: str, path: str, levels: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Trace, Trace]:
     """Forward and backward."""
-    hand_over, loss = PATHS[work][path]
     with as_on_gpu(), Trace(KERNELS) as forward:
         value = 0.0
         for logits, labels, weights in levels:  # AnchorHead.loss_by_feat_single
             labels, weights, pred = labels.reshape(-1), weights.reshape(-1), logits
             if work == MAPS:
-                pred = hand_over(logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
-            value = value + loss(pred, labels, weights, avg_factor=100.0)
+                pred = (Map(logits) if path == FUSED_HEAD else logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
+            value = value + PATHS[work][path](pred, labels, weights, avg_factor=100.0)
     with as_on_gpu(), Trace(KERNELS) as backward:
         for grad in torch.autograd.grad(value, [logits for logits, *_ in levels]):
             grad.contiguous()  # as the convolution that made the maps wants it (cudnn_convolution_backward)

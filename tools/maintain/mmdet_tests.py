@@ -38,12 +38,12 @@ def outcomes(folder: Path, tests: list[str], override: bool) -> dict[str, str]:
         if done.returncode not in (0, 1):
             sys.exit(f'pytest ended with status {done.returncode}')
         cases = ElementTree.parse(report.name).iter('testcase')
-        # A class in a test's parameters is in its name: test_loss[FusedFocalLoss] is test_loss[FocalLoss].
-        return {f'{case.get("classname")}::{case.get("name")}'.replace('Fused', ''): _outcome(case) for case in cases}
-
-
-def _outcome(case: ElementTree.Element) -> str:
-    return next((child.tag for child in case if child.tag in ('failure', 'error', 'skipped')), 'passed')
+        found = {}
+        for case in cases:
+            # A class in a test's parameters is in its name: test_loss[FusedFocalLoss] is test_loss[FocalLoss].
+            name = f'{case.get("classname")}::{case.get("name")}'.replace('Fused', '')
+            found[name] = next((child.tag for child in case if child.tag in ('failure', 'error', 'skipped')), 'passed')
+        return found
 
 
 def counts(results: dict[str, str]) -> str:

@@ -29,12 +29,8 @@ def renamed(text: str, like: str, kind: str, name: str) -> str:
 
 def files_of(like: str, name: str) -> dict[Path, str]:
     """The six files and their text, by their paths."""
-    folders = {'focal_plugin/math': ('py', 'h'), 'focal_plugin/losses': ('py',), 'tests/variants': ('py',)}
-    places = {
-        ROOT / folder / f'{like}.{suffix}': ROOT / folder / f'{name}.{suffix}'
-        for folder, suffixes in folders.items()
-        for suffix in suffixes
-    }
+    modules = ('focal_plugin/math/{}.py', 'focal_plugin/math/{}.h', 'focal_plugin/losses/{}.py', 'tests/variants/{}.py')
+    places = {ROOT / module.format(like): ROOT / module.format(name) for module in modules}
     for data in ('boards', 'coco'):
         config = min((ROOT / 'configs' / like).glob(f'*_{data}_*.py'))
         stem = config.stem.rpartition('_fused-')[0] + '_fused-' + name.replace('_', '-')
