@@ -116,19 +116,16 @@ def replaced(document: Path, name: str, text: str, part: str) -> str:
     return re.sub(f'{begin}.*{end}', lambda _: f'{begin}\n\n{part}\n\n{end}', text, flags=re.DOTALL)
 
 
-def generated(root: Path) -> dict[str, tuple[str | None, str]]:
-    """Each document as it is, None where it is missing, and as it has to be."""
+def generated(root: Path) -> dict[Path, str]:
+    """Each document as it has to be."""
     found = {}
     for name, parts in DOCUMENTS.items():
-        document = root / name
-        old = document.read_text() if document.exists() or name not in variant_pages.NEW else None
-        new = variant_pages.NEW[name]() if old is None else old
+        document, begins = root / name, variant_pages.NEW.get(name)
+        text = begins() if begins and not document.exists() else document.read_text()
         for marker, part in parts.items():
-            new = replaced(document, marker, new, part())
-        found[name] = old, new
-    for name, whole in variant_pages.METAFILES.items():
-        found[name] = (root / name).read_text() if (root / name).exists() else None, whole()
-    return found
+            text = replaced(document, marker, text, part())
+        found[document] = text
+    return found | {root / name: whole() for name, whole in variant_pages.METAFILES.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,12 +133,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--root', type=Path, default=ROOT, help='the folder of the documents; default: %(default)s')
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a document is out of date')
     args = parser.parse_args(arguments)
-    outdated = []
-    for name, (old, new) in generated(args.root).items():
-        if new != old:
-            outdated.append(args.root / name)
-            if not args.check:
-                outdated[-1].write_text(new)
+    texts = generated(args.root)
+    outdated = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    for path in () if args.check else outdated:
+        path.write_text(texts[path])
     if args.check and outdated:
         print(f'{", ".join(map(str, outdated))}: out of date; run python -m tools.maintain.readme_tables')
         return 1
