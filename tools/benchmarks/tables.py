@@ -145,15 +145,9 @@ def accuracy(rows: list[Row]) -> str:
             for of in ('value', 'grad'):
                 cells += [' / '.join(row[f'{of}_error'] for row in pair), ' / '.join(off(row, of) for row in pair)]
             lines.append([name, dtype, *cells])
-        header = [
-            '',
-            'dtype',
-            *(f'{of}: {what}' for of in ('loss', 'gradient') for what in ('worst error', 'off by over 1%')),
-        ]
-        parts += [
-            f'Measured on {machine}; negatives / positives, relative to the exact result:',
-            markdown(header, lines),
-        ]
+        columns = [f'{of}: {what}' for of in ('loss', 'gradient') for what in ('worst error', 'off by over 1%')]
+        parts.append(f'Measured on {machine}; negatives / positives, relative to the exact result:')
+        parts.append(markdown(['', 'dtype', *columns], lines))
     return '\n\n'.join(parts)
 
 
