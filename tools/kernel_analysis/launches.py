@@ -19,6 +19,7 @@ from focal_plugin import backend, use_backend
 from focal_plugin.functional import problem_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
+from focal_plugin.ops import library
 from tools.benchmarks.inputs import typical_arguments
 from tools.kernel_analysis.gpus import ARCHS
 
@@ -65,7 +66,7 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    from focal_plugin.kernels.triton import elementwise, launches, layout, rowwise
+    from focal_plugin.kernels.triton import launches, layout, selftest
 
     kernels, target = [], GPUTarget(*ARCHS[arch])
 
@@ -79,8 +80,6 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
         return compile_one
 
     problem = typical_problem(kernel, dtype, classes)
-    more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
-    family = rowwise if problem.spec.family == 'rowwise' else elementwise
     # In the place of a GPU's driver; the device is the key of the JIT's caches.
     of_target = {f'get_current_{what}': lambda: target for what in ('target', 'device')}
     driver.set_active(SimpleNamespace(**of_target, get_current_stream=lambda device: 0))
@@ -88,9 +87,10 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
         mock.patch.object(triton.JITFunction, '__getitem__', compile_instead),
         mock.patch.object(layout, 'LANES', target.warp_size),
         mock.patch.object(launches, '_kept', {}),
+        mock.patch.object(selftest, 'require'),
     ):
-        family.forward(problem)
-        family.backward(problem, torch.empty((), device='meta'), *more)
+        library.forward(problem)
+        library.backward(problem, torch.empty((), device='meta'), problem.spec.statistics)
     return kernels
 
 
