@@ -168,7 +168,7 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     return loss
 
 
-MASKS = dataclasses.replace(
+MASKS: Spec = dataclasses.replace(
     SPECS['focal'],
     title='Sigmoid focal loss of masks, each read from the channel of its label,',
     formula='mean over the pixels of alpha_t (1 - p_t)^gamma (-log p_t)',

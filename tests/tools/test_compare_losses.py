@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import json
 import logging
 import os
 import re
@@ -12,16 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from matplotlib import image
-from mmengine.dataset import BaseDataset
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
@@ -38,9 +29,8 @@ OPTIONS = [
 
 
 @pytest.fixture(scope='module')
-def tools():
-    names = ('compare_losses', 'train_one', 'comparison')
-    return tuple(importlib.import_module(f'tools.training.{name}') for name in names)
+def tool():
+    return importlib.import_module('tools.training.compare_losses')
 
 
 def command(work: Path, *losses: str, arguments=ARGUMENTS) -> list[str]:
@@ -61,7 +51,7 @@ def processed(*arguments) -> subprocess.Popen:
 
 
 @pytest.fixture
-def run(tools, monkeypatch, capsys):
+def run(tool, monkeypatch, capsys):
     """Runs the tool in this process: its status, and what it prints."""
 
     def run(*arguments) -> tuple[int, str]:
@@ -69,7 +59,7 @@ def run(tools, monkeypatch, capsys):
         monkeypatch.chdir(ROOT)
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            status = tools[0].main()
+            status = tool.main()
         except SystemExit as exit:
             status = exit.code
         finally:
@@ -141,13 +131,13 @@ def test_unknown_loss(tmp_path, run):
     assert status == 2 and "no loss is called 'FusedFocal'. Did you mean FusedFocalLoss" in output
 
 
-def test_two_comparisons_in_one_folder(tools, tmp_path, run):
-    with tools[0].lock(tmp_path):
+def test_two_comparisons_in_one_folder(tool, tmp_path, run):
+    with tool.lock(tmp_path):
         status, output = run(*command(tmp_path))
     assert status == 2 and 'another comparison is at work there' in output
 
 
-def test_a_training_that_fails_is_told(tools, tmp_path, run):
+def test_a_training_that_fails_is_told(tool, tmp_path, run):
     options = [*OPTIONS, 'train_dataloader.dataset.ann_file=absent.json']
     status, output = run(CONFIG, '--losses', 'FusedFocalLoss', '--work-dir', tmp_path, *ARGUMENTS, *options)
     assert status == 1
@@ -184,150 +174,3 @@ def test_killed_and_started_again_the_result_is_the_same(work, tmp_path, run, se
     measured = ('time an iteration (ms)', 'peak memory (MiB)')
     whole, resumed = ([{**row, **dict.fromkeys(measured)} for row in table(folder)] for folder in (work, tmp_path))
     assert resumed == whole
-
-
-# The loop.
-
-
-class ToyData(BaseDataset):
-    def load_data_list(self):
-        return [dict(number=i) for i in range(6)]
-
-    def __getitem__(self, index):
-        return dict(inputs=torch.tensor([index, np.random.rand()], dtype=torch.float32))
-
-
-class ToyMetric(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results.append(0)
-
-    def compute_metrics(self, results):
-        return dict(count=len(results))
-
-
-class ToyModel(BaseModel):
-    """Order of data, their noise and dropout all show in the weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def forward(self, inputs, mode='tensor'):
-        value = self.layer(torch.dropout(torch.stack(list(inputs)), 0.5, self.training)).square().mean()
-        return dict(loss=value) if mode == 'loss' else [value]
-
-
-class Interrupt(Hook):
-    def __init__(self, after: int | None) -> None:
-        self.after, self.validated = after, []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        if runner.iter + 1 == self.after:
-            raise KeyboardInterrupt
-
-    def after_val_epoch(self, runner, metrics=None) -> None:
-        self.validated.append(runner.iter)
-
-
-def train_toy(folder: Path, loop: dict, sampler: dict, stop: int | None = None) -> tuple[Runner, list[int]]:
-    torch.manual_seed(0)
-    interrupt = Interrupt(stop)
-    loader = dict(batch_size=2, num_workers=0, dataset=ToyData())
-    runner = Runner(
-        ToyModel(),
-        str(folder),
-        train_dataloader=dict(loader, sampler=sampler),
-        val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-        val_cfg=dict(),
-        val_evaluator=Evaluator(ToyMetric()),
-        train_cfg=dict(type='ResumableTrainLoop', seed=1, max_iters=8, **loop),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-        param_scheduler=dict(type='StepLR', by_epoch=True, step_size=1, gamma=0.5),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=2)),
-        resume=True,
-        randomness=dict(seed=1),
-        experiment_name=f'{folder.name}_{stop}',
-    )
-    runner.register_hook(interrupt)
-    if stop:
-        with pytest.raises(KeyboardInterrupt):
-            runner.train()
-    else:
-        runner.train()
-    return runner, interrupt.validated
-
-
-@pytest.mark.parametrize('stop', [1, 4, 7])
-@pytest.mark.parametrize(
-    ('loop', 'sampler', 'validations'),
-    [
-        (dict(max_epochs=4), dict(type='DefaultSampler', shuffle=True), [3, 6, 8]),
-        (dict(val_every=4), dict(type='InfiniteSampler', shuffle=True), [4, 8]),
-    ],
-    ids=['epochs', 'iterations'],
-)
-def test_an_interrupted_loop_ends_as_a_whole_one(tools, tmp_path, loop, sampler, validations, stop):
-    whole, seen = train_toy(tmp_path / 'whole', loop, sampler)
-    assert seen == validations
-    _, first = train_toy(tmp_path / 'parts', loop, sampler, stop)
-    with tools[1].safe_checkpoints():
-        resumed, second = train_toy(tmp_path / 'parts', loop, sampler)
-    assert sorted({*first, *second}) == validations
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
-
-
-# Table and figure.
-
-
-def write_run(folder: Path, scale: float) -> None:
-    folder.mkdir(parents=True)
-    rows = [
-        dict(iter=i, peak=i * 2**20, time=0.5 if i == 1 else 0.1, loss=3 * scale / i, loss_cls=scale / i)
-        for i in range(1, 11)
-    ]
-    rows.insert(5, dict(iter=3, peak=2**20, time=0.1, loss=99.0, loss_cls=9.0))
-    rows.insert(6, rows.pop(2))
-    rows.append(dict(iter=5, metrics={'coco/bbox_mAP': 0.25}))
-    rows.append(dict(iter=10, metrics={'coco/bbox_mAP': scale / 4}))
-    (folder / 'records.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n{"iter": 11, "lo')
-    (folder / 'result.json').write_text(json.dumps(dict(iters=10, metrics=rows[-1]['metrics'])))
-
-
-def test_rows_and_curves_are_of_what_was_recorded(tools, tmp_path):
-    results = tools[2]
-    losses = [results.Loss('A', 'A', {}), results.Loss('B,gamma=[1, 2]', 'B', {})]
-    for scale, loss in enumerate(losses, 1):
-        write_run(results.folder_of(tmp_path, loss), scale)
-    assert results.row_of(losses[1], tmp_path, ['coco/bbox_mAP']) == {
-        'loss': 'B,gamma=[1, 2]',
-        'coco/bbox_mAP': '0.5',
-        'training loss': '0.6',
-        'time an iteration (ms)': '100.0',
-        'peak memory (MiB)': '10',
-        'iterations': '10',
-    }
-    figure = results.draw(losses, tmp_path, ['coco/bbox_mAP'], 'title')
-    classification, others, metric = figure.axes
-    assert [line.get_label() for line in classification.get_lines()] == ['A', 'B,gamma=[1, 2]']
-    assert classification.get_lines()[1].get_xydata().tolist() == [[i, 2 / i] for i in range(1, 11)]
-    assert others.get_lines()[0].get_xydata().tolist() == [[i, pytest.approx(2 / i)] for i in range(1, 11)]
-    assert metric.get_lines()[0].get_xydata().tolist() == [[5, 0.25], [10, 0.25]]
-
-
-def test_a_half_line_costs_no_other(tools, tmp_path):
-    _, trainer, results = tools
-    (tmp_path / 'records.jsonl').write_text('{"iter": 1, "loss": 2.0}\n{"iter": 2, "lo')
-    recorder = trainer.Recorder(tmp_path, print, 1)
-    recorder.write(iter=2, loss=1.0)
-    recorder.file.close()
-    assert results.records(tmp_path)[0] == [dict(iter=1, loss=2.0), dict(iter=2, loss=1.0)]
-
-
-def test_many_losses_have_different_lines(tools, tmp_path):
-    results = tools[2]
-    losses = [results.Loss(name, name, {}) for name in 'ABCDEFGHIJKLMNOP']
-    for loss in losses:
-        write_run(results.folder_of(tmp_path, loss), 1)
-    lines = results.draw(losses, tmp_path, [], 'title').axes[0].get_lines()
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(losses)

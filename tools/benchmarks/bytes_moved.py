@@ -2,12 +2,14 @@
 
     python -m tools.benchmarks.bytes_moved [--csv]
 
-Counted from a trace of the operators that forward and backward run (trace.py has the rules), for two images of 800 x 1333
-(padded to 1344), 80 classes and 9 anchors: once from rows of logits (N, C), once from the head's maps (B, A * C, H, W) and
-back to them. No GPU is needed and nothing is timed: the tensors are meta tensors, on which both packages go the way that
-they go on a GPU. mmdet is told that it has one; in the place of mmcv's CUDA kernels are operators of the same arguments,
-which read logits and labels once and write their output once; this package takes its Triton kernels, one forward and one
-backward.
+Counted from a trace of the operators that forward and backward run, for two images of 800 x 1333 (padded to 1344), 80
+classes and 9 anchors: once from rows of logits (N, C), once from the head's maps (B, A * C, H, W) and back to them. An
+operator reads each of its tensors from memory once and writes each of its results once, whatever its caches hold from the
+operator before. A view moves nothing, a dimension that is only expanded (stride 0) is read once, and what an operator
+writes in place it reads too. No GPU is needed and nothing is timed: the tensors are meta tensors, on which both packages go
+the way that they go on a GPU. mmdet is told that it has one; in the place of mmcv's CUDA kernels are operators of the same
+arguments, which read logits and labels once and write their output once; this package takes its Triton kernels, one forward
+and one backward.
 
 Labels (int64) and weights (float32) are one per row: reading both moves 12 / 80 bytes per logit. The totals hold them,
 what is `of_logits` does not.
@@ -15,9 +17,10 @@ what is `of_logits` does not.
 
 import argparse
 import contextlib
+import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -26,7 +29,10 @@ import mmcv.ops.focal_loss
 import torch
 from mmdet.models.losses import FocalLoss
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from focal_plugin import backend, use_backend
 from focal_plugin.kernels.layout import layout_of
@@ -35,15 +41,78 @@ from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.ops import library
 from focal_plugin.rows import Map
 from tools.benchmarks.results import BYTES, table, write
-from tools.benchmarks.trace import Trace
 
 CLASSES, ANCHORS, BATCH = 80, 9, 2
 SIZES = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 ROWS = 'rows (N, C)'
 MAPS = 'maps (B, A * C, H, W)'
-THEIRS = 'mmdet + mmcv'
+THEIRS, FUSED_HEAD = 'mmdet + mmcv', 'FusedRetinaHead'
 SCALARS, TOTAL = 'scalars', 'total'
 MOVES = f'{THEIRS} moves'
+FREE = {'_unsafe_view', 'empty', 'empty_like', 'new_empty', 'new_empty_strided'}
+FILLS = {'fill_', 'new_zeros', 'ones_like', 'zero_', 'zeros_like'}
+STREAMS = {'_to_copy', 'clone', 'max', 'sum'}  # beside what PyTorch itself calls pointwise
+
+
+def elements(tensor: Tensor) -> int:
+    """Those in memory."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(size for size, stride in sizes if stride != 0)
+
+
+def size(tensors: Iterable[Tensor]) -> int:
+    """Bytes."""
+    return sum(elements(each) * each.element_size() for each in tensors)
+
+
+def tensors_in(values) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+class Trace(TorchDispatchMode):
+    """Records the operators that run inside.
+
+    Args:
+        kernels: of each operator that is not PyTorch's, called with its arguments: what it writes beside its results and
+            reads back. An argument that such an operator writes it does not read.
+
+    Attributes:
+        steps: the operators that moved something in their order, each with the tensors that it read or wrote.
+
+    Raises:
+        LookupError: an operator of which it is not known what it moves.
+    """
+
+    def __init__(self, kernels: Mapping[OpOverload, Callable[..., Iterable[Tensor]]] | None = None) -> None:
+        super().__init__()
+        self.kernels = kernels or {}
+        self.steps: list[tuple[str, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        moved = self._moved(func, args, kwargs or {}, out)
+        if moved:
+            self.steps.append((func.overloadpacket.__name__, moved))
+        return out
+
+    def _moved(self, func: OpOverload, args: tuple, kwargs: dict, out) -> list[Tensor]:
+        name = func.overloadpacket.__name__
+        if func in self.kernels:
+            schema = zip(func._schema.arguments, args, strict=False)  # the rest are keywords or defaults
+            written = [value for argument, value in schema if argument.is_write]
+            read = [each for each in tensors_in((args, kwargs)) if not any(each is other for other in written)]
+            return [*read, *written, *tensors_in(out), *2 * tensors_in(self.kernels[func](*args, **kwargs))]
+        if func.namespace == 'aten':
+            if func.is_view or name in FREE:
+                return []
+            if name in FILLS:
+                return tensors_in(out)
+            if name == 'copy_':
+                return [args[1], out]
+            if name in STREAMS or torch.Tag.pointwise in func.tags:
+                return tensors_in((args, kwargs, out))
+        raise LookupError(f'{func}: how much it moves is not known')
+
 
 _mmcv = torch.library.Library('mmcv_cuda', 'DEF')
 for _name, _output in (('forward', 'output'), ('backward', 'grad_input')):
@@ -105,18 +174,10 @@ def as_on_gpu() -> Iterator[None]:
         yield
 
 
-def as_they_are(logits: Tensor) -> Tensor:
-    return logits
-
-
-# What a head does with its logits, and the loss that it calls.
-PATHS: dict[str, dict[str, tuple[Callable, torch.nn.Module]]] = {
-    ROWS: {THEIRS: (as_they_are, FocalLoss()), 'FusedFocalLoss': (as_they_are, FusedFocalLoss())},
-    MAPS: {
-        THEIRS: (as_they_are, FocalLoss()),
-        'RetinaHead, FusedFocalLoss': (as_they_are, FusedFocalLoss()),
-        'FusedRetinaHead': (Map, FusedFocalLoss()),
-    },
+# What calls which loss.
+PATHS: dict[str, dict[str, torch.nn.Module]] = {
+    ROWS: {THEIRS: FocalLoss(), 'FusedFocalLoss': FusedFocalLoss()},
+    MAPS: {THEIRS: FocalLoss(), 'RetinaHead, FusedFocalLoss': FusedFocalLoss(), FUSED_HEAD: FusedFocalLoss()},
 }
 
 
@@ -134,14 +195,13 @@ def inputs(work: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tens
 
 def traced(work: str, path: str, levels: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Trace, Trace]:
     """Forward and backward."""
-    hand_over, loss = PATHS[work][path]
     with as_on_gpu(), Trace(KERNELS) as forward:
         value = 0.0
         for logits, labels, weights in levels:  # AnchorHead.loss_by_feat_single
             labels, weights, pred = labels.reshape(-1), weights.reshape(-1), logits
             if work == MAPS:
-                pred = hand_over(logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
-            value = value + loss(pred, labels, weights, avg_factor=100.0)
+                pred = (Map(logits) if path == FUSED_HEAD else logits).permute(0, 2, 3, 1).reshape(-1, CLASSES)
+            value = value + PATHS[work][path](pred, labels, weights, avg_factor=100.0)
     with as_on_gpu(), Trace(KERNELS) as backward:
         for grad in torch.autograd.grad(value, [logits for logits, *_ in levels]):
             grad.contiguous()  # as the convolution that made the maps wants it (cudnn_convolution_backward)
@@ -154,11 +214,10 @@ def counted(work: str, path: str, dtype: torch.dtype) -> dict[str, tuple[float, 
     sizes = [logits.numel() for logits, *_ in levels]
     total, of_logits = Counter(), Counter()
     for phase, trace in zip(('forward', 'backward'), traced(work, path, levels), strict=True):
-        for step in trace.steps:
-            scalar = all(each.elements <= 1 for each in step.accesses)
-            op = SCALARS if scalar else f'{phase} {step.name}'
-            total[op] += sum(each.bytes for each in step.accesses)
-            of_logits[op] += sum(each.bytes for each in step.accesses if each.elements in sizes)
+        for name, moved in trace.steps:
+            op = SCALARS if all(elements(each) <= 1 for each in moved) else f'{phase} {name}'
+            total[op] += size(moved)
+            of_logits[op] += size(each for each in moved if elements(each) in sizes)
     total[TOTAL], of_logits[TOTAL] = total.total(), of_logits.total()
     return {op: (total[op] / sum(sizes), of_logits[op] / sum(sizes)) for op in total}
 

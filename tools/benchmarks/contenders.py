@@ -28,11 +28,6 @@ CLONE = 'clone of the logits'
 GAMMA, ALPHA = 2.0, 0.25
 
 
-def is_ours(contender: str, backend: str = '') -> bool:
-    """Whether a row is of this package, of one backend or of any; whichever of class and function could be timed."""
-    return any(contender.endswith(f'({name})') for name in ([backend] if backend else OURS))
-
-
 class CannotRunError(Exception):
     """Why a contender can't run here."""
 

@@ -87,11 +87,7 @@ class Inputs:
 
 def converted(values: Any, dtype: torch.dtype) -> Any:
     """Values with the floating-point tensors in them in this dtype."""
-
-    def one(value: Any) -> Any:
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return pytree.tree_map(one, values)
+    return pytree.tree_map_only(Tensor, lambda each: each.to(dtype) if each.is_floating_point() else each, values)
 
 
 def detector(rows: int, classes: int, dtype: torch.dtype, device: str, seed: int = 0) -> Inputs:
@@ -147,11 +143,7 @@ def right_ones(
 ) -> tuple[dict[str, Loss], int]:
     """The losses that agree with the exact one on all inputs, and how many fail; prints which are not timed, and why.
 
-    Args:
-        inputs: of the same kind.
-        contenders: by name, the logits -> the loss; raises CannotRunError.
-        exact: called in float64.
-        tolerance: relative to the exact result, and to the largest gradient.
+    The inputs are of the same kind; compare.Work has the other arguments.
     """
     losses, wrong, left = {}, 0, dict(contenders)
     for each in inputs:

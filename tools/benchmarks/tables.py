@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from focal_plugin.math import SPECS
-from tools.benchmarks.contenders import COMPILED, MMDET, OURS, is_ours
+from tools.benchmarks.contenders import COMPILED, MMDET, OURS
 
 Row = dict[str, str]
 
@@ -39,7 +39,8 @@ def benchmark(rows: list[Row]) -> str:
         compilers = ['torch'] if device == 'cpu' else ['torch', 'triton']
         versions = {', '.join(f'{name} {row[name]}' for name in [*compilers, 'commit']) for row in rows_here}
         backend = 'native' if device == 'cpu' else 'triton'
-        fused = next((name for name in names if is_ours(name, backend)), OURS[backend])
+        # Whichever of class and function could be timed.
+        fused = next((name for name in names if name.endswith(f'({backend})')), OURS[backend])
         parts += [
             f'Measured on {machine} ({"; ".join(sorted(versions))}). Forward + backward in milliseconds, medians:',
             speed(rows_here, names, fused),
@@ -144,15 +145,9 @@ def accuracy(rows: list[Row]) -> str:
             for of in ('value', 'grad'):
                 cells += [' / '.join(row[f'{of}_error'] for row in pair), ' / '.join(off(row, of) for row in pair)]
             lines.append([name, dtype, *cells])
-        header = [
-            '',
-            'dtype',
-            *(f'{of}: {what}' for of in ('loss', 'gradient') for what in ('worst error', 'off by over 1%')),
-        ]
-        parts += [
-            f'Measured on {machine}; negatives / positives, relative to the exact result:',
-            markdown(header, lines),
-        ]
+        columns = [f'{of}: {what}' for of in ('loss', 'gradient') for what in ('worst error', 'off by over 1%')]
+        parts.append(f'Measured on {machine}; negatives / positives, relative to the exact result:')
+        parts.append(markdown(['', 'dtype', *columns], lines))
     return '\n\n'.join(parts)
 
 

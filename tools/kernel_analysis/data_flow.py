@@ -63,9 +63,9 @@ class Origin(NamedTuple):
         deciders: on whose memory's content, as several threads have found it, a branch depends.
     """
 
-    pointers: frozenset[str]
-    indices: frozenset[str]
-    deciders: frozenset[str]
+    pointers: frozenset[str] = frozenset()
+    indices: frozenset[str] = frozenset()
+    deciders: frozenset[str] = frozenset()
 
 
 def parameter(offset: int) -> str:
@@ -86,27 +86,21 @@ def origins(
     """
     state = {parameter(at + half): frozenset({(ADDRESS, name)}) for at, name in pointers.items() for half in (0, 4)}
     state |= {register: frozenset({(ADDRESS, PARAMETERS)}) for register in entry}
-    before: dict[int, dict[str, Facts]] = {0: state}  # of the first instruction of a block
-    following = [[n for n in listing.following(at) if n < len(steps)] for at in range(len(steps))]
-    starts = {n for at, to in enumerate(following) if to != [at + 1] for n in (*to, at + 1)}
-    starts |= {step.rejoined for step in steps} - {None}
+    before: dict[int, dict[str, Facts]] = {0: state}
     found: dict[int, Origin] = {}
     waiting = [0]
     while waiting:
         at = waiting.pop()
-        state = dict(before[at])
-        while True:
-            found[at] = _origin(steps[at], state)
-            _execute(steps[at], state)
-            if steps[at].rejoined is not None:
-                lanes = {register: facts for register, facts in state.items() if register.startswith('v')}
-                waiting += [steps[at].rejoined] * _joined(before, steps[at].rejoined, lanes)
-            if following[at] != [at + 1] or at + 1 in starts:
-                break
-            at += 1
-        waiting += [n for n in following[at] if _joined(before, n, state)]
-    nothing = Origin(frozenset(), frozenset(), frozenset())
-    return [found.get(at, nothing) for at in range(len(steps))]
+        step, state = steps[at], dict(before[at])
+        address = _facts(state, step.address)
+        deciders = _named(_facts(state, step.condition), AGREED)
+        found[at] = Origin(_named(address, ADDRESS), _named(address, VALUE), deciders)
+        _execute(step, state)
+        waiting += [n for n in listing.following(at) if n < len(steps) and _joined(before, n, state)]
+        if step.rejoined is not None:
+            lanes = {register: facts for register, facts in state.items() if register.startswith('v')}
+            waiting += [step.rejoined] * _joined(before, step.rejoined, lanes)
+    return [found.get(at, Origin()) for at in range(len(steps))]
 
 
 def _facts(state: Mapping[str, Facts], registers: Iterable[str]) -> Facts:
@@ -115,11 +109,6 @@ def _facts(state: Mapping[str, Facts], registers: Iterable[str]) -> Facts:
 
 def _named(facts: Facts, kind: str) -> frozenset[str]:
     return frozenset(name for fact, name in facts if fact == kind)
-
-
-def _origin(step: Step, state: Mapping[str, Facts]) -> Origin:
-    address = _facts(state, step.address)
-    return Origin(_named(address, ADDRESS), _named(address, VALUE), _named(_facts(state, step.condition), AGREED))
 
 
 def _execute(step: Step, state: dict[str, Facts]) -> None:
@@ -146,7 +135,7 @@ def _result(effect: Effect, state: Mapping[str, Facts]) -> Facts:
 
 
 def _joined(before: dict[int, dict[str, Facts]], at: int, state: Mapping[str, Facts]) -> bool:
-    """Adds what the registers can hold on one more way to a block; whether that is more than was known."""
+    """Adds what the registers can hold on one more way to an instruction; whether that is more than was known."""
     if at not in before:
         before[at] = dict(state)
         return True

@@ -59,12 +59,8 @@ def _of_nvidia(asm: dict, parameters: dict[str, str]) -> tuple[Listing, list[Ori
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, 'kernel.cubin')
         cubin.write_bytes(asm['cubin'])
-
-        def output(tool: Any, *options: str) -> str:
-            return subprocess.run([tool.path, *options, cubin], check=True, capture_output=True, text=True).stdout
-
-        listing = parse(output(knobs.nvidia.nvdisasm, '-c'))
-        description = output(knobs.nvidia.cuobjdump, '--dump-elf', '--dump-resource-usage')
+        listing = parse(output(knobs.nvidia.nvdisasm.path, '-c', cubin))
+        description = output(knobs.nvidia.cuobjdump.path, '--dump-elf', '--dump-resource-usage', cubin)
     # The size of the parameters, and where in the constant bank they are, 16 bits each.
     bank = int(re.search(r'EIATTR_PARAM_CBANK\s+Format:.*\s+Value:\s+\w+ 0x(\w+)', description)[1], 16) & 0xFFFF
     places = re.findall(r'Ordinal : 0x(\w+)\s+Offset  : 0x(\w+)', description)
@@ -73,6 +69,10 @@ def _of_nvidia(asm: dict, parameters: dict[str, str]) -> tuple[Listing, list[Ori
     registers, stack, local = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', description).groups()
     found = origins(listing, steps, _pointers(parameters, offsets))
     return listing, found, int(registers), int(stack) + int(local)
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _pointers(parameters: dict[str, str], offsets: list[int]) -> dict[int, str]:

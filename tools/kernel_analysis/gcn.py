@@ -10,7 +10,7 @@ import re
 from tools.kernel_analysis.data_flow import SHARED, Effect, Step, parameter
 from tools.kernel_analysis.machine_code import Listing
 
-_REGISTER = re.compile(r'\b([sva])(\d+)\b|\b([sva])\[(\d+):(\d+)\]|\b(vcc|exec)\w*')
+_REGISTER = re.compile(r'\b([sva])(?:(\d+)\b|\[(\d+):(\d+)\])|\b(vcc|exec)\w*')
 _COMMA = re.compile(r',(?![^\[]*\])')
 _NO_RESULT = re.compile(
     r's_(nop|waitcnt|wait_|barrier|branch|cbranch|endpgm|sendmsg|sleep|clause|delay|setprio|code_end|set)'
@@ -44,11 +44,9 @@ def entry(text: str) -> list[str]:
 def _registers(text: str) -> list[str]:
     """The registers of an operand."""
     names = []
-    for kind, index, kind_of_range, first, last, special in _REGISTER.findall(text):
-        if kind_of_range:
-            names += [f'{kind_of_range}{n}' for n in range(int(first), int(last) + 1)]
-        else:
-            names.append(special or f'{kind}{index}')
+    for kind, index, first, last, special in _REGISTER.findall(text):
+        indices = range(int(first), int(last) + 1) if first else [index]
+        names += [special] if special else [f'{kind}{n}' for n in indices]
     return names
 
 

@@ -15,9 +15,11 @@ from unittest import mock
 
 import torch
 
-from focal_plugin.functional import packed
+from focal_plugin import backend, use_backend
+from focal_plugin.functional import problem_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS, Spec
+from focal_plugin.ops import library
 from tools.benchmarks.inputs import typical_arguments
 from tools.kernel_analysis.gpus import ARCHS
 
@@ -40,33 +42,19 @@ def form_of(kernel: str) -> str:
 
 def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
     """A variant's loss, or that of masks or maps, as heads call it, on meta tensors."""
-    on_meta = {'device': 'meta'}
-    spec = spec_of(kernel)
-    rows = ROWS + 1  # no multiple of 16, which Triton would know
-    if kernel in MAPS:
-        maps = torch.empty(BATCH, ANCHORS * classes, *MAPS[kernel], dtype=dtype, **on_meta)
-        pred = maps.unflatten(1, (ANCHORS, classes)).permute(0, 3, 4, 1, 2)
-    else:
-        pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype, **on_meta)
-    parameters, per_class = packed(spec, typical_arguments(spec, classes, 'meta'), pred)
-    read = pred.select(1, 0) if kernel == MASKS else pred
-    per_row = read.shape[:-1]
-    return Problem(
-        pred=pred,
-        target=torch.empty_like(read) if form_of(kernel) == 'dense' else pred.new_empty(per_row, dtype=torch.int64),
-        score=torch.empty(per_row, **on_meta) if form_of(kernel) == 'scored' else None,
-        weight=torch.empty(*per_row, 1, **on_meta).expand(read.shape),
-        per_class_parameters=per_class,
-        avg_factor=torch.empty((), **on_meta),
-        channel=torch.empty(rows, dtype=torch.int64, **on_meta) if kernel == MASKS else None,
-        variant=spec.name,
-        parameters=parameters,
-        activated=spec.probabilities == 'from_logits',
-        ignore_index=None,
-        scale=1.0,
-        output='sum',
-        backend='triton',
-    )
+    spec, rows = spec_of(kernel), ROWS + 1  # no multiple of 16, which Triton would know
+    with torch.device('meta'):
+        if kernel in MAPS:
+            maps = torch.empty(BATCH, ANCHORS * classes, *MAPS[kernel], dtype=dtype)
+            pred = maps.unflatten(1, (ANCHORS, classes)).permute(0, 3, 4, 1, 2)
+        else:
+            pred = torch.empty(rows, classes, *[PIXELS] * (kernel == MASKS), dtype=dtype)
+        read, channel = (pred.select(1, 0), torch.empty(rows, dtype=torch.int64)) if kernel == MASKS else (pred, None)
+        labels, weight = torch.empty(read.shape[:-1], dtype=torch.int64), torch.empty(read.shape[:-1])
+        target = {'dense': torch.empty_like(read), 'scored': (labels, weight), 'labels': labels}[form_of(kernel)]
+        common = {'avg_factor': torch.empty(()), 'channel': channel, 'activated': spec.probabilities == 'from_logits'}
+    with mock.patch.multiple(backend, GPUS=('meta',), HAS_TRITON=True), use_backend('triton'):
+        return problem_of(spec, typical_arguments(spec, classes, 'meta'), pred, target, weight, **common)
 
 
 def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[Any]:
@@ -79,7 +67,7 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
     from triton.runtime import driver
 
     from focal_plugin.kernels import layout
-    from focal_plugin.kernels.triton import elementwise, launches, rowwise
+    from focal_plugin.kernels.triton import launches, selftest
 
     kernels, target = [], GPUTarget(*ARCHS[arch])
 
@@ -93,8 +81,6 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
         return compile_one
 
     problem = typical_problem(kernel, dtype, classes)
-    more = [problem.pred.new_empty(2, classes, dtype=torch.float64)] if problem.spec.statistics else []
-    family = rowwise if problem.spec.family == 'rowwise' else elementwise
     # In the place of a GPU's driver; the device is the key of the JIT's caches.
     of_target = {f'get_current_{what}': lambda: target for what in ('target', 'device')}
     driver.set_active(SimpleNamespace(**of_target, get_current_stream=lambda device: 0))
@@ -102,9 +88,10 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
         mock.patch.object(triton.JITFunction, '__getitem__', compile_instead),
         mock.patch.object(layout, 'LANES', target.warp_size),
         mock.patch.object(launches, '_kept', {}),
+        mock.patch.object(selftest, 'require'),
     ):
-        family.forward(problem)
-        family.backward(problem, torch.empty((), device='meta'), *more)
+        library.forward(problem)
+        library.backward(problem, torch.empty((), device='meta'), problem.spec.statistics)
     return kernels
 
 

@@ -31,16 +31,12 @@ class Instruction(NamedTuple):
     operands: str
 
     @property
-    def predicated(self) -> bool:
-        return self.guard != ''
-
-    @property
     def ends(self) -> bool:
         return self.name in ('EXIT', 's_endpgm')
 
     @property
     def never_falls_through(self) -> bool:
-        return not self.predicated and (self.ends or self.name in ('BRA', 's_branch'))
+        return not self.guard and (self.ends or self.name in ('BRA', 's_branch'))
 
     @property
     def unit(self) -> str:

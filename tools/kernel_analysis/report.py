@@ -49,25 +49,24 @@ def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
     return logits * logit + row / classes
 
 
-def on_card(gpu: Any, moved: float, counted: dict[str, float], classes: int) -> dict[str, Any]:
-    """The columns of a card."""
-    bounds = gpu.seconds(moved, counted['slots/logit'], *(counted[f'{unit}/logit'] for unit in UNITS))
-    bound = max(bounds, key=bounds.get)
-    return {
-        'card': gpu.name,
-        'predicted bound': bound,
-        'predicted share of the memory roofline': f'{bounds["memory"] / bounds[bound]:.2f}',
-        'predicted ms, 200000 rows': f'{1e3 * ROWS * classes * bounds[bound]:.3g}',
-        'predicted ms, RetinaNet batch 16': f'{1e3 * RETINANET * classes * bounds[bound]:.3g}',
-    }
-
-
 def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> list[dict[str, Any]]:
     """The rows of a kernel: one for each card of its architecture, or one without a card."""
     widths = {name: value for name, value in counted.items() if '/logit' not in name}
     head = head | widths | {f'predicted {name}': f'{counted[name]:.2f}' for name in counted if name not in widths}
-    cards = [on_card(gpu, moved, counted, head['classes']) for gpu in GPUS if gpu.arch == head['arch']]
-    return [head | card for card in cards or [{'card': ''}]]
+    rows = []
+    for gpu in GPUS:
+        if gpu.arch == head['arch']:
+            bounds = gpu.seconds(moved, counted['slots/logit'], *(counted[f'{unit}/logit'] for unit in UNITS))
+            bound = max(bounds, key=bounds.get)
+            card = {
+                'card': gpu.name,
+                'predicted bound': bound,
+                'predicted share of the memory roofline': f'{bounds["memory"] / bounds[bound]:.2f}',
+                'predicted ms, 200000 rows': f'{1e3 * ROWS * head["classes"] * bounds[bound]:.3g}',
+                'predicted ms, RetinaNet batch 16': f'{1e3 * RETINANET * head["classes"] * bounds[bound]:.3g}',
+            }
+            rows.append(head | card)
+    return rows or [head | {'card': ''}]
 
 
 def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any]]:
@@ -113,10 +112,8 @@ def of_sum(arch: str) -> dict[str, Any]:
 
 def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
     """The rows of mmcv's kernels, which read and write a logit in either direction."""
-    from triton import knobs
-
     rows = []
-    for head, counted in mmcv_code.kernels(arch, knobs.nvidia.nvdisasm.path):
+    for head, counted in mmcv_code.kernels(arch):
         if head['dtype'] in dtypes:
             moved = 2 * torch.finfo(DTYPES[head['dtype']]).bits // 8 + 8 / classes
             rows += on_cards(head | {'classes': classes}, counted, moved)

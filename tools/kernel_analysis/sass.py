@@ -28,24 +28,19 @@ def step(one: Instruction) -> Step:
     address: tuple[str, ...] = ()
     if one.is_load or one.is_store:
         address = tuple(name for text in operands if '[' in text for name in _registers(text))
+    data = [name for text in operands if '[' not in text for name in _registers(text, _width(one.name))]
     if one.name.startswith(('STS', 'STL')):
-        stored = [name for text in operands if '[' not in text for name in _registers(text, _width(one.name))]
-        effects = [Effect(SHARED, (SHARED, *stored))]
+        effects = [Effect(SHARED, (SHARED, *data))]
     elif one.is_load:
-        effects = [
-            Effect(name, (*address, *guard), 'loads')
-            for text in operands
-            if '[' not in text
-            for name in _registers(text, _width(one.name))
-        ]
+        effects = [Effect(name, (*address, *guard), 'loads') for name in data]
     elif one.name.startswith(('LDS', 'LDL')):
-        effects = [Effect(name, (SHARED, *guard)) for name in _registers(operands[0], _width(one.name))]
-    elif one.name.startswith('P2R'):
+        effects = [Effect(name, (SHARED, *guard)) for name in data]
+    elif one.name.startswith(('P2R', 'R2P')):
         chosen = [f'P{n}' for n in range(7) if int(operands[-1], 16) >> n & 1]
-        effects = [Effect(name, (*chosen, *_registers(operands[2]), *guard)) for name in _registers(operands[0])]
-    elif one.name.startswith('R2P'):
-        chosen = [f'P{n}' for n in range(7) if int(operands[-1], 16) >> n & 1]
-        effects = [Effect(name, (*_registers(operands[1]), *guard), 'tests') for name in chosen]
+        if one.name.startswith('R2P'):
+            effects = [Effect(name, (*_registers(operands[1]), *guard), 'tests') for name in chosen]
+        else:
+            effects = [Effect(name, (*chosen, *_registers(operands[2]), *guard)) for name in _registers(operands[0])]
     elif not _NO_RESULT.match(one.name):
         effects = _computed(one.name, operands, guard)
     decides = one.ends or one.target

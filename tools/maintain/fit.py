@@ -4,7 +4,7 @@ Each stands for a quotient that is finite at 0, so that the product with what it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mpmath
 from mpmath import mp, mpf
@@ -12,21 +12,26 @@ from mpmath import mp, mpf
 mp.dps = 30
 
 
-def chebyshev(function: Callable, low: mpf, high: mpf, terms: int) -> list[str]:
-    """The polynomial through a function's values at the zeros of a Chebyshev polynomial."""
-    return [mpmath.nstr(c, 12) for c in mpmath.chebyfit(function, [low, high], terms)]
+def chebyshev(fit: 'Fit') -> list[str]:
+    """The polynomial through the function's values at the zeros of a Chebyshev polynomial."""
+    return [mpmath.nstr(c, 12) for c in mpmath.chebyfit(fit.function, [fit.low, fit.high], fit.terms)]
 
 
-def minimax(function: Callable, weight: Callable, low: mpf, high: mpf, terms: int) -> list[str]:
-    """The polynomial whose largest weighted error is least, by Remez's exchange, its coefficients rounded to float32."""
-    grid = [(low + high) / 2 - (high - low) / 2 * mpmath.cospi(mpf(k) / 400) for k in range(401)]
-    points = grid[:: 400 // terms]  # near the extremes of the Chebyshev polynomial
+def taylor(fit: 'Fit') -> list[str]:
+    return [mpmath.nstr(c, 12) for c in reversed(mpmath.taylor(fit.function, 0, fit.terms - 1))]
+
+
+def minimax(fit: 'Fit') -> list[str]:
+    """The polynomial whose largest error is least, by Remez's exchange, its coefficients rounded to float32."""
+    grid = [(fit.low + fit.high) / 2 - (fit.high - fit.low) / 2 * mpmath.cospi(mpf(k) / 400) for k in range(401)]
+    points = grid[:: 400 // fit.terms]  # near the extremes of the Chebyshev polynomial
     for _ in range(6):
-        rows = [[weight(x) * x**k for k in reversed(range(terms))] + [(-1) ** i] for i, x in enumerate(points)]
-        *fit, _ = mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix([weight(x) * function(x) for x in points]))
-        points = _extremes(grid, [weight(x) * (mpmath.polyval(fit, x) - function(x)) for x in grid])
+        rows = [[fit.weight(x) * x**k for k in reversed(range(fit.terms))] + [(-1) ** i] for i, x in enumerate(points)]
+        right = [fit.weight(x) * fit.function(x) for x in points]
+        *coefficients, _ = mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix(right))
+        points = _extremes(grid, [fit.weight(x) * (mpmath.polyval(coefficients, x) - fit.function(x)) for x in grid])
     with mpmath.workprec(24):
-        return [mpmath.nstr(+c, 9) for c in fit]
+        return [mpmath.nstr(+c, 9) for c in coefficients]
 
 
 def _extremes(grid: Sequence[mpf], errors: Sequence[mpf]) -> list[mpf]:
@@ -39,20 +44,13 @@ def _extremes(grid: Sequence[mpf], errors: Sequence[mpf]) -> list[mpf]:
     return [grid[max(run, key=lambda k: abs(errors[k]))] for run in runs]
 
 
-def _log1p_over(e: mpf) -> mpf:
-    return mpmath.log1p(e) / e if e else mpf(1)
+def over(function: Callable[[mpf], mpf]) -> Callable[[mpf], mpf]:
+    """The quotient of a function by its argument, which is 1 at 0."""
+    return lambda x: function(x) / x if x else mpf(1)
 
 
-def _expm1_over(r: mpf) -> mpf:
-    return mpmath.expm1(r) / r if r else mpf(1)
-
-
-def _rest_of_log_over(f: mpf) -> mpf:
+def rest_of_log_over(f: mpf) -> mpf:
     return (mpmath.log1p(f) - f + f**2 / 2) / f**3 if f else mpf(1) / 3
-
-
-def _minus_log1m_over(s: mpf) -> mpf:
-    return -mpmath.log1p(-s) / s if s else mpf(1)
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,9 @@ class Fit:
         low, high: the interval.
         promised: the largest error, as the sources state it; where they state none, half a unit of float32.
         kernels: which have it.
-        derive: makes the coefficients, that of the highest power first.
+        method: makes the coefficients, those of a minimax to the digits that its exchange reaches.
+        terms: how many there are.
         scale: what the error is multiplied by; by default it is relative to the function.
-        is_reproduced: the kernels have these coefficients to the last digit; the last digits of a minimax depend on how far
-            the exchange went.
     """
 
     of: str
@@ -77,9 +74,13 @@ class Fit:
     high: mpf
     promised: float
     kernels: tuple[str, ...]
-    derive: Callable[['Fit'], list[str]]
+    method: Callable[['Fit'], list[str]]
+    terms: int
     scale: Callable[[mpf], mpf] | None = None
-    is_reproduced: bool = True
+
+    def derive(self) -> list[str]:
+        """The coefficients, that of the highest power first."""
+        return self.method(self)
 
     def weight(self, x: mpf) -> mpf:
         return self.scale(x) if self.scale else 1 / self.function(x)
@@ -91,66 +92,39 @@ class Fit:
         return float(max(abs(self.weight(x) * (mpmath.polyval(exact, x) - self.function(x))) for x in points))
 
 
-def _chebyshev(terms: int) -> Callable[[Fit], list[str]]:
-    return lambda fit: chebyshev(fit.function, fit.low, fit.high, terms)
-
-
-def _minimax(terms: int) -> Callable[[Fit], list[str]]:
-    return lambda fit: minimax(fit.function, fit.weight, fit.low, fit.high, terms)
-
-
-def _taylor(terms: int) -> Callable[[Fit], list[str]]:
-    return lambda fit: [mpmath.nstr(c, 12) for c in reversed(mpmath.taylor(fit.function, 0, terms - 1))]
-
-
 BOTH = ('triton', 'native')
 ROUNDING = 2.0**-24
 HALF_LN2 = mpmath.log(2) / 2
+LOG1P_OVER = over(mpmath.log1p)
 FITS = (
-    Fit('log1p(e) / e', _log1p_over, mpf(0), mpf(1), 5.4e-9, BOTH, _chebyshev(10)),
+    Fit('log1p(e) / e', LOG1P_OVER, mpf(0), mpf(1), 5.4e-9, BOTH, chebyshev, 10),
     Fit(
         'expm1(r) / r, the error that of e^r',
-        _expm1_over,
+        over(mpmath.expm1),
         -HALF_LN2,
         HALF_LN2,
         2.6e-9,
         ('native',),
         # The zeros of the seventh Chebyshev polynomial have 0 among them, where expm1 is 0: the last coefficient is that.
-        lambda fit: chebyshev(mpmath.expm1, fit.low, fit.high, 7)[:-1],
+        lambda fit: chebyshev(replace(fit, function=mpmath.expm1))[:-1],
+        7,
         scale=lambda r: r / mpmath.exp(r),
     ),
     Fit(
         '(log1p(f) - f + f^2 / 2) / f^3, the error relative to 1/3',
-        _rest_of_log_over,
+        rest_of_log_over,
         mpmath.sqrt(0.5) - 1,
         mpmath.sqrt(2) - 1,
         9e-8,
         ('native',),
-        _chebyshev(9),
+        chebyshev,
+        9,
         scale=lambda f: mpf(3),
     ),
-    Fit(
-        'log1p(e) / e of a small e, to be precise',
-        _log1p_over,
-        mpf(0),
-        mpf(1) / 4,
-        1e-6,
-        ('triton',),
-        _minimax(6),
-        is_reproduced=False,
-    ),
-    Fit(
-        'log1p(e) / e of a small e',
-        _log1p_over,
-        mpf(0),
-        mpf(1) / 16,
-        4e-6,
-        ('triton',),
-        _minimax(3),
-        is_reproduced=False,
-    ),
-    Fit('-log(1 - s) / s', _minus_log1m_over, mpf(0), mpf(1) / 32, ROUNDING, BOTH, _taylor(5)),
-    Fit('expm1(z) / z', _expm1_over, -mpf(1) / 4, mpf(0), ROUNDING, ('triton',), _taylor(6)),
+    Fit('log1p(e) / e of a small e, to be precise', LOG1P_OVER, mpf(0), mpf(1) / 4, 1e-6, ('triton',), minimax, 6),
+    Fit('log1p(e) / e of a small e', LOG1P_OVER, mpf(0), mpf(1) / 16, 4e-6, ('triton',), minimax, 3),
+    Fit('-log(1 - s) / s', over(lambda s: -mpmath.log1p(-s)), mpf(0), mpf(1) / 32, ROUNDING, BOTH, taylor, 5),
+    Fit('expm1(z) / z', over(mpmath.expm1), -mpf(1) / 4, mpf(0), ROUNDING, ('triton',), taylor, 6),
 )
 CONSTANTS = {
     'log2(e)': 1 / mpmath.log(2),
@@ -183,7 +157,7 @@ def as_cpp(coefficients: Sequence[str]) -> str:
 
 def main() -> None:
     for fit in FITS:
-        coefficients = fit.derive(fit)
+        coefficients = fit.derive()
         low, high = mpmath.nstr(fit.low, 6), mpmath.nstr(fit.high, 6)
         print(f'{fit.of}: {fit.error(coefficients):.3g} on [{low}, {high}]')
         print(as_python(coefficients), as_cpp(coefficients), sep='\n', end='\n\n')

@@ -16,12 +16,19 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-DEFAULT = tuple(f'tests/test_models/test_{name}' for name in ('losses', 'dense_heads', 'roi_heads', 'detectors'))
+TESTS = [f'tests/test_models/test_{name}' for name in ('losses', 'dense_heads', 'roi_heads', 'detectors')]
+
+
+def pytest_configure() -> None:
+    """This module is a plugin too: tests of an installed mmdet find the configs of the checkout that they run in."""
+    from mmdet.testing import _utils
+
+    _utils._get_config_directory = lambda: str(Path.cwd() / 'configs')
 
 
 def outcomes(folder: Path, tests: list[str], override: bool) -> dict[str, str]:
     """Each test's outcome: passed, skipped, failure or error."""
-    plugins = ['no:cacheprovider', 'mmdet_configs', *['focal_plugin.override'] * override]
+    plugins = ['no:cacheprovider', Path(__file__).stem, *['focal_plugin.override'] * override]
     command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', *tests, *(f'-p{plugin}' for plugin in plugins)]
     # The checkout is the working directory, for its tests/data, but not where mmdet is imported from.
     path = [str(Path(__file__).parent), *filter(None, [os.environ.get('PYTHONPATH')])]
@@ -31,12 +38,12 @@ def outcomes(folder: Path, tests: list[str], override: bool) -> dict[str, str]:
         if done.returncode not in (0, 1):
             sys.exit(f'pytest ended with status {done.returncode}')
         cases = ElementTree.parse(report.name).iter('testcase')
-        # A class in a test's parameters is in its name: test_loss[FusedFocalLoss] is test_loss[FocalLoss].
-        return {f'{case.get("classname")}::{case.get("name")}'.replace('Fused', ''): _outcome(case) for case in cases}
-
-
-def _outcome(case: ElementTree.Element) -> str:
-    return next((child.tag for child in case if child.tag in ('failure', 'error', 'skipped')), 'passed')
+        found = {}
+        for case in cases:
+            # A class in a test's parameters is in its name: test_loss[FusedFocalLoss] is test_loss[FocalLoss].
+            name = f'{case.get("classname")}::{case.get("name")}'.replace('Fused', '')
+            found[name] = next((child.tag for child in case if child.tag in ('failure', 'error', 'skipped')), 'passed')
+        return found
 
 
 def counts(results: dict[str, str]) -> str:
@@ -46,14 +53,11 @@ def counts(results: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', metavar='FOLDER', type=Path, help='a checkout of mmdet')
-    parser.add_argument(
-        'tests', nargs='*', default=DEFAULT, help=f'files or folders in it (default: {" ".join(DEFAULT)})'
-    )
-    args = parser.parse_args()
-    tests = [test for test in args.tests if (args.folder / test.partition('::')[0]).exists()]
+    folder = parser.parse_args().folder
+    tests = [test for test in TESTS if (folder / test).exists()]
     if not tests:
-        sys.exit(f'{args.folder} has none of {", ".join(args.tests)}: is it a checkout of mmdet?')
-    plain, fused = (outcomes(args.folder, tests, override) for override in (False, True))
+        sys.exit(f'{folder} has none of {", ".join(TESTS)}: is it a checkout of mmdet?')
+    plain, fused = (outcomes(folder, tests, override) for override in (False, True))
     print(f'\nmmdet alone:   {counts(plain)}\nwith override: {counts(fused)}')
     changed = [test for test in plain | fused if plain.get(test) != fused.get(test)]
     for test in changed:

@@ -9,22 +9,19 @@ generated: CONTRIBUTING.md says how to go on.
 import argparse
 import keyword
 import re
+import string
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def class_of(name: str) -> str:
-    return 'Fused' + ''.join(word.capitalize() for word in name.split('_')) + 'Loss'
-
-
 def renamed(text: str, like: str, kind: str, name: str) -> str:
     """The text of a file of another variant with the names of the new one, where they are names and no words."""
-    old = re.escape(like)
+    old, new_kind = re.escape(like), f'Fused{string.capwords(name, "_").replace("_", "")}Loss'
     text = re.sub(rf"(?m)('|import |struct |using ){old}(?='|$| [{{=:])", rf'\g<1>{name}', text)
     text = re.sub(rf'(?<![-\w.]){old}(?=\.\w)', name, text)
-    text = re.sub(rf'\b{kind}\b', class_of(name), text)
+    text = re.sub(rf'\b{kind}\b', new_kind, text)
     text = re.sub(r"(?m)^(    function=)'\w+',$", rf"\1'{name}_loss',", text)
     # A new loss takes the place of none of mmdet's, and had no earlier form that walked over the logits as often.
     return re.sub(r"(?m)^    (replaces = '\w+'|passes=\d+,)\n", '', text)
@@ -32,12 +29,8 @@ def renamed(text: str, like: str, kind: str, name: str) -> str:
 
 def files_of(like: str, name: str) -> dict[Path, str]:
     """The six files and their text, by their paths."""
-    folders = {'focal_plugin/math': ('py', 'h'), 'focal_plugin/losses': ('py',), 'tests/variants': ('py',)}
-    places = {
-        ROOT / folder / f'{like}.{suffix}': ROOT / folder / f'{name}.{suffix}'
-        for folder, suffixes in folders.items()
-        for suffix in suffixes
-    }
+    modules = ('focal_plugin/math/{}.py', 'focal_plugin/math/{}.h', 'focal_plugin/losses/{}.py', 'tests/variants/{}.py')
+    places = {ROOT / module.format(like): ROOT / module.format(name) for module in modules}
     for data in ('boards', 'coco'):
         config = min((ROOT / 'configs' / like).glob(f'*_{data}_*.py'))
         stem = config.stem.rpartition('_fused-')[0] + '_fused-' + name.replace('_', '-')

@@ -88,10 +88,6 @@ def heads() -> str:
     return tables.markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
 
 
-def benchmark_gpu() -> str:
-    return '\n\n'.join([tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))])
-
-
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {'promises': promises, 'losses': losses},
     'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
@@ -100,7 +96,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
         'variants': lambda: tables.variants(read(results.VARIANTS)),
         'maps': lambda: tables.maps(of('cpu', results.MAPS)),
-        'benchmark_gpu': benchmark_gpu,
+        'benchmark_gpu': lambda: '\n\n'.join(
+            [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
+        ),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
@@ -118,19 +116,16 @@ def replaced(document: Path, name: str, text: str, part: str) -> str:
     return re.sub(f'{begin}.*{end}', lambda _: f'{begin}\n\n{part}\n\n{end}', text, flags=re.DOTALL)
 
 
-def generated(root: Path) -> dict[str, tuple[str | None, str]]:
-    """Each document as it is, None where it is missing, and as it has to be."""
+def generated(root: Path) -> dict[Path, str]:
+    """Each document as it has to be."""
     found = {}
     for name, parts in DOCUMENTS.items():
-        document = root / name
-        old = document.read_text() if document.exists() or name not in variant_pages.NEW else None
-        new = variant_pages.NEW[name]() if old is None else old
+        document, begins = root / name, variant_pages.NEW.get(name)
+        text = begins() if begins and not document.exists() else document.read_text()
         for marker, part in parts.items():
-            new = replaced(document, marker, new, part())
-        found[name] = old, new
-    for name, whole in variant_pages.METAFILES.items():
-        found[name] = (root / name).read_text() if (root / name).exists() else None, whole()
-    return found
+            text = replaced(document, marker, text, part())
+        found[document] = text
+    return found | {root / name: whole() for name, whole in variant_pages.METAFILES.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,12 +133,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--root', type=Path, default=ROOT, help='the folder of the documents; default: %(default)s')
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a document is out of date')
     args = parser.parse_args(arguments)
-    outdated = []
-    for name, (old, new) in generated(args.root).items():
-        if new != old:
-            outdated.append(args.root / name)
-            if not args.check:
-                outdated[-1].write_text(new)
+    texts = generated(args.root)
+    outdated = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    for path in () if args.check else outdated:
+        path.write_text(texts[path])
     if args.check and outdated:
         print(f'{", ".join(map(str, outdated))}: out of date; run python -m tools.maintain.readme_tables')
         return 1

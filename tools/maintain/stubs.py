@@ -4,7 +4,6 @@ python -m tools.maintain.stubs writes them; --check names those that differ from
 """
 
 import argparse
-import ast
 import importlib
 import inspect
 import re
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -122,21 +121,10 @@ def class_(kind: type) -> str:
     return f'class {kind.__name__}({", ".join(bases)}):\n' + textwrap.indent(body(kind.__doc__, *members), '    ')
 
 
-def variables(module: ModuleType) -> Iterator[str]:
-    """The public names that a module assigns."""
-    for node in ast.parse(inspect.getsource(module)).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        for target in targets:
-            if isinstance(target, ast.Name) and not target.id.startswith('_'):
-                kind = module.__annotations__.get(target.id, type(vars(module)[target.id]))
-                yield f'{target.id}: {annotation(kind)}'
-
-
 def stub(module: ModuleType) -> str:
     """The text of a module's stub."""
-    imports, members = [IMPORTS], [*variables(module)]
+    imports = [IMPORTS]
+    members = [f'{name}: {annotation(kind)}' for name, kind in module.__annotations__.items()]
     exported = getattr(module, '__all__', ())
     specs = {functional.FUNCTIONS[name]: spec for name, spec in SPECS.items()}
     for name, value in vars(module).items():

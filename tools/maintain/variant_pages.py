@@ -33,21 +33,6 @@ DETECTORS = {
 """The first word of a config's name -> its detector; of those that are not here mmdet's name of the model."""
 BOARDS = '`tests/data/boards`'
 DATA = {'_boards_': BOARDS, '_coco_': 'COCO', '_lvis-v1_': 'LVIS v1'}
-PAGE = """# {heading}
-
-> [{title}](https://arxiv.org/abs/{paper})
-
-`{kind}`, for each {what}:
-
-```
-{formula}
-```
-
-{summary}
-
-<!-- configs:begin -->
-<!-- configs:end -->
-"""
 
 
 class Listed(NamedTuple):
@@ -73,15 +58,23 @@ def first_page(name: str) -> str:
     """The page of a variant that has none, for its author to go on with."""
     spec, kind = SPECS[name], CLASSES[name]
     heading, paper, _ = spec.title.split('`', 2)
-    return PAGE.format(
-        heading=heading.removesuffix(' of '),
-        title=paper,
-        paper=spec.paper,
-        kind=kind.__name__,
-        what='row x of logits' if spec.family == 'rowwise' else 'logit x with p = sigmoid(x)',
-        formula=spec.formula,
-        summary=inspect.getdoc(kind).partition('\n')[0],
-    )
+    what = 'row x of logits' if spec.family == 'rowwise' else 'logit x with p = sigmoid(x)'
+    summary = inspect.getdoc(kind).partition('\n')[0]
+    return f"""# {heading.removesuffix(' of ')}
+
+> [{paper}](https://arxiv.org/abs/{spec.paper})
+
+`{kind.__name__}`, for each {what}:
+
+```
+{spec.formula}
+```
+
+{summary}
+
+<!-- configs:begin -->
+<!-- configs:end -->
+"""
 
 
 def titles(name: str) -> tuple[str, str]:

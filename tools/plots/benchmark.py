@@ -1,5 +1,7 @@
 """Draws the times in a CSV of benchmarks/losses.py as bars, and the bytes moved per second beside what the card can move.
 
+Of the GPU that was measured last, into gpu.png beside the CSV.
+
 Usage: python -m tools.plots.benchmark [CSV]
 """
 
@@ -77,17 +79,13 @@ def roof(rows: list[Row]) -> tuple[float, str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('csv', type=Path, nargs='?', default=BENCHMARK, help='default: tools/results/benchmark.csv')
-    parser.add_argument('--machine', help='as the CSV has it; default: the last GPU in it')
-    parser.add_argument('-o', '--out', type=Path, help='default: gpu.png beside the CSV')
     args = parser.parse_args(arguments)
     rows = read(args.csv)
-    machine = args.machine or next((row['machine'] for row in reversed(rows) if row['device'] == 'cuda'), 'a GPU')
-    own = [row for row in rows if row['machine'] == machine]
-    if not own:
-        sys.exit(f'{args.csv}: no rows of {machine}; it has {sorted({row["machine"] for row in rows})}')
-    out = args.out or args.csv.with_name('gpu.png')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(own).savefig(out, dpi=110)
+    machines = [row['machine'] for row in rows if row['device'] == 'cuda']
+    if not machines:
+        sys.exit(f'{args.csv}: no rows of a GPU; it has {sorted({row["machine"] for row in rows})}')
+    out = args.csv.with_name('gpu.png')
+    draw([row for row in rows if row['machine'] == machines[-1]]).savefig(out, dpi=110)
     print(out)
 
 

@@ -27,10 +27,9 @@ def table(metrics: dict[str, float]) -> str:
     rows = [(text, metrics[key]) for key, text in TITLES.items() if key in metrics]
     if not rows:
         sys.exit('no coco/bbox_* or coco/segm_* metric in the file: was the detector tested with CocoMetric?')
-    classes = {
-        key: key.removeprefix('coco/').removesuffix('_precision') for key in metrics if key.endswith('_precision')
-    }
-    rows += [(f'AP, {name}', metrics[key]) for key, name in classes.items()]
+    for key, value in metrics.items():
+        if key.endswith('_precision'):
+            rows.append((f'AP, {key.removeprefix("coco/").removesuffix("_precision")}', value))
     lines = [f'| {text} | {value:.3f} |' if value >= 0 else f'| {text} | - |' for text, value in rows]
     return '\n'.join(['| validation | value |', '|---|---|', *lines])
 

@@ -83,13 +83,12 @@ def main() -> None:
     parser.add_argument(
         '--max-photos', type=int, default=16, help='how many photos, evenly spaced; default: %(default)s'
     )
-    parser.add_argument('--columns', type=int, default=2, help='default: %(default)s')
     parser.add_argument('--title', default='Detections', help='default: %(default)s')
     args = parser.parse_args()
     rows = read_predictions(args.predictions)
     count = min(args.max_photos, len(rows))
     chosen = [rows[index * len(rows) // count] for index in range(count)]
-    figure = draw(chosen, read_truth(args.annotations), args.score_thr, min(args.columns, count), args.title)
+    figure = draw(chosen, read_truth(args.annotations), args.score_thr, min(2, count), args.title)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=110)
     print(args.out)

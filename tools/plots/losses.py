@@ -84,9 +84,8 @@ def draw_loss(value: Axes, gradient: Axes, spec: Spec) -> None:
         label = None if dashed else 'positive' if positive else 'negative'
         value.plot(logits, losses, label=label, **style)
         gradient.plot(logits, derivatives, **style)
-    subtitle = '\n'.join(filter(None, (settings(spec), dashed_case(spec))))
     value.set_title(spec.name, fontsize=11, fontweight='bold', pad=28)
-    value.text(0.5, 1.03, subtitle, transform=value.transAxes, ha='center', fontsize=8, color='#444444')
+    value.text(0.5, 1.03, subtitle(spec), transform=value.transAxes, ha='center', fontsize=8, color='#444444')
     value.set(ylim=(0, 4.2), yticks=range(5))
     value.tick_params(labelbottom=False)
     gradient.set(xlim=(-6, 6), ylim=(-1.35, 1.35), yticks=(-1, 0, 1), xticks=(-6, -3, 0, 3, 6))
@@ -128,23 +127,19 @@ def curves(spec: Spec, logits: Tensor) -> Iterator[tuple[bool, bool, Tensor, Ten
         yield curve(torch.full((len(logits), 1), QUALITY, dtype=torch.float64), 0, False, dashed=True)
 
 
-def dashed_case(spec: Spec) -> str:
-    """What the dashed curve shows."""
+def subtitle(spec: Spec) -> str:
+    """The defaults that are numbers, in two lines at most, and what the dashed curve shows."""
+    numbers = {k: v for k, v in spec.defaults.items() if isinstance(v, float) and k not in TWO_CLASSES}
+    lines = textwrap.wrap(', '.join(f'{name}={value:g}' for name, value in numbers.items()), 44)
     if 'samples_per_class' in spec.defaults:
-        return 'dashed: a class with a third of the samples'
-    if 'ratio' in spec.defaults:
-        return f'dashed: a class of ratio {TWO_CLASSES["ratio"][1]:g}'
-    if spec.scored:
-        return f'dashed: a positive of quality {QUALITY:g}'
-    return f'dashed: heat {QUALITY:g}' if spec.form == 'dense' else ''
-
-
-def settings(spec: Spec) -> str:
-    """The defaults that are numbers, in two lines at most."""
-    numbers = {
-        name: value for name, value in spec.defaults.items() if isinstance(value, float) and name not in TWO_CLASSES
-    }
-    return '\n'.join(textwrap.wrap(', '.join(f'{name}={value:g}' for name, value in numbers.items()), 44))
+        lines.append('dashed: a class with a third of the samples')
+    elif 'ratio' in spec.defaults:
+        lines.append(f'dashed: a class of ratio {TWO_CLASSES["ratio"][1]:g}')
+    elif spec.scored:
+        lines.append(f'dashed: a positive of quality {QUALITY:g}')
+    elif spec.form == 'dense':
+        lines.append(f'dashed: heat {QUALITY:g}')
+    return '\n'.join(lines)
 
 
 def draw_figure_1(axis: Axes) -> None:

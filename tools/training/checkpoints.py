@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import torch
@@ -39,18 +40,13 @@ def safe_checkpoints() -> Iterator[None]:
         yield
         return
     torch.serialization.add_safe_globals(allowed())
-    before = os.environ.get(ONLY)
-    os.environ[ONLY] = '1'
     try:
-        yield
+        with mock.patch.dict(os.environ, {ONLY: '1'}):
+            yield
     except pickle.UnpicklingError as error:
         if 'Weights only load failed' not in str(error):
             raise
         sys.exit(refusal(str(error)))
-    finally:
-        os.environ.pop(ONLY, None)
-        if before is not None:
-            os.environ[ONLY] = before
 
 
 def allowed() -> list[Callable]:

@@ -4,7 +4,6 @@ import fcntl
 import json
 import math
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +11,11 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 from .checkpoints import safe_checkpoints
 from .memory import resident
@@ -63,10 +61,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def batches(self, first: int) -> Iterator[dict]:
         self.dataloader.worker_init_fn = partial(seed_worker, seed=self.seed + first)
-        draw_from(self.seed + first)
+        seed_all(self.seed + first)
         iterator = iter(self.dataloader)
         for number in range(first, self._max_iters):
-            draw_from(self.seed + number)
+            seed_all(self.seed + number)
             try:
                 yield next(iterator)
             except StopIteration:
@@ -74,13 +72,11 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
 
 def seed_worker(worker: int, seed: int) -> None:
-    draw_from(seed + 1_000_003 * (worker + 1))
+    seed_all(seed + 1_000_003 * (worker + 1))
 
 
-def draw_from(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+def seed_all(seed: int) -> None:
+    set_random_seed(seed % 2**32)  # of NumPy
 
 
 class Recorder(Hook):
