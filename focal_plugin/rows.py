@@ -114,8 +114,8 @@ class Rows(_Logits):
     def __init__(self, maps: list[Tensor], classes: int, scored: bool = False) -> None:
         self.maps, self.classes, self.scored = maps, classes, scored
         # (B, H, W, A, C): the rows in the order of mmdet's, each where it lies
-        self.views = [level.unflatten(1, (-1, classes)).permute(0, 3, 4, 1, 2) for level in maps]
-        self.shape = torch.Size((sum(math.prod(view.shape[:-1]) for view in self.views), classes))
+        self.views = [level.view(len(level), -1, classes, *level.shape[2:]).permute(0, 3, 4, 1, 2) for level in maps]
+        self.shape = torch.Size((sum(level.numel() for level in maps) // classes, classes))
 
     def tensor(self) -> Tensor:
         """The copy, for a loss of each element: its result is as large."""
@@ -159,7 +159,7 @@ class Rows(_Logits):
         """(a level's view, the part of the target, or of a pair of them, and that of the weight which belong to it)."""
         first, rows = 0, self.shape[0]
         for view in self.views:
-            last = first + math.prod(view.shape[:-1])
+            last = first + view.numel() // self.classes
             yield view, *(_part(operand, rows, slice(first, last), view.shape) for operand in (target, weight))
             first = last
 
@@ -220,4 +220,4 @@ def _part(operand, rows: int, of: slice, shape: torch.Size):
         operand = operand.reshape(rows, -1)
     if operand.size(0) != rows:
         raise ValueError(f'{rows} rows of logits, but a target or weight of shape {tuple(operand.shape)}')
-    return operand[of].unflatten(0, shape[:-1])
+    return (operand if of == slice(0, rows) else operand[of]).view(*shape[:-1], *operand.shape[1:])

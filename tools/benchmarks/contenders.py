@@ -20,7 +20,7 @@ HAS_MMDET = importlib.util.find_spec('mmdet') is not None
 MMDET, FORMULA, COMPILED, MMCV = 'mmdet FocalLoss', "torchvision's formula", 'torch.compile of it', "mmcv's op"
 OURS = {
     name: f'{"FusedFocalLoss" if HAS_MMDET else "sigmoid_focal_loss"} ({name})'
-    for name in ('torch', 'native', 'triton')
+    for name in ('torch', 'native', 'triton', 'cuda')
 }
 BACKENDS = {label: name for name, label in OURS.items()}
 """Those that are forced while a contender of this name runs."""
