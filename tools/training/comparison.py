@@ -7,8 +7,7 @@ import statistics
 from contextlib import suppress
 from pathlib import Path
 
-from cycler import cycler
-from matplotlib import rc_context
+from matplotlib import cycler, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
