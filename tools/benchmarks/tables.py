@@ -83,7 +83,9 @@ def training(rows: list[Row]) -> str:
         names = list(dict.fromkeys(row['contender'] for row in rows_here))
         lines = []
         for (precision,), steps in groups(rows_here, 'precision').items():
-            cells = {row['contender']: step(row) for row in steps}
+            cells = {
+                row['contender']: f'{milliseconds(row, "step_ms")}, {row["extra_mib"] or "?"} MiB' for row in steps
+            }
             lines.append([precision, *(cells.get(name, '-') for name in names)])
         parts += [
             f'A training step of {work} on {machine}, and what of it the GPU works; the memory is its peak beyond weights, '
@@ -93,9 +95,9 @@ def training(rows: list[Row]) -> str:
     return '\n\n'.join(parts)
 
 
-def step(row: Row) -> str:
-    by_gpu = f' ({row["gpu_ms"]})' if row.get('gpu_ms') else ''
-    return f'{row["step_ms"]} ms{by_gpu}, {row["extra_mib"] or "?"} MiB'
+def milliseconds(row: Row, column: str) -> str:
+    """A time, and in brackets what of it the GPU works, where that was measured."""
+    return f'{row[column]} ms' + (f' ({row["gpu_ms"]})' if row.get('gpu_ms') else '')
 
 
 def variants(rows: list[Row]) -> str:

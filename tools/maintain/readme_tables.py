@@ -53,7 +53,8 @@ def promises() -> str:
         f'loss run at {float32} of the speed at which its memory moves what they read and write in float32, at '
         f'{bfloat16} in bfloat16.',
         '**Fast and lean.** Measured: the time of loss and gradient of float32 logits, and the memory beyond the logits, in '
-        "units of theirs, which is the gradient's alone. So few logits as in the last line wait for Python.",
+        "units of theirs, which is the gradient's alone; in brackets what of the time a GPU works. So few logits as in the "
+        'last line wait for Python.',
     ]
     bullets = [textwrap.fill(f'- {text}', 125, subsequent_indent='  ') for text in sentences]
     return '\n'.join([*bullets, '', speed()])
@@ -65,7 +66,10 @@ def speed() -> str:
     lines = []
     for device, backend, shape in SHOWN:
         rows = contenders(results.BENCHMARK, device=device, dtype='float32', shape=shape)
-        cells = [f'{rows[name]["both_ms"]} ms, {rows[name]["extra_memory"]} x' for name in (OURS[backend], *peers)]
+        cells = [
+            f'{tables.milliseconds(rows[name], "both_ms")}, {rows[name]["extra_memory"]} x'
+            for name in (OURS[backend], *peers)
+        ]
         lines.append([rows[MMDET]['machine'], label(shape), *cells])
     return tables.markdown(['measured on', 'logits', 'FusedFocalLoss', *peers], lines)
 
