@@ -1,5 +1,6 @@
 """The command `focal-plugin`."""
 
+from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Sequence

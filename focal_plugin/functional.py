@@ -1,5 +1,6 @@
 """One public function for each variant, made from its spec: FUNCTIONS, and each under its own name in this module."""
 
+from __future__ import annotations
 import dataclasses
 import inspect
 import math
@@ -171,7 +172,7 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
 
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
-    flags |= {'statistics': None} if spec.statistics else {}
+    flags.update({'statistics': None} if spec.statistics else {})
     common = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None, **flags}
     loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

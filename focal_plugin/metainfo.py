@@ -1,7 +1,8 @@
 """What a data set says of its classes, built or as a config: of each part, where it is made of several."""
 
+from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Tuple
 
 from mmdet.datasets import MultiImageMixDataset
 from mmdet.registry import DATASETS
@@ -14,7 +15,7 @@ VALIDATION = 'the validation set'
 _SAME_CLASSES = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset, Subset)
 """Wrappers whose classes are those of the data set within, each of its parts included."""
 
-Found = tuple[tuple[int, ...], Mapping[str, Any]]
+Found = Tuple[Tuple[int, ...], 'Mapping[str, Any]']
 
 
 def of_dataset(dataset: Any, name: str = TRAINING) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def notes(classes: Mapping[str, Any]) -> Iterator[str]:
     lists = [(name, list(names)) for name, names in classes.items() if _listed(names)]
     for name, names in lists[1:]:
         first, others = lists[0]
-        for label, (one, other) in enumerate(zip(others, names, strict=False)):
+        for label, (one, other) in enumerate(zip(others, names)):
             if one != other:
                 yield f'label {label} is {one!r} in {first} and {other!r} in {name}'
                 break

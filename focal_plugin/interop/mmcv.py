@@ -1,5 +1,7 @@
 """mmcv.ops' focal losses, without mmcv's compiled ops."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 

@@ -1,5 +1,7 @@
 """Checks that look at values. They run on the CPU only: on a GPU looking would synchronise."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -1,5 +1,6 @@
 """What the registry classes have in common: constructor, call, and what happens to arguments that are not theirs."""
 
+from __future__ import annotations
 import inspect
 import math
 import sys
@@ -103,14 +104,14 @@ class FusedLoss(nn.Module):
         kind, spec, order = type(self).__name__, self.spec, self._order()
         if len(args) > len(order):
             raise TypeError(f'{kind} takes at most {len(order)} arguments, got {len(args)}')
-        by_position = dict(zip(order, args, strict=False))
+        by_position = dict(zip(order, args))
         if twice := given.keys() & by_position.keys():
             raise TypeError(f'{kind} got {", ".join(sorted(twice))} twice, by position and by name')
-        given |= by_position
+        given.update(by_position)
         known = self._defaults()
         self.ignored_arguments = {name: value for name, value in given.items() if name not in known}
         inherited.check(type(self), self.ignored_arguments, list(known))
-        values = known | {name: value for name, value in given.items() if name in known}
+        values = {**known, **{name: value for name, value in given.items() if name in known}}
         missing = [name for name, value in values.items() if value is REQUIRED]
         if missing:
             raise TypeError(f'{kind} needs {", ".join(missing)}')
@@ -151,7 +152,7 @@ class FusedLoss(nn.Module):
         else:
             setattr(self, name, value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FusedLoss':
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedLoss:
         def keeping_dtype(tensor: Tensor) -> Tensor:
             changed = fn(tensor)
             return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)

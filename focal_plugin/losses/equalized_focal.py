@@ -1,5 +1,6 @@
 """Equalized focal loss as an MMEngine component."""
 
+from __future__ import annotations
 import functools
 from collections.abc import Callable
 

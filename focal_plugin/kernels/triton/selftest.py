@@ -4,6 +4,7 @@ There are versions whose results are wrong without an error: 3.1's interpreter l
 machines on which Triton can't start a kernel: its launcher is a C extension, built at the first launch.
 """
 
+from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
@@ -112,7 +113,7 @@ def _fault(device: torch.device, classes: int) -> str | None:
     )
     loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
     computed = _computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
-    for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad), strict=True):
+    for name, actual, expected in zip(('loss', 'gradient'), computed, (loss, grad)):
         error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
         if error != error:
             return f'of {classes} classes the {name} is NaN or was left unwritten'
