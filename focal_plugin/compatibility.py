@@ -1,5 +1,10 @@
 """What differs by version of torch; each thing is asked for by whether it is there."""
 
+from __future__ import annotations
+import functools
+import sys
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,3 +28,24 @@ def is_legacy_batchedtensor(tensor: Tensor) -> bool:
     if hasattr(torch._C._functorch, 'is_legacy_batchedtensor'):
         return torch._C._functorch.is_legacy_batchedtensor(tensor)
     return not torch._C._has_storage(tensor)
+
+
+def outside_of_graphs(function: Callable) -> Callable:
+    """torch.compiler.disable, put off to a call that may be compiled: it imports torch._dynamo, and with it Triton."""
+    disabled = None
+
+    @functools.wraps(function)
+    def uncompiled(*args, **kwargs):
+        nonlocal disabled
+        if 'torch._dynamo' not in sys.modules:
+            return function(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return uncompiled
+
+
+def in_one_graph(function: Callable) -> Callable:
+    """torch.compile takes a loss into its graph from torch 2.12; older ones refuse it, or get its gradient wrong."""
+    return function if torch.__version__ >= (2, 12) else outside_of_graphs(function)

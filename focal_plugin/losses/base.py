@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.axes import spread
+from focal_plugin.compatibility import in_one_graph
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
@@ -195,6 +196,7 @@ class FusedLoss(nn.Module):
         """
         return self.run(pred, target, weight, avg_factor, reduction_override)
 
+    @in_one_graph
     def run(
         self, pred, target, weight, avg_factor, reduction_override, statistics=None, channel=None, part=1.0, **changed
     ) -> Tensor:

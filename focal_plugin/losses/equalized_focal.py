@@ -1,31 +1,16 @@
 """Equalized focal loss as an MMEngine component."""
 
 from __future__ import annotations
-import functools
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from focal_plugin.compatibility import outside_of_graphs
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
-
-
-def _never_compiled(function: Callable) -> Callable:
-    """torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton."""
-    disabled = None
-
-    @functools.wraps(function)
-    def outside_of_graphs(*args, **kwargs):
-        nonlocal disabled
-        if disabled is None:
-            disabled = torch.compiler.disable(function)
-        return disabled(*args, **kwargs)
-
-    return outside_of_graphs
 
 
 @MODELS.register_module()
@@ -54,7 +39,7 @@ class FusedEqualizedFocalLoss(FusedLoss):
         self._is_queued = self._is_put_off = False
         self.register_load_state_dict_post_hook(_set_ratio)
 
-    @_never_compiled
+    @outside_of_graphs
     def forward(
         self,
         pred: Tensor,
