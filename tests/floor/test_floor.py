@@ -85,7 +85,7 @@ def test_compiled_loss_is_the_plain_one(any_backend):
         return functional.sigmoid_focal_loss(2 * pred, target, weight).tanh()
 
     torch._dynamo.reset()
-    compiled = torch.compile(step, backend='aot_eager', fullgraph=torch.__version__ >= (2, 12))
+    compiled = torch.compile(step, backend='aot_eager', fullgraph=torch.__version__ >= '2.12')
     for _ in range(2):
         torch.testing.assert_close(gradient(compiled, pred), gradient(step, pred))
 
