@@ -12,6 +12,14 @@ from torch import Tensor
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 
 
+def aminmax(values: Tensor) -> tuple[Tensor, Tensor]:
+    """values.aminmax(), which torch has not always had of halves on a CPU: 2.4 has it, 2.1 has not."""
+    try:
+        return values.aminmax()
+    except RuntimeError:
+        return values.float().aminmax()
+
+
 def unravel_index(index: Tensor, shape: torch.Size) -> tuple:
     """torch.unravel_index, which torch has from 2.2."""
     if hasattr(torch, 'unravel_index'):
