@@ -1,10 +1,12 @@
 """What callers may pass, turned into the canonical form or refused with the value and the remedy."""
 
+from __future__ import annotations
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.parameters import number
 from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, summable
 from focal_plugin.tracing import is_transformed
@@ -88,10 +90,10 @@ def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
     weight = summable(pred, weight)
     shape, rows = pred.shape, pred.shape[:-1]
     if weight.shape == rows:  # first: where N = C a weight of shape (N,) is one number per row
-        if weight.requires_grad or torch.compiler.is_compiling() or is_transformed():
+        if weight.requires_grad or is_compiling() or is_transformed():
             return weight.unsqueeze(-1).expand(shape)
         return weight.as_strided(shape, (*weight.stride(), 0))  # the same view at a third of the cost
-    if weight.dim() == len(shape) and all(one in (1, all_) for one, all_ in zip(weight.shape, shape, strict=True)):
+    if weight.dim() == len(shape) and all(one in (1, all_) for one, all_ in zip(weight.shape, shape)):
         return weight.expand(shape)
     if weight.shape == (pred.numel(),):
         return weight.reshape(shape)

@@ -3,6 +3,7 @@
 ``focal_plugin.functional`` has the classes in the last dimension always.
 """
 
+from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +46,7 @@ def spread(pred: Tensor, weight: Tensor | None, shape: tuple[int, ...] | None = 
     shape = pred.shape if shape is None else shape
     if not isinstance(weight, Tensor) or weight.dim() not in (0, len(shape)) or weight.shape == shape:
         return weight
-    sizes = zip(weight.shape, shape, strict=weight.dim() > 0)
+    sizes = zip(weight.shape, shape)
     if not all(size == 1 or size == of_shape for size, of_shape in sizes):
         return weight
     return summable(pred, weight).expand(shape)

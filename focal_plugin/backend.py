@@ -1,5 +1,6 @@
 """Which kernel computes: 'triton', 'cuda', 'native', 'torch', or 'auto'."""
 
+from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
@@ -69,7 +70,7 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = previous
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def warn_if_slow(device: str, dtype: torch.dtype) -> None:
     """Says once that the torch backend serves where a faster one was to be expected."""
     if _forced == 'torch':

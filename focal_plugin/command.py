@@ -1,5 +1,6 @@
 """The command `focal-plugin`."""
 
+from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     subparsers = parser.add_subparsers(required=True, metavar='COMMAND')
     if importlib.util.find_spec('mmdet') is None:
-        parser.error("mmdet is not installed here: pip install 'focal_plugin[mmdet]'")
+        parser.error('mmdet is not installed here: install mmdet 3.3 or onedl-mmdetection 3.5')
     from focal_plugin.check_swap import command
 
     command.add_to(subparsers)

@@ -1,5 +1,6 @@
 """Docstrings of what is made from a spec."""
 
+from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
@@ -121,7 +122,7 @@ def of_class(spec: Spec, purpose: str, parameters: Iterable[Parameter], labelled
         entries[f'{spec.probabilities} (bool)'] = f'{text[0].upper()}{text[1:]} Defaults to False.'
     if labelled:
         background = " (the background's is 1), or C + 1 with the background's last" * sigmoid
-        entries |= {name: text.format(background=background) for name, text in _OF_LABELS.items()}
+        entries.update({name: text.format(background=background) for name, text in _OF_LABELS.items()})
     arguments = '\n'.join(_entry(name, text) for name, text in entries.items())
     return f"""{purpose}
 

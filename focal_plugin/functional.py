@@ -1,5 +1,6 @@
 """One public function for each variant, made from its spec: FUNCTIONS, and each under its own name in this module."""
 
+from __future__ import annotations
 import dataclasses
 import inspect
 import math
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin import arguments, backend, documentation
+from focal_plugin.compatibility import in_one_graph
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.problem import EPS, Problem
 from focal_plugin.math import SPECS, Spec
@@ -18,6 +20,7 @@ from focal_plugin.parameters import check_parameter, flag, unknown
 from focal_plugin.tensors import require_grad, vector_on_device_of
 
 
+@in_one_graph
 def apply(
     spec: Spec, parameters: Mapping[str, Any], pred: Tensor, target, weight=None, *, statistics=None, **given
 ) -> Tensor:

@@ -1,5 +1,6 @@
 """Checks at the start of training: what a renamed loss leaves silently wrong."""
 
+from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mmdet.models.task_modules.assigners import ClassificationCost, FocalLossCost
@@ -37,7 +38,7 @@ class FusedLossCheckHook(Hook):
         if found:
             raise ValueError('FusedLossCheckHook:\n' + '\n'.join(f'- {sentence}' for sentence in found))
         validation = getattr(getattr(runner, 'val_loop', None), 'dataloader', None)
-        classes |= metainfo.of_dataset(getattr(validation, 'dataset', None), metainfo.VALIDATION)
+        classes.update(metainfo.of_dataset(getattr(validation, 'dataset', None), metainfo.VALIDATION))
         for sentence in [*notes(model), *metainfo.notes(classes)]:
             print_log(f'FusedLossCheckHook: {sentence}', logger='current')
 

@@ -1,7 +1,8 @@
 """What a data set says of its classes, built or as a config: of each part, where it is made of several."""
 
+from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Tuple
 
 from mmdet.datasets import MultiImageMixDataset
 from mmdet.registry import DATASETS
@@ -14,7 +15,7 @@ VALIDATION = 'the validation set'
 _SAME_CLASSES = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset, Subset)
 """Wrappers whose classes are those of the data set within, each of its parts included."""
 
-Found = tuple[tuple[int, ...], Mapping[str, Any]]
+Found = Tuple[Tuple[int, ...], 'Mapping[str, Any]']
 
 
 def of_dataset(dataset: Any, name: str = TRAINING) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def notes(classes: Mapping[str, Any]) -> Iterator[str]:
     """Where a label means one class in one data set, and another in the next; a sentence for each that differs."""
     listed = list(counts(classes))
     for name in listed[1:]:
-        for label, (one, other) in enumerate(zip(classes[listed[0]], classes[name], strict=False)):
+        for label, (one, other) in enumerate(zip(classes[listed[0]], classes[name])):
             if one != other:
                 yield f'label {label} is {one!r} in {listed[0]} and {other!r} in {name}'
                 break

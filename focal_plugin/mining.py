@@ -1,7 +1,8 @@
 """Samplers that choose rows by their classification loss, and which losses they can read."""
 
+from __future__ import annotations
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from mmdet.models.task_modules.samplers import BaseSampler, OHEMSampler, ScoreHLRSampler
 from mmdet.registry import TASK_UTILS
@@ -10,16 +11,16 @@ from torch import nn
 from focal_plugin.check_swap import sites
 from focal_plugin.losses.base import FusedLoss
 
-Miner: TypeAlias = OHEMSampler | ScoreHLRSampler
+MINERS = OHEMSampler, ScoreHLRSampler
 
 
-def miners(model: nn.Module) -> Iterator[Miner]:
+def miners(model: nn.Module) -> Iterator[BaseSampler]:
     """The samplers of a built model that call a head's loss; the head is their bbox_head."""
     for module in model.modules():
         # A cascade has a list of samplers, one for each stage.
         for value in vars(module).values():
             for sampler in value if isinstance(value, list) else [value]:
-                yield from (part for part in dict.fromkeys(parts(sampler)) if isinstance(part, Miner))
+                yield from (part for part in dict.fromkeys(parts(sampler)) if isinstance(part, MINERS))
 
 
 def parts(sampler: Any) -> Iterator[BaseSampler]:
@@ -29,16 +30,16 @@ def parts(sampler: Any) -> Iterator[BaseSampler]:
             yield from [sampler] if part is sampler else parts(part)
 
 
-def miners_of_config(model: Any) -> Iterator[tuple[str, type[Miner]]]:
+def miners_of_config(model: Any) -> Iterator[tuple[str, type[BaseSampler]]]:
     """The same in a model's config: where each stands, and its class."""
     for path, part in sites.parts(model):
         kind = part.get('type')
         kind = TASK_UTILS.get(kind) if isinstance(kind, str) and kind.endswith('Sampler') else kind
-        if isinstance(kind, type) and issubclass(kind, Miner):
+        if isinstance(kind, type) and issubclass(kind, MINERS):
             yield path, kind
 
 
-def refusals(name: str, kind: type[Miner], loss: FusedLoss) -> Iterator[str]:
+def refusals(name: str, kind: type[BaseSampler], loss: FusedLoss) -> Iterator[str]:
     """Why a sampler can't choose by a loss, if it can't.
 
     Args:

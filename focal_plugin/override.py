@@ -11,6 +11,7 @@ object that other code had imported before: it stays mmdet's and keeps working, 
 that imports the name later sees the fused class, in isinstance checks of its own too.
 """
 
+from __future__ import annotations
 import logging
 import sys
 

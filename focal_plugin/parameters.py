@@ -1,5 +1,6 @@
 """Numbers, flags and vectors that callers pass, turned into Python's own or refused with the value and the remedy."""
 
+from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,7 @@
 """Factors of whole rows by their labels."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

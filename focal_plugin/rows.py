@@ -6,12 +6,15 @@ loss reads the maps where they lie. The classes here know what mmdet's heads ask
 nobody thought of could only be answered by the copy that these heads promise not to make, so it is an error.
 """
 
+from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+
+from focal_plugin.compatibility import unravel_index
 
 _NHWC = (0, 2, 3, 1)
 
@@ -89,7 +92,7 @@ class Map(_Logits):
     def __init__(self, logits: Tensor, scored: bool = False) -> None:
         self.maps, self.shape, self.scored = [logits], logits.shape, scored
 
-    def permute(self, *order: int) -> '_Permuted':
+    def permute(self, *order: int) -> _Permuted:
         if order != _NHWC:
             _refuse(Map, f'permute{order}')
         return _Permuted(self.maps, self.scored)
@@ -101,7 +104,7 @@ class _Permuted(_Logits):
     def __init__(self, maps: list[Tensor], scored: bool) -> None:
         self.maps, self.shape, self.scored = maps, maps[0].permute(_NHWC).shape, scored
 
-    def reshape(self, *shape: int) -> 'Rows':
+    def reshape(self, *shape: int) -> Rows:
         channels = self.shape[-1]
         if len(shape) != 2 or shape[0] != -1 or shape[1] < 1 or channels % shape[1]:
             _refuse(_Permuted, f'reshape{shape} of {channels} channels')
@@ -121,14 +124,14 @@ class Rows(_Logits):
         """The copy, for a loss of each element: its result is as large."""
         return torch.cat([view.reshape(-1, self.classes) for view in self.views])
 
-    def contiguous(self) -> 'Rows':
+    def contiguous(self) -> Rows:
         """Themselves (ATSS, VFNet): the loss reads them however they lie."""
         return self
 
-    def detach(self) -> 'Rows':
+    def detach(self) -> Rows:
         return Rows([level.detach() for level in self.maps], self.classes, self.scored)
 
-    def sigmoid(self) -> '_RowByRow':
+    def sigmoid(self) -> _RowByRow:
         """The probabilities, of which GFL looks at the positives' greatest."""
         return _RowByRow(self, torch.sigmoid)
 
@@ -147,7 +150,7 @@ class Rows(_Logits):
         for view in self.views:
             last = first + math.prod(view.shape[:-1])
             of_level = ((index >= first) & (index < last)).nonzero().squeeze(1)
-            picked.append(view[torch.unravel_index(index[of_level] - first, view.shape[:-1])])
+            picked.append(view[unravel_index(index[of_level] - first, view.shape[:-1])])
             places.append(of_level)
             first = last
         found = torch.cat(places)
@@ -173,7 +176,7 @@ class Rows(_Logits):
             return args[0]._no_targets()
         return super().__torch_function__(function, types, args, kwargs)
 
-    def _no_targets(self) -> 'Scored | Tensor':
+    def _no_targets(self) -> Scored | Tensor:
         """What VFNet fills with its targets: of the logits' size only for a loss that takes nothing less."""
         if not self.scored:
             return self.maps[0].new_zeros(self.shape)
@@ -198,7 +201,7 @@ class _RowByRow(_Lazy):
     def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
         self.rows, self.function = rows, function
 
-    def max(self, dim: int) -> tuple['_RowByRow', '_RowByRow']:
+    def max(self, dim: int) -> tuple[_RowByRow, _RowByRow]:
         if dim != 1:
             _refuse(_RowByRow, f'max over dimension {dim}')
         values = _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).values)

@@ -1,11 +1,12 @@
 """Tensors that callers pass: whose memory is what it says, or refused by name."""
 
+from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.tracing import kept_unless_watched, may_look
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

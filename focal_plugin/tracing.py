@@ -6,9 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as _modes
+
+from focal_plugin.compatibility import is_compiling, is_legacy_batchedtensor
 
 # The modes that trace without values; whatever else watches operators, a profiler say, has them.
-_TRACERS = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
+_TRACERS = {'FakeTensorMode', 'ProxyTorchDispatchMode'}
 
 
 def is_transformed() -> bool:
@@ -25,21 +28,21 @@ def is_transformed() -> bool:
 
 def is_batch(gradient: Tensor) -> bool:
     """Whether a gradient stands for many at once, in whichever of PyTorch's two ways to batch a backward."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
-    return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+    return torch._C._are_functorch_transforms_active() or is_legacy_batchedtensor(gradient)
 
 
 def is_watched() -> bool:
     """Whether a tensor made now may be another than it seems: a symbol, a fake, one that a transform wraps."""
-    return torch.compiler.is_compiling() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0
+    return is_compiling() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def may_look(tensor: Tensor) -> bool:
     """Whether values may be looked at: on a GPU that would synchronise, and under a tracer there are none."""
-    if not tensor.is_cpu or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not tensor.is_cpu or is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return torch._C._get_tracing_state() is None and not any(map(torch._C._get_dispatch_mode, _TRACERS))
+    return torch._C._get_tracing_state() is None and not _TRACERS & {type(mode).__name__ for mode in _modes()}
 
 
 def kept_unless_watched(make: Callable) -> Callable:

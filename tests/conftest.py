@@ -1,5 +1,6 @@
 """What the tests share: backends, devices, NaN-poisoned allocations, and what they leave out where mmdet is missing."""
 
+from __future__ import annotations
 import contextlib
 import os
 import sys
@@ -11,8 +12,9 @@ import torch
 import focal_plugin
 from focal_plugin import backend
 
-# Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass.
-torch.utils.deterministic.fill_uninitialized_memory = True
+# Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass; torch fills them from 2.2.
+if hasattr(torch.utils, 'deterministic'):
+    torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
 
 # What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.

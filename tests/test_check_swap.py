@@ -270,5 +270,5 @@ main(['check-swap', 'config.py', '--loss', 'FusedFocalLoss'])
 def test_command_without_mmdet_says_what_to_install(tmp_path):
     done = start(tmp_path, '-c', WITHOUT_MMDET)
     assert done.returncode == 2
-    assert "mmdet is not installed here: pip install 'focal_plugin[mmdet]'" in done.stderr
+    assert 'mmdet is not installed here: install mmdet 3.3 or onedl-mmdetection 3.5' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -7,6 +7,7 @@ take one training step from the same seed on two synthetic photos.
 Exit status: 0 the loss fits, 1 it does not, or would silently train wrong, 2 wrong usage.
 """
 
+from __future__ import annotations
 import argparse
 import logging
 import warnings
@@ -27,10 +28,8 @@ def table(before: str, after: str, steps: tuple[Step, Step]) -> str:
         title = 'gradient norm' if name == 'all' else f'gradient norm, {name}'
         rows.append((title, *(number(step.norms.get(name)) for step in steps)))
     rows.append(('time of the step (ms)', *(f'{step.milliseconds:.0f}' for step in steps)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def number(value: float | None) -> str:

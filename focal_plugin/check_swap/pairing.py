@@ -1,5 +1,6 @@
 """What mmdet's heads hand over to their classification loss, and which head takes which loss."""
 
+from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 

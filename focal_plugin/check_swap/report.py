@@ -1,5 +1,6 @@
 """What another classification loss changes in a detector, and what of it would go wrong."""
 
+from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def check(config: Config, loss: Loss, only: str = '') -> Report:
     training, validation = config.get('train_dataloader'), config.get('val_dataloader')
     classes = metainfo.of_config(training)
     report.refuse(*metainfo.refusals(classes), *hooks.findings(model, metainfo.counts(classes)))
-    classes |= metainfo.of_config(validation, metainfo.VALIDATION)
+    classes.update(metainfo.of_config(validation, metainfo.VALIDATION))
     report.notes += [*hooks.notes(model), *metainfo.notes(classes)]
     used = sum(type(module) is MODELS.get(loss.name) for module in model.modules())
     if used < len(places):

@@ -1,5 +1,6 @@
 """What a swap of losses starts from: the loss as it is written on a command line, and the config that gets it."""
 
+from __future__ import annotations
 import ast
 import copy
 import difflib

@@ -1,5 +1,6 @@
 """Where the config of a model names its classification losses."""
 
+from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,6 @@
 """One training step of any detector on synthetic photos: its losses, its gradients, and how its heads call their losses."""
 
+from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def step(model: BaseModel, masks: bool) -> Step:
     for handle in handles:
         handle.remove()
     norms = {'all': norm(model)}
-    norms |= {head: norm(model.get_submodule(head)) for head in (path.rpartition('.')[0] for path in calls)}
+    norms.update({head: norm(model.get_submodule(head)) for head in (path.rpartition('.')[0] for path in calls)})
     model.zero_grad()
     start = time.perf_counter()
     backward(model, masks)
@@ -130,7 +131,7 @@ def inputs(model: nn.Module, masks: bool) -> dict:
 
 def rectangles(boxes: torch.Tensor) -> np.ndarray:
     masks = np.zeros((len(boxes), SIZE, SIZE), dtype=np.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
         mask[y1:y2, x1:x2] = 1
     return masks
 
@@ -142,5 +143,5 @@ def call(args: tuple, kwargs: dict) -> str:
 
 def shown(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return f'{str(value.dtype).removeprefix("torch.")}{tuple(value.shape)}'
+        return f'{str(value.dtype).replace("torch.", "")}{tuple(value.shape)}'
     return f'({", ".join(map(shown, value))})' if isinstance(value, tuple) else repr(value)

@@ -1,5 +1,7 @@
 """Dense heads whose loss reads the maps of logits where they lie."""
 
+from __future__ import annotations
+
 from torch import Tensor
 
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss

@@ -1,5 +1,6 @@
 """mmcv.ops' focal losses, without mmcv's compiled ops."""
 
+from __future__ import annotations
 from collections.abc import Callable
 
 import torch

@@ -1,5 +1,6 @@
 """The functions of mmdet.models.losses: those of focal_loss, gfocal_loss, varifocal_loss and gaussian_focal_loss."""
 
+from __future__ import annotations
 from functools import partial
 
 from torch import Tensor

@@ -1,8 +1,11 @@
 """Checks that look at values. They run on the CPU only: on a GPU looking would synchronise."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
+from focal_plugin.compatibility import aminmax
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.tracing import may_look
 
@@ -120,5 +123,5 @@ def _ends(values: Tensor) -> tuple[float, float]:
     """The least and the greatest value, NaN left aside; zeros where there is none."""
     if values.numel() == 0:
         return 0.0, 0.0
-    low, high = (float(end) for end in values.aminmax())
+    low, high = (float(end) for end in aminmax(values))
     return (low, high) if low == low else _ends(values[values == values])

@@ -1,5 +1,6 @@
 """How a kernel walks the logits: dimensions joined, tiles chosen."""
 
+from __future__ import annotations
 import math
 from dataclasses import dataclass
 
@@ -68,8 +69,8 @@ class Layout:
         for name, (*outer, row, step) in self.strides.items():
             align, step_align = (self.align, self._align_of_planes) if name in ALIGNED else (1, 1)
             short = SHORT[name]
-            found |= {f'{short}_s{k}': stride // align for k, stride in enumerate(outer)}
-            found |= {f'{short}_s2': row, f'{short}_sc': step // step_align}
+            found.update({f'{short}_s{k}': stride // align for k, stride in enumerate(outer)})
+            found.update({f'{short}_s2': row, f'{short}_sc': step // step_align})
         del found['s_sc']  # a score has no classes
         return found
 
@@ -120,7 +121,7 @@ def _joined(dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     dims = sorted((d for d in dims if d[0] != 1), key=lambda d: -d[1])
     joined: list[tuple[int, ...]] = []
     for size, *strides in dims:
-        if joined and all(slow == fast * size for slow, fast in zip(joined[-1][1:], strides, strict=True)):
+        if joined and all(slow == fast * size for slow, fast in zip(joined[-1][1:], strides)):
             joined[-1] = (joined[-1][0] * size, *strides)
         else:
             joined.append((size, *strides))
@@ -224,7 +225,7 @@ def layout_of(
         steps(upstream),
         steps(out, by_row),
     ]
-    dims = list(zip(pred.shape, *operands, strict=True))
+    dims = list(zip(pred.shape, *operands))
     one = (1, *[0] * len(operands))
     if problem.channel is not None:
         *row_dims, classes = dims

@@ -1,5 +1,6 @@
 """The arguments that every operator and every backend take."""
 
+from __future__ import annotations
 from typing import Final, NamedTuple
 
 import torch

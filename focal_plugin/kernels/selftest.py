@@ -1,5 +1,6 @@
 """A focal loss of known values, by which a backend is asked once whether it computes what its kernels say."""
 
+from __future__ import annotations
 from collections.abc import Callable
 
 import torch
@@ -40,7 +41,7 @@ def fault(
     )
     loss, grad = plain.forward(problem), plain.backward(problem, logits.new_ones(()))
     found = computed(problem._replace(pred=logits.float().to(device), target=labels.to(device)))
-    for name, actual, expected in zip(('loss', 'gradient'), found, (loss, grad), strict=True):
+    for name, actual, expected in zip(('loss', 'gradient'), found, (loss, grad)):
         error = float(((actual.to('cpu', torch.float64) - expected) / expected).abs().max())
         if error != error:
             return f'of {classes} classes the {name} is NaN or was left unwritten'

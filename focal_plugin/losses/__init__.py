@@ -1,5 +1,6 @@
 """The registry classes, one file for each variant beside what they share; importing this package registers them in mmdet."""
 
+from __future__ import annotations
 import importlib
 import pkgutil
 

@@ -1,5 +1,6 @@
 """What the registry classes have in common: constructor, call, and what happens to arguments that are not theirs."""
 
+from __future__ import annotations
 import inspect
 import math
 import sys
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.axes import spread
+from focal_plugin.compatibility import in_one_graph
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import class_weight, inherited
 from focal_plugin.math import Spec
@@ -91,13 +93,13 @@ class FusedLoss(nn.Module):
         order = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         if len(args) > len(order):
             raise TypeError(f'{kind} takes at most {len(order)} arguments, got {len(args)}')
-        by_position = dict(zip(order, args, strict=False))
+        by_position = dict(zip(order, args))
         if twice := given.keys() & by_position.keys():
             raise TypeError(f'{kind} got {", ".join(sorted(twice))} twice, by position and by name')
-        given |= by_position
+        given.update(by_position)
         self.ignored_arguments = {name: value for name, value in given.items() if name not in known}
         inherited.check(type(self), self.ignored_arguments, list(known))
-        values = known | {name: value for name, value in given.items() if name in known}
+        values = {**known, **{name: value for name, value in given.items() if name in known}}
         missing = [name for name, value in values.items() if value is REQUIRED]
         if missing:
             raise TypeError(f'{kind} needs {", ".join(missing)}')
@@ -134,7 +136,7 @@ class FusedLoss(nn.Module):
         else:
             setattr(self, name, value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FusedLoss':
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedLoss:
         def keeping_dtype(tensor: Tensor) -> Tensor:
             changed = fn(tensor)
             return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
@@ -177,6 +179,7 @@ class FusedLoss(nn.Module):
         """
         return self.run(pred, target, weight, avg_factor, reduction_override)
 
+    @in_one_graph
     def run(self, pred, target, weight, avg_factor, reduction_override, *, statistics=None, **given) -> Tensor:
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
         if reduction_override is not None and not _is_reduction(reduction_override):

@@ -1,5 +1,6 @@
 """class_weight, an argument of every class with labels: a factor of a row's loss by its label."""
 
+from __future__ import annotations
 from dataclasses import replace
 from numbers import Real
 

@@ -1,11 +1,13 @@
 """Equalized focal loss as an MMEngine component."""
 
+from __future__ import annotations
+
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
 from torch import Tensor
-from torch._compile import _disable_dynamo
 
+from focal_plugin.compatibility import outside_of_graphs
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
@@ -38,8 +40,8 @@ class FusedEqualizedFocalLoss(FusedLoss):
         self._is_queued = self._is_put_off = False
         self.register_load_state_dict_post_hook(_set_ratio)
 
-    # torch.compiler.disable, put off to the first call: it imports torch._dynamo, and with it Triton.
-    forward = _disable_dynamo(FusedLoss.forward)
+    # A function of its own: a break in a graph that is inside of every loss's would be in all of theirs.
+    forward = outside_of_graphs(FusedLoss.forward)
 
     def run(self, pred, *arguments, **changed) -> Tensor:
         """The loss; in training its backward changes the ratios, and so the next iteration's loss."""

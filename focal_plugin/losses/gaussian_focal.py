@@ -1,5 +1,7 @@
 """Gaussian focal loss as an MMEngine component."""
 
+from __future__ import annotations
+
 from mmdet.models.losses import GaussianFocalLoss
 from mmdet.registry import MODELS
 from torch import Tensor

@@ -1,5 +1,6 @@
 """Arguments that a config inherits from the loss before: which are let through with a warning, what to write instead."""
 
+from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from focal_plugin.losses.base import FusedLoss
 
 
-def check(kind: 'type[FusedLoss]', given: Mapping[str, Any], own: Iterable[str]) -> None:
+def check(kind: type[FusedLoss], given: Mapping[str, Any], own: Iterable[str]) -> None:
     """Refuses what no loss here knows, a slip or an argument of another library's loss; warns of what only others know.
 
     Args:
@@ -37,7 +38,7 @@ def check(kind: 'type[FusedLoss]', given: Mapping[str, Any], own: Iterable[str])
         )
 
 
-def _remedy(kind: 'type[FusedLoss]', name: str) -> str:
+def _remedy(kind: type[FusedLoss], name: str) -> str:
     """What to write instead of an argument of mmdet's other losses; empty where nothing stands for it."""
     rows = kind.spec.family == 'rowwise'
     if name == 'pos_weight':

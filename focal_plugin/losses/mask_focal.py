@@ -1,5 +1,7 @@
 """Sigmoid focal loss of masks as an MMEngine component."""
 
+from __future__ import annotations
+
 from mmdet.registry import MODELS
 from torch import Tensor
 

@@ -1,5 +1,7 @@
 """What the losses that sum the qualities of a row have in common with mmdet's QualityFocalLoss."""
 
+from __future__ import annotations
+
 from mmdet.models.losses import QualityFocalLoss
 from torch import Tensor
 

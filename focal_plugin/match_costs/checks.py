@@ -1,5 +1,6 @@
 """What the costs of matching refuse, with the value and the remedy."""
 
+from __future__ import annotations
 from numbers import Real
 
 from mmdet.registry import MODELS

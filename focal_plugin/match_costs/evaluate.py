@@ -1,5 +1,6 @@
 """Costs of matching by a fused loss: its value for a positive minus its value for a negative."""
 
+from __future__ import annotations
 import functools
 from dataclasses import replace
 

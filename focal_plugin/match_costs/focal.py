@@ -1,5 +1,6 @@
 """The focal cost of matching as MMEngine components, for the match_costs of HungarianAssigner."""
 
+from __future__ import annotations
 from collections.abc import Sequence
 
 import torch

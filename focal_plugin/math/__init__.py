@@ -1,5 +1,6 @@
 """The maths of every variant. Each module here that defines SPEC is one."""
 
+from __future__ import annotations
 import importlib
 import pkgutil
 

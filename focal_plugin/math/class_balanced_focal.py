@@ -1,5 +1,6 @@
 """Class-balanced focal loss. Cui et al., Class-Balanced Loss Based on Effective Number of Samples, arXiv 1901.05555."""
 
+from __future__ import annotations
 from dataclasses import replace
 
 import torch

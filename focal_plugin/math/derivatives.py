@@ -4,12 +4,15 @@ Autograd gives half or no gradient through abs() and max() at 0, and 0 * inf = N
 exact there, and may be differentiated again, in forward mode, and under torch.func.
 """
 
+from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+from focal_plugin.compatibility import is_compiling
 
 LARGEST = {torch.float64: 1e200}
 """Stands for an infinite logit: far beyond where every derivative is constant, and no product of it with 0 is NaN."""
@@ -34,7 +37,7 @@ def stated(
     """
 
     def combined(gradients: Iterable[Tensor | None], by: Iterable[Tensor | None]) -> Tensor | None:
-        pairs = zip(gradients, by, strict=True)
+        pairs = zip(gradients, by)
         parts = [product(gradient, each) for gradient, each in pairs if gradient is not None and each is not None]
         return functools.reduce(operator.add, parts) if parts else None
 
@@ -53,10 +56,10 @@ def stated(
                 saved = ctx.saved_tensors
                 if pullback is not None:
                     return pullback(gradients, *saved)
-                columns = zip(*partials(*saved), strict=True)
+                columns = zip(*partials(*saved))
                 found = [
                     combined(gradients, column) if needed else None
-                    for needed, column in zip(ctx.needs_input_grad, columns, strict=True)
+                    for needed, column in zip(ctx.needs_input_grad, columns)
                 ]
                 if saturates:
                     largest = torch.finfo(saved[0].dtype).max
@@ -76,7 +79,7 @@ def stated(
                 found = [combined(tangents, row) for row in partials(*ctx.saved_tensors)]
                 return tuple(found) if len(found) > 1 else found[0]
 
-        return lambda *inputs: (Reverse if torch.compiler.is_compiling() else BothModes).apply(*inputs)
+        return lambda *inputs: (Reverse if is_compiling() else BothModes).apply(*inputs)
 
     return of
 

@@ -3,6 +3,7 @@
 y is a bool tensor where every target is 0 or 1 (labels). x is None where p is no logit's.
 """
 
+from __future__ import annotations
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,6 @@
 """Focal loss*, the paper's second form of the idea. Lin et al., arXiv 1708.02002, appendix A."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,6 @@
 """IoU-aware BCE loss. Cai et al., Align-DETR, arXiv 2304.07527."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,6 @@
 """Matchability-aware loss. Huang et al., DEIM: DETR with Improved Matching, arXiv 2412.04234."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 from dataclasses import replace
 
 import torch

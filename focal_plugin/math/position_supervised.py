@@ -1,7 +1,6 @@
 """Position-supervised loss. Liu et al., Detection Transformer with Stable Matching, arXiv 2304.04742."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 from dataclasses import replace
 
 import torch

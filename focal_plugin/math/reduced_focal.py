@@ -1,7 +1,6 @@
 """Reduced focal loss. Sergievskiy and Ponamarev, Reduced Focal Loss: 1st Place Solution to xView, arXiv 1903.01347."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 import math
 from dataclasses import replace
 

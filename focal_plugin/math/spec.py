@@ -1,5 +1,6 @@
 """What one variant is, whatever computes it."""
 
+from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
 """Varifocal loss. Zhang et al., VarifocalNet, arXiv 2008.13367."""
 
 from __future__ import annotations  # tl.constexpr stays a string: importing this module must not import Triton
-
 from dataclasses import replace
 
 import torch

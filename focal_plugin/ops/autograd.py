@@ -6,6 +6,7 @@ nothing is left behind: a row that the backward reads is in registers, or in the
 sum of exponentials again, and one float32 per row could not hold its logarithm to the digits promised.
 """
 
+from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.backend import warn_if_slow
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.kernels.problem import TENSORS, Problem
 from focal_plugin.kernels.torch.elementwise import of_selected_channel
 from focal_plugin.ops import library
@@ -109,10 +111,10 @@ def _composed(problem: Problem, needed: Sequence[bool], upstream: Tensor) -> lis
     with torch.enable_grad():
         inputs = [
             t.detach().requires_grad_() if needs and not again and t is not None else t
-            for t, needs in zip(problem[:TENSORS], needed, strict=True)
+            for t, needs in zip(problem[:TENSORS], needed)
         ]
         loss = library.composed(Problem._make([*inputs, *problem[TENSORS:]]))
-    wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs and t is not None]
+    wanted = [t for t, needs in zip(inputs, needed) if needs and t is not None]
     found = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=again, allow_unused=True))
     return [next(found) if needs else None for needs in needed]
 
@@ -120,7 +122,7 @@ def _composed(problem: Problem, needed: Sequence[bool], upstream: Tensor) -> lis
 def loss_of(problem: Problem, statistics: Tensor | None = None) -> Tensor:
     """Runs a problem: shape () or (1,) where it reduces, else that of the rows or of pred."""
     backend, pred = problem.backend, problem.pred
-    if is_transformed() or (backend == 'torch' and torch.compiler.is_compiling()):
+    if is_transformed() or (backend == 'torch' and is_compiling()):
         return library.composed(problem)  # what a transform sees through and a compiler fuses best
     if backend == 'torch':
         warn_if_slow(pred.device.type, pred.dtype)
@@ -133,7 +135,7 @@ def loss_of(problem: Problem, statistics: Tensor | None = None) -> Tensor:
 
 def total_of(problems: Sequence[Problem], statistics: Tensor | None = None) -> Tensor:
     """The sum of problems that reduce, shape () or (1,); where the kernels have a way to add them up at once, by that."""
-    if is_transformed() or torch.compiler.is_compiling() or not library.has_total(problems):
+    if is_transformed() or is_compiling() or not library.has_total(problems):
         first, *others = [loss_of(problem, statistics) for problem in problems]
         return sum(others, first)
     tensors = [tensor for problem in problems for tensor in problem[:TENSORS]]

@@ -4,6 +4,7 @@ One Library with plain ``define``/``impl`` is the cheapest registration in eager
 traceable by torch.compile. Autograd stays outside (ops/autograd.py), so the operators take no part in it.
 """
 
+from __future__ import annotations
 import contextlib
 import functools
 import importlib
@@ -13,6 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.problem import SCHEMA, TENSORS, Problem
 from focal_plugin.kernels.torch import elementwise, rowwise
@@ -23,7 +25,7 @@ _library.define(f'loss_forward({SCHEMA}) -> Tensor')
 _library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Tensor, Tensor)')
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _kernels(backend: str, variant: str) -> ModuleType:
     """The module of a variant's family: forward and backward; forward_and_backward and total where it has them."""
     return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
@@ -39,7 +41,7 @@ def _run(function: str, problem: Problem, *arguments):
         return call(*arguments)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _require(backend: str) -> Callable[[Tensor], None]:
     """The self-test of a backend that compiles on the user's machine."""
     return importlib.import_module(f'focal_plugin.kernels.{backend}.selftest').require
@@ -60,7 +62,7 @@ def _is_direct(problem: Problem) -> bool:
     """
     if problem.backend == 'torch':
         return True
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
     for tensor in problem[:TENSORS]:
         if tensor is not None and type(tensor) is not Tensor:
@@ -158,7 +160,7 @@ def _fake_backward(upstream, gathers, *arguments) -> tuple[Tensor, Tensor]:
 def _operator(name: str, implementation, fake):
     """A defined operator, given what it does and what its results look like."""
     _library.impl(name, implementation, 'CompositeExplicitAutograd')
-    torch.library.register_fake(f'focal_plugin::{name}', fake, lib=_library)
+    _library.impl(name, fake, 'Meta')
     return getattr(torch.ops.focal_plugin, name).default
 
 

@@ -1,5 +1,6 @@
 """What a launch is given: call.h's structures, in ctypes."""
 
+from __future__ import annotations
 import ctypes
 
 

@@ -1,5 +1,6 @@
 """CUDA C++ compiled at run time by NVRTC, which comes with PyTorch's CUDA builds; what it gives is kept on disk."""
 
+from __future__ import annotations
 import contextlib
 import ctypes
 import functools
@@ -25,7 +26,7 @@ _PRELUDE = """
 """
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def path() -> Path | None:
     """NVRTC: among PyTorch's own libraries, in NVIDIA's wheels, or in a CUDA toolkit; None where it is not there."""
     folders = [Path(torch.__file__).parent / 'lib']
@@ -43,7 +44,7 @@ def path() -> Path | None:
     return None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _nvrtc() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path()))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
@@ -71,7 +72,7 @@ def _text(program: ctypes.c_void_p, what: str) -> bytes:
     return text.raw
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _sources() -> dict[str, str]:
     """The headers by the names under which they are included: vmath.h is this folder's, point.h the CPU's too."""
     headers = [*_MATH.glob('*.h'), _FOLDER.parent / 'native' / 'point.h', *_FOLDER.glob('*.h'), *_FOLDER.glob('*.cu')]

@@ -1,5 +1,6 @@
 """Machine code on a GPU, by NVIDIA's driver: loaded once for each device, and launched on PyTorch's current stream."""
 
+from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
@@ -15,7 +16,7 @@ FEW_BYTES = 8  # of registers that a thread may keep in memory, which cost less 
 _LOCAL_BYTES = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _cuda() -> ctypes.CDLL:
     library = ctypes.CDLL('nvcuda.dll' if hasattr(ctypes, 'WinDLL') else 'libcuda.so.1')
     pointer, count = ctypes.c_void_p, ctypes.c_uint
@@ -44,7 +45,7 @@ def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.
     _check(_cuda().cuFuncGetAttribute(ctypes.byref(spilled), _LOCAL_BYTES, function))
     if spilled.value > FEW_BYTES and macros.get('BLOCKS', 1) > 1:
         return loaded(
-            kernel, macros | {'BLOCKS': macros['BLOCKS'] // 2}, device
+            kernel, {**macros, 'BLOCKS': macros['BLOCKS'] // 2}, device
         )  # fewer at once, with more registers each
     return function
 

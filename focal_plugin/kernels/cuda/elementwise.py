@@ -1,5 +1,6 @@
 """The cuda backend's elementwise family."""
 
+from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,7 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     if layout is None:
         return None
     walk = Walk(problem, layout, read, by_element)
-    macros = launches.of_variant(problem, out, upstream, gradient) | walk.macros
+    macros = {**launches.of_variant(problem, out, upstream, gradient), **walk.macros}
     lanes, span = 1, layout.classes
     if walk.along_rows:
         plane = layout.sizes[1]
@@ -38,7 +39,7 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     else:
         items = max(walk.neighbours, 16 if out is None else 8)
         grid = -(-layout.rows * layout.classes // (THREADS * items)), 1
-    macros |= {'ITEMS': items, 'LANES': lanes, 'BLOCKS': walk.blocks}
+    macros.update(ITEMS=items, LANES=lanes, BLOCKS=walk.blocks)
     return Launch('elementwise', grid, THREADS, macros, launches.numbers_of(problem, layout, out, span))
 
 
@@ -117,7 +118,7 @@ def _gathering(problem: Problem) -> Launch | None:
     if layout is None:
         return None
     walk = Walk(problem, layout, None, None)
-    macros = launches.of_variant(problem, None, None, True) | walk.macros | {'ROWS': ROWS}
+    macros = {**launches.of_variant(problem, None, None, True), **walk.macros, 'ROWS': ROWS}
     of_block = THREADS // 32 if walk.along_rows else 32
     grid = -(-layout.rows // ROWS), -(-layout.classes // of_block)
     return Launch('statistics', grid, THREADS, macros, launches.numbers_of(problem, layout))

@@ -1,5 +1,6 @@
 """Which kernel serves a problem, over which grid, and what it is given but for addresses: found once for problems alike."""
 
+from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any

@@ -1,5 +1,7 @@
 """The cuda backend's row-wise family."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,8 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     classes = layout.classes
     lanes = 1 if row < step or classes <= FEW else 8 if classes <= 128 else 16 if classes <= 512 else 32
     held = -(-classes // lanes)
-    macros = launches.of_variant(problem, out, upstream, upstream is not None) | {
+    macros = {
+        **launches.of_variant(problem, out, upstream, upstream is not None),
         'LANES': lanes,
         'HELD': held if held <= MOST_HELD else 0,
         'DIMS': layout.dims,

@@ -1,5 +1,7 @@
 """Whether NVRTC's kernels run and are right on a device: asked once, before their first results are used."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -1,5 +1,6 @@
 """A problem as the structure that the native libraries take (api.h), and its run."""
 
+from __future__ import annotations
 import ctypes
 
 import torch

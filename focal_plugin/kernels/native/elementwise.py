@@ -1,5 +1,7 @@
 """The native backend's elementwise family."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

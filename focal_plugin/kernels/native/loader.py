@@ -1,5 +1,6 @@
 """Loads the library that fits this processor, and finds what is in it."""
 
+from __future__ import annotations
 import ctypes
 import functools
 import os
@@ -15,7 +16,7 @@ _LIBRARIES = {'AVX512': 'avx512', 'AVX2': 'avx2'}
 _ENTRY_POINTS = {'elementwise': 'focal_plugin_run', 'rowwise': 'focal_plugin_run_rows'}  # by family
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def path() -> Path | None:
     """The library for this processor, or None where the package was installed without a compiler.
 
@@ -27,12 +28,12 @@ def path() -> Path | None:
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(path()))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def entry_point(name: str):
     """The function that runs a variant: of a call and the variant's address."""
     run = getattr(library(), _ENTRY_POINTS[SPECS[name].family])
@@ -41,13 +42,13 @@ def entry_point(name: str):
     return run
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def variant(name: str) -> int:
     """The address of a variant's functions."""
     return ctypes.addressof(ctypes.c_byte.in_dll(library(), f'focal_plugin_{name}'))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def gomp_parallel() -> int | None:
     """The address of GOMP_parallel in the OpenMP runtime that torch has loaded: a second one would fight its threads."""
     try:

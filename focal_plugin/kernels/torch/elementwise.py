@@ -1,10 +1,12 @@
 """The torch backend's elementwise family: closed forms in plain PyTorch, any device and dtype, a chunk at a time."""
 
+from __future__ import annotations
 import math
 
 import torch
 from torch import Tensor
 
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.kernels.checks import check_channels, check_labels
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.math.derivatives import (
@@ -146,7 +148,7 @@ def scaled(values: Tensor, scale: Tensor | float) -> Tensor:
 
 def total_of(values: Tensor) -> Tensor:
     """The sum of a chunk in float64, in an order that does not depend on the number of threads."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return values.sum()  # the order is the compiler's
     values = values.flatten()
     rest = values.numel() % SUM_RUN

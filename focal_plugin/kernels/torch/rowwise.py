@@ -1,8 +1,11 @@
 """The torch backend's row-wise family: plain PyTorch, any device and dtype, a chunk of rows at a time."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
+from focal_plugin.compatibility import is_compiling
 from focal_plugin.kernels.checks import check_labels
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.torch.elementwise import composed, finite_logits, parameters_of, pieces, scaled, total_of
@@ -127,6 +130,6 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
 def compose(problem: Problem) -> Tensor:
     """The loss as plain autograd operations: differentiable in every tensor, as often as one likes, under any transform."""
     check_labels(problem)
-    margin_of = _Margin if torch.compiler.is_compiling() else _MarginInBothModes
+    margin_of = _Margin if is_compiling() else _MarginInBothModes
     margin, _ = margin_of.apply(*_logits(problem, problem.pred, problem.target, widest(problem.pred)))
     return composed(problem, _values(problem, margin, problem.target, problem.weight))

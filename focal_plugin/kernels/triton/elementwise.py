@@ -1,5 +1,6 @@
 """The Triton backend's elementwise family: which kernel runs, over which tiles, and with which arguments."""
 
+from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,9 @@ def launch_of(
     if layout is None:
         return None
     pred = problem.pred
-    numbers = points.numbers(problem) | {'largest': torch.finfo(pred.dtype).max}
-    constants = points.constants(problem, gradient) | {
+    numbers = {**points.numbers(problem), 'largest': torch.finfo(pred.dtype).max}
+    constants = {
+        **points.constants(problem, gradient),
         'LABELS': problem.has_labels,
         'HAS_SCORE': problem.score is not None,
         'WEIGHT': layout.weight,
@@ -40,17 +42,21 @@ def launch_of(
     }
     grid = (layout.programs, layout.splits, 1)
     if layout.flat:
-        numbers, constants = flat.numbers(layout) | numbers, constants | flat.constants(layout)
+        numbers, constants = {**flat.numbers(layout), **numbers}, {**constants, **flat.constants(layout)}
         return Launch(flat.flat_kernel, grid, layout.warps, numbers, constants, layout)
     has_channel = problem.channel is not None
-    numbers |= layout.numbers | {
+    numbers = {
+        **numbers,
+        **layout.numbers,
         'channels': pred.size(1) if has_channel else 0,
         'x_channel': pred.stride(1) if has_channel else 0,
         'o_channel': out.stride(1) if has_channel and gradient and out is not None else 0,
         'span': layout.span,
         'o_split': out.numel() if by_row and out is not None else 0,
     }
-    constants |= operands.constants(layout) | {
+    constants = {
+        **constants,
+        **operands.constants(layout),
         'STATISTICS': gathers,
         'MASK_C': layout.masks_classes,
         'NARROW': layout.classes if layout.narrow else 0,
@@ -77,7 +83,7 @@ def launch(
         'per_class_ptr': problem.per_class_parameters,
     }
     if not like.layout.flat:
-        tensors |= {'channel_ptr': problem.channel, 'statistics_ptr': partial}
+        tensors.update({'channel_ptr': problem.channel, 'statistics_ptr': partial})
     tensors['out_ptr'] = out
     like(tensors, scale=problem.scale, first=first)
 

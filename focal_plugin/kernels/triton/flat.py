@@ -4,6 +4,8 @@ A tile is made of groups of WIDTH neighbours, whatever rows they belong to. Wher
 lies in the row of its first place and the next one: what is the same along a row is loaded for those two.
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 
@@ -207,7 +209,7 @@ def numbers(layout: Layout) -> dict[str, int]:
     found = {'rows': layout.rows}
     for name in ('target', 'score', 'weight', 'upstream'):
         row, step = layout.strides[name][-2:]
-        found |= {f'{SHORT[name]}_s': row, f'{SHORT[name]}_sc': step}
+        found.update({f'{SHORT[name]}_s': row, f'{SHORT[name]}_sc': step})
     del found['s_sc']  # a score has no classes
     return found
 

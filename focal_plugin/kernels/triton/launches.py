@@ -5,6 +5,7 @@ a GPU takes for the loss of a few thousand rows. What it finds, and how the logi
 tensor, so it is kept.
 """
 
+from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 

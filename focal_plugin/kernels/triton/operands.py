@@ -1,5 +1,7 @@
 """Where a row's operands lie, what its label says, and what a sum is divided by."""
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 

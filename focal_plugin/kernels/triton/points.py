@@ -1,5 +1,6 @@
 """The point functions of the variants, as the kernels call them."""
 
+from __future__ import annotations
 import functools
 from typing import Any
 
@@ -13,7 +14,7 @@ from focal_plugin.lazy import resolve
 from focal_plugin.math import SPECS
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def point_function(name: str):
     """The compiled point function of a variant."""
     function = SPECS[name].value_and_grad
@@ -40,7 +41,7 @@ def constants(problem: Problem, gradient: bool) -> dict[str, Any]:
 def numbers(problem: Problem) -> dict[str, float]:
     """The numbers that every kernel has."""
     parameters = [*problem.parameters, *[0.0] * 6][:6]
-    return {'ignore_index': problem.ignore_index or 0} | {f'p{k}': value for k, value in enumerate(parameters)}
+    return {'ignore_index': problem.ignore_index or 0, **{f'p{k}': value for k, value in enumerate(parameters)}}
 
 
 @triton.jit

@@ -9,6 +9,7 @@ The blocks stay in registers (HELD), and the logits are read once in either dire
 read again for every use.
 """
 
+from __future__ import annotations
 import dataclasses
 from typing import Any
 
@@ -209,7 +210,8 @@ def constants(layout: Layout) -> dict[str, Any]:
     """The compile-time arguments that other kernels lack."""
     blocks = triton.cdiv(layout.classes, layout.block_classes)
     held = features.HAS_TUPLES and blocks * layout.block_classes * layout.block_rows <= 128 * THREADS
-    return operands.constants(layout) | {
+    return {
+        **operands.constants(layout),
         'HAS_WEIGHT': layout.weight != 'none',
         'BLOCKS': blocks if held else 0,
         'MASK_C': layout.classes % layout.block_classes != 0,
@@ -225,8 +227,8 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     layout = _layout(problem, out, None if problem.reduces else upstream)
     if layout is None:
         return None
-    numbers = points.numbers(problem) | layout.numbers
-    common = points.constants(problem, upstream is not None) | constants(layout)
+    numbers = {**points.numbers(problem), **layout.numbers}
+    common = {**points.constants(problem, upstream is not None), **constants(layout)}
     return Launch(rowwise_kernel, (layout.programs, 1, 1), warps(layout), numbers, common, layout)
 
 

@@ -4,6 +4,7 @@ There are versions whose results are wrong without an error: 3.1's interpreter l
 machines on which Triton can't start a kernel: its launcher is a C extension, built at the first launch.
 """
 
+from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path

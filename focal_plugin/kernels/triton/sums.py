@@ -1,5 +1,7 @@
 """The partial sums of programs, added up."""
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -1,0 +1,129 @@
+"""What works on the oldest stack, Python 3.8 with torch 2.1: these tests need nothing newer."""
+
+from __future__ import annotations
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import focal_plugin
+from focal_plugin import functional
+from focal_plugin.hooks import findings
+
+N, C = 30, 7
+BOARDS = 'retinanet/retinanet_r18_fpn_boards_fused-focal.py'
+
+
+def inputs() -> tuple:
+    return torch.randn(N, C), torch.randint(0, C + 1, (N,)), torch.rand(N)
+
+
+def gradient(loss, pred: torch.Tensor) -> tuple:
+    pred = pred.clone().requires_grad_()
+    value = loss(pred)
+    value.backward()
+    return value.detach(), pred.grad
+
+
+def test_every_module_is_imported():
+    names = [module.name for module in pkgutil.walk_packages(focal_plugin.__path__, 'focal_plugin.')]
+    left = ['focal_plugin.override', 'focal_plugin.check_swap.__main__']  # the next test's; a command
+    left += [
+        name for name in names if name.startswith(('focal_plugin.kernels.triton', 'focal_plugin.kernels.native.lib_'))
+    ]
+    for name in {*names} - {*left}:
+        importlib.import_module(name)
+
+
+def test_override_gives_names_to_fused_classes():
+    code = (
+        'import focal_plugin.override; from mmdet.registry import MODELS; from mmdet.models.losses import FocalLoss; '
+        "print(type(MODELS.build(dict(type='FocalLoss', use_sigmoid=True))).__name__, FocalLoss.__name__)"
+    )
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.split()[-2:] == [b'FusedFocalLoss', b'FusedFocalLoss']
+
+
+def test_focal_loss_is_its_formula(any_backend):
+    pred, target, weight = inputs()
+    y = torch.nn.functional.one_hot(target, C + 1)[:, :C].double()
+    one_minus_pt = (y - pred.double().sigmoid()).abs()
+    ones = 0.25 * y + 0.75 * (1 - y)
+    formula = (ones * one_minus_pt**2 * -torch.log1p(-one_minus_pt) * weight[:, None]).mean()
+    loss, grad = gradient(lambda x: functional.sigmoid_focal_loss(x, target, weight), pred)
+    torch.testing.assert_close(loss.double(), formula, rtol=1e-6, atol=0)
+    _, theirs = gradient(lambda x: py_sigmoid_focal_loss(x, y.float(), weight), pred)
+    torch.testing.assert_close(grad, theirs, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', ('QualityFocalLoss', 'VarifocalLoss', 'GaussianFocalLoss'))
+def test_losses_are_those_of_mmdet(any_backend, name):
+    pred, target, weight = inputs()
+    target = (target, torch.rand(N)) if name == 'QualityFocalLoss' else torch.rand(N, C)
+    weight = weight if name == 'QualityFocalLoss' else weight[:, None].expand(N, C)
+    pred = pred.sigmoid() if name == 'GaussianFocalLoss' else pred
+    found, expected = (
+        gradient(lambda x, kind=kind: MODELS.build(dict(type=kind))(x, target, weight=weight, avg_factor=3.0), pred)
+        for kind in ('Fused' + name, name)
+    )
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-7)
+
+
+def test_compiled_loss_is_the_plain_one(any_backend):
+    """In one graph from torch 2.12; before, the compiler leaves the loss out."""
+    pred, target, weight = inputs()
+
+    def step(pred):
+        return functional.sigmoid_focal_loss(2 * pred, target, weight).tanh()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, backend='aot_eager', fullgraph=torch.__version__ >= '2.12')
+    for _ in range(2):
+        torch.testing.assert_close(gradient(compiled, pred), gradient(step, pred))
+
+
+def boards() -> Config:
+    register_all_modules()
+    return Config.fromfile(f'{focal_plugin.config_dir()}/{BOARDS}')
+
+
+def test_hook_finds_another_number_of_classes():
+    model = MODELS.build(boards().model)
+    assert list(findings(model, 4)) == []
+    assert 'num_classes=4' in next(findings(model, 80))
+
+
+def losses_of_training(head: str, folder) -> list:
+    """The losses of a few iterations by mmengine's Runner, with the hook."""
+    config = boards()
+    config.merge_from_dict(dict(work_dir=str(folder), experiment_name=head, model=dict(bbox_head=dict(type=head))))
+    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=100)
+    config.param_scheduler = []
+    config.train_dataloader.batch_size = 4
+    runner, losses = Runner.from_cfg(config), []
+    parse_losses = runner.model.parse_losses
+
+    def recorded(parts):
+        total, log = parse_losses(parts)
+        losses.append(float(total))
+        return total, log
+
+    runner.model.parse_losses = recorded
+    runner.train()
+    return losses
+
+
+@pytest.mark.slow
+def test_training_learns_with_either_head(tmp_path):
+    stock, fused = (losses_of_training(head, tmp_path) for head in ('RetinaHead', 'FusedRetinaHead'))
+    assert len(stock) == len(fused) == 6
+    assert fused[0] == pytest.approx(stock[0], rel=1e-5)
+    assert max(stock[-1], fused[-1]) < stock[0]
