@@ -145,7 +145,7 @@ def _made(spec: Spec) -> Callable[..., Tensor]:
     """The public function of a spec."""
     known = {p.name: p for p in spec.parameters}
     common: dict[str, Any] = {'reduction': 'mean', 'avg_factor': None, 'ignore_index': None}
-    common |= {'statistics': None} if spec.statistics else {}
+    common.update({'statistics': None} if spec.statistics else {})
     flags: dict[str, Any] = {spec.probabilities: False} if spec.probabilities else {}
 
     def loss(pred, target, weight=None, **given) -> Tensor:

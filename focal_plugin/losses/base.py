@@ -69,11 +69,11 @@ class FusedLoss(nn.Module):
         spec, of_labels = cls.spec, _OF_LABELS * cls.labelled
         cls._own = [p for p in (*cls.extra_parameters, *spec.parameters) if p.name not in cls.withheld]
         ours = {'use_sigmoid': cls.use_sigmoid, **{p.name: p.default for p in cls._own}, 'reduction': 'mean'}
-        ours |= {'loss_weight': 1.0} | ({spec.probabilities: False} if spec.probabilities else {})
-        cls._defaults = ours | dict.fromkeys(of_labels)
+        ours.update({'loss_weight': 1.0, **({spec.probabilities: False} if spec.probabilities else {})})
+        cls._defaults = {**ours, **dict.fromkeys(of_labels)}
         cls._weighted_spec = class_weight.weighted(spec)
         positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        kinds = dict.fromkeys(cls._order(ours), positional) | dict.fromkeys(of_labels, keyword)
+        kinds = {**dict.fromkeys(cls._order(ours), positional), **dict.fromkeys(of_labels, keyword)}
         cls.__signature__ = inspect.Signature(
             [inspect.Parameter(name, kind, default=cls._defaults[name]) for name, kind in kinds.items()]
         )
