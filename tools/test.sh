@@ -28,7 +28,7 @@ run() {
 echo '== formatter and linter'
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
-.venv/bin/clang-format --dry-run --Werror focal_plugin/kernels/native/*.{h,cpp} focal_plugin/math/*.h
+.venv/bin/clang-format --dry-run --Werror focal_plugin/kernels/native/*.{h,cpp} focal_plugin/kernels/cuda/*.{h,cu} focal_plugin/math/*.h
 echo '== types'
 .venv/bin/python -m mypy
 .venv/bin/python -m mypy $(ls focal_plugin/*.pyi focal_plugin/*/*.pyi | sed 's/i$//')  # what stubs hide

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from focal_plugin import functional, use_backend
-from focal_plugin.kernels.cuda import compiler
+from focal_plugin.kernels.cuda import compiler, elementwise
+from tests.kernels.problems import focal_problem
 
 needs_nvrtc = pytest.mark.skipif(compiler.path() is None, reason="NVIDIA's run-time compiler is not installed")
 SUM = {'HAS_AVG': False, 'AVG': 'float', 'DIMS': 1, 'THREADS': 512}
@@ -60,3 +61,11 @@ def test_what_the_compiler_says_is_said(cache):
 def test_logits_on_a_cpu_are_refused():
     with use_backend('cuda'), pytest.raises(ValueError, match="backend 'cuda' can't take logits on cpu"):
         functional.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize('shape, strides', (((2**31, 1), (1, 1)), ((2, 3), (2**31, 1))), ids=('rows', 'a stride'))
+def test_more_than_32_bits_count_is_refused(shape, strides):
+    pred = torch.empty_strided(shape, strides, device='meta')
+    target = torch.empty(shape[:1], dtype=torch.int64, device='meta')
+    with pytest.raises(ValueError, match='counts in 32 bits'):
+        elementwise._launch_of(focal_problem(pred, target, 'cuda'), None, None)

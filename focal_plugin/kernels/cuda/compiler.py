@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -46,7 +47,11 @@ def path() -> Path | None:
 
 @functools.lru_cache(maxsize=None)
 def _nvrtc() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path()))
+    found = cast(Path, path())
+    for builtins in found.parent.glob('*nvrtc-builtins*'):  # which it looks for by name when it first compiles
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(builtins))
+    library = ctypes.CDLL(str(found))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
 

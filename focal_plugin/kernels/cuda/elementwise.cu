@@ -1,7 +1,7 @@
 // The elementwise losses. A thread takes groups of NEIGHBOURS logits that lie one behind the other:
 //
-// ALONG_ROWS: of a class, in as many rows; the thread goes through the classes, and finds once what is the same along a row.
-// Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order.
+// ALONG_ROWS: of a class, in as many rows; the thread goes through the classes, and finds once what is the same along a
+// row. Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order.
 #include "variant.h"
 
 namespace focal_plugin {
@@ -26,7 +26,8 @@ FP_INLINE void read(const Operand &operand, int count, Offset offset, float (&to
 
 // Evaluates a group: stores its results, or calls add(i, value) with what its rows' factors have still to multiply.
 template <class Offset, class RowOf, class ClassOf, class Add>
-FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of, ClassOf class_of, bool has_positive, Add add) {
+FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of, ClassOf class_of, bool has_positive,
+                        Add add) {
   float x[NEIGHBOURS], y[NEIGHBOURS], weight[NEIGHBOURS], upstream[NEIGHBOURS], result[NEIGHBOURS];
   read<X, X_TOGETHER>(call.x, count, offset, x);
   if (!LABELS) read<TARGET, TARGET_TOGETHER>(call.target, count, offset, y);
@@ -98,7 +99,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
   // Threads beside each other take rows beside each other; LANES of them share the classes of the same rows.
   constexpr int across = THREADS / LANES, of_block = across * ITEMS;
   const int tiles = (call.n2 + of_block - 1) / of_block, of_tile = threadIdx.x % across;
-  const int begin = blockIdx.y * call.span + threadIdx.x / across, end = min((blockIdx.y + 1) * call.span, call.classes);
+  const int begin = blockIdx.y * call.span + threadIdx.x / across,
+            end = min((blockIdx.y + 1) * call.span, call.classes);
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
     const int first = (blockIdx.x % tiles) * of_block + item * across + of_tile * NEIGHBOURS;
@@ -117,7 +119,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     for (int c = begin; c < end; c += LANES) {
       evaluate(
           call, count,
-          [&](const Operand &operand, int i) { return place.in(operand) + wide(i, operand.row[2]) + wide(c, operand.step); },
+          [&](const Operand &operand, int i) {
+            return place.in(operand) + wide(i, operand.row[2]) + wide(c, operand.step);
+          },
           [&](int i) -> Row { return rows[i]; }, [&](int) { return c; }, has_positive,
           [&](int i, float value) { sums[i] += value; });
     }
@@ -135,7 +139,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
 #else
   constexpr int C = CLASSES;  // a constant, by which the compiler divides in a few instructions
   const int64 first = static_cast<int64>(blockIdx.x) * (THREADS * ITEMS);
-  const int first_row = static_cast<int>(first / C), before = static_cast<int>(first - static_cast<int64>(first_row) * C);
+  const int first_row = static_cast<int>(first / C),
+            before = static_cast<int>(first - static_cast<int64>(first_row) * C);
   const int64 behind = static_cast<int64>(call.rows - first_row) * C - before;
   const int left = behind < THREADS * ITEMS ? static_cast<int>(behind) : THREADS * ITEMS;
 #pragma unroll
@@ -156,8 +161,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     evaluate(
         call, count,
         [&](const Operand &operand, int i) {
-          const int64 of_channel =
-              !HAS_CHANNEL ? 0 : &operand == &call.x ? wide(channel, call.x_channel) : &operand == &call.out ? wide(channel, call.out_channel) : 0;
+          const int64 of_channel = !HAS_CHANNEL            ? 0
+                                   : &operand == &call.x   ? wide(channel, call.x_channel)
+                                   : &operand == &call.out ? wide(channel, call.out_channel)
+                                                           : 0;
           if (WRAPS && i >= kept_in_row) {
             return Place(call, at_row + 1).in(operand) + wide(column + i - C, operand.step);
           }

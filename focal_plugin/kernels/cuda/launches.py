@@ -184,7 +184,17 @@ def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gr
 
 
 def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span: int = 0) -> Call:
-    """A call but for the addresses."""
+    """A call but for the addresses.
+
+    Raises:
+        ValueError: more rows, or longer strides, than 32 bits count.
+    """
+    longest = max(abs(stride) for strides in layout.strides.values() for stride in strides)
+    if max(layout.rows, longest) >= 2**31:
+        raise ValueError(
+            f'the cuda backend counts in 32 bits, got {layout.rows} rows and a stride of {longest}: split the logits, or '
+            f"choose another backend: focal_plugin.use_backend('torch')"
+        )
     call = Call(rows=layout.rows, n1=layout.sizes[0], n2=layout.sizes[1], classes=layout.classes, span=span)
     for name in OPERANDS:
         *rows, step = layout.strides[_SHORT[name]]

@@ -5,8 +5,12 @@
 
 namespace focal_plugin {
 
-struct Half { unsigned short bits; };
-struct BFloat16 { unsigned short bits; };
+struct Half {
+  unsigned short bits;
+};
+struct BFloat16 {
+  unsigned short bits;
+};
 
 FP_INLINE float widened(Half v) {
   float wide;
@@ -29,11 +33,21 @@ FP_INLINE void narrow(float v, BFloat16 &to) {
 
 // So many bytes, in one access.
 template <int BYTES> struct Words;
-template <> struct Words<1> { typedef unsigned char type; };
-template <> struct Words<2> { typedef unsigned short type; };
-template <> struct Words<4> { typedef unsigned type; };
-template <> struct Words<8> { typedef uint2 type; };
-template <> struct Words<16> { typedef uint4 type; };
+template <> struct Words<1> {
+  typedef unsigned char type;
+};
+template <> struct Words<2> {
+  typedef unsigned short type;
+};
+template <> struct Words<4> {
+  typedef unsigned type;
+};
+template <> struct Words<8> {
+  typedef uint2 type;
+};
+template <> struct Words<16> {
+  typedef uint4 type;
+};
 
 // As many elements as one access brings of N.
 template <class Stored, int N>

@@ -1,8 +1,8 @@
 // The softmax losses: each row becomes one margin, which the variant's point function takes as the logit of a positive.
 //
-// With l = log(sum of exp(x_j), j != y), p_y = sigmoid(d) at d = x_y - l; the derivative L'(d) is the gradient of x_y, and
-// -L'(d) exp(x_j - l) that of the others. LANES neighbouring threads share a row. HELD: a thread's share of a row, so many
-// logits, stays in registers; of longer rows the logits are read again for every use.
+// With l = log(sum of exp(x_j), j != y), p_y = sigmoid(d) at d = x_y - l; the derivative L'(d) is the gradient of x_y,
+// and -L'(d) exp(x_j - l) that of the others. LANES neighbouring threads share a row. HELD: a thread's share of a row,
+// so many logits, stays in registers; of longer rows the logits are read again for every use.
 #include "variant.h"
 
 namespace focal_plugin {

@@ -1,5 +1,5 @@
-// The sums of the absolute gradients by class, of positives and of negatives, before the upstream gradient: (2, classes) for
-// each block of ROWS rows. A warp takes 32 classes, or ALONG_ROWS one.
+// The sums of the absolute gradients by class, of positives and of negatives, before the upstream gradient: (2,
+// classes) for each block of ROWS rows. A warp takes 32 classes, or ALONG_ROWS one.
 #include "variant.h"
 
 namespace focal_plugin {
@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) statistics(const GRID_CONS
     const float y = LABELS ? 0.f : at<TARGET>(call.target, place.in(call.target) + wide(column, call.target.step));
     const bool is_positive = LABELS ? row.label == column : !(y <= 0.f);
     const Parameters parameter{call, column};
-    float size = !LABELS        ? value_at(x, Soft{y, is_positive}, parameter)
+    float size = !LABELS       ? value_at(x, Soft{y, is_positive}, parameter)
                  : is_positive ? positive_at(x, row, parameter)
                                : value_at(x, Negative{}, parameter);
     if (ELEMENT_WEIGHT) size *= at<WEIGHT>(call.weight, place.in(call.weight) + wide(column, call.weight.step));

@@ -17,8 +17,9 @@ struct Parameters {
   FP_METHOD bool is(int k, float value) const { return !PER_CLASS && call.parameter[k] == value; }
 };
 
-// The terms of a logit whose target is 0, in fewer instructions: exp(x) is formed as it is, up to just below 2^126, whose
-// reciprocal is normal. Errors are about 1e-6 of float32 logits and 5e-6 of others, which are rounded to far less.
+// The terms of a logit whose target is 0, in fewer instructions: exp(x) is formed as it is, up to just below 2^126,
+// whose reciprocal is normal. Errors are about 1e-6 of float32 logits and 5e-6 of others, which are rounded to far
+// less.
 FP_INLINE Terms terms_of_negative(float x) {
   constexpr bool precise = sizeof(X) == 4;
   const float above = select(x > 87.3365f, 87.3365f, x), near = precise ? select(above < -1e30f, -1e30f, above) : above;
@@ -26,8 +27,9 @@ FP_INLINE Terms terms_of_negative(float x) {
   float e = exp2(power_of_two);
   if (precise) e = fma(e, fma(power_of_two, -0.693147182f, near), e);
   const float r = reciprocal(1.f + e);
-  const float series = precise ? polynomial(e, -0.0923484117f, 0.181709215f, -0.247781202f, 0.333208263f, -0.499997377f, 1.f)
-                               : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
+  const float series =
+      precise ? polynomial(e, -0.0923484117f, 0.181709215f, -0.247781202f, 0.333208263f, -0.499997377f, 1.f)
+              : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
   float log1p = select(e < (precise ? 0.25f : 0.0625f), series * e, log2(1.f + e) * 0.693147182f);
   if (!GRADIENT) log1p = select(log1p < x, x, log1p);
   const float p = e * r, q = GRADIENT ? select(x > 87.3365448f, 0.f, r) : r;
@@ -35,8 +37,12 @@ FP_INLINE Terms terms_of_negative(float x) {
 }
 
 template <class Target>
-FP_INLINE Terms terms_of(float x, const Target &) { return terms_of_logit(x); }
-FP_INLINE Terms terms_of(float x, const Negative &) { return GIVEN_EXPONENT < 0 ? terms_of_logit(x) : terms_of_negative(x); }
+FP_INLINE Terms terms_of(float x, const Target &) {
+  return terms_of_logit(x);
+}
+FP_INLINE Terms terms_of(float x, const Negative &) {
+  return GIVEN_EXPONENT < 0 ? terms_of_logit(x) : terms_of_negative(x);
+}
 
 // VANISHES: a factor of the loss may be 0, which silences the infinite loss of an infinite logit. Derivatives, and
 // losses then, are those of a logit no larger than 1e30: an infinite one would meet a 0.

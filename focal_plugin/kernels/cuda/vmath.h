@@ -1,7 +1,7 @@
 // What the point functions compute with, a float per thread: the GPU's counterpart of kernels/native/vmath.h.
 //
-// Exponentials, reciprocals and, of half-precision logits, logarithms are the GPU's approximate instructions; what rounding
-// loses before them is put back. The coefficients are those of tools/maintain/fit.py.
+// Exponentials, reciprocals and, of half-precision logits, logarithms are the GPU's approximate instructions; what
+// rounding loses before them is put back. The coefficients are those of tools/maintain/fit.py.
 #pragma once
 
 #define FP_INLINE static __device__ __forceinline__
