@@ -69,7 +69,9 @@ class FusedLoss(nn.Module):
         spec, of_labels = cls.spec, _OF_LABELS * cls.labelled
         cls._own = [p for p in (*cls.extra_parameters, *spec.parameters) if p.name not in cls.withheld]
         ours = {'use_sigmoid': cls.use_sigmoid, **{p.name: p.default for p in cls._own}, 'reduction': 'mean'}
-        ours.update({'loss_weight': 1.0, **({spec.probabilities: False} if spec.probabilities else {})})
+        ours['loss_weight'] = 1.0
+        if spec.probabilities is not None:
+            ours[spec.probabilities] = False
         cls._defaults = {**ours, **dict.fromkeys(of_labels)}
         cls._weighted_spec = class_weight.weighted(spec)
         positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
