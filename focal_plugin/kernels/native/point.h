@@ -47,9 +47,7 @@ struct Soft {
   static constexpr bool is_hard = false;
   V y;
   Mask is_positive;
-  FP_METHOD V choose(V one, V zero) const {
-    return select(y == 1.f, one, select(y == 0.f, zero, mix(one, zero)));
-  }
+  FP_METHOD V choose(V one, V zero) const { return select(y == 1.f, one, select(y == 0.f, zero, mix(one, zero))); }
   FP_METHOD V mix(V one, V zero) const { return fma(y, one, (1.f - y) * zero); }
   template <class One, class Zero>
   FP_METHOD Point split(One one, Zero zero) const {
