@@ -48,3 +48,28 @@ def fault(
         if error > TOLERANCE:
             return f'of {classes} classes the {name} is off by {error:.1e} of its value'
     return None
+
+
+def require(
+    pred: Tensor,
+    verdicts: dict[torch.device, RuntimeError | None],
+    verdict_of: Callable[[torch.device], RuntimeError | None],
+) -> None:
+    """Tests the device of these logits, unless that is done, or nothing is computed there now.
+
+    Raises:
+        RuntimeError: the verdict, which every later call raises again.
+    """
+    device = pred.device
+    if device not in verdicts:
+        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
+            return
+        verdicts[device] = verdict_of(device)
+    verdict = verdicts[device]
+    if verdict is not None:
+        raise verdict.with_traceback(None)
+
+
+def _may_not_wait() -> bool:
+    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
+    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2

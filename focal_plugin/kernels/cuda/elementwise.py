@@ -43,33 +43,17 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     return Launch('elementwise', grid, THREADS, macros, launches.numbers_of(problem, layout, out, span))
 
 
-def _stored(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
-    if problem.selected(problem.pred).numel() == 0:
-        return out.zero_()
-    launch = launches.like(problem, upstream, 'stored', lambda: _launch_of(problem, out, upstream))
-    if launch is None:
-        copied = _stored(
-            launches.contiguous(problem),
-            torch.empty_like(out, memory_format=torch.contiguous_format),
-            None if upstream is None else upstream.contiguous(),
-        )
-        return out.copy_(copied)
-    launch(out.device, launches.tensors_of(problem, out, upstream, False), scale=problem.scale)
-    return out
-
-
 def forward(problem: Problem) -> Tensor:
     if problem.reduces:
         return total([problem])
     pred = problem.selected(problem.pred)
     if problem.output == 'element':
-        return _stored(problem, torch.empty_like(pred))
+        return launches.stored(problem, torch.empty_like(pred), None, _launch_of)
     if problem.channel is None:
-        return _stored(problem, pred.new_empty(pred.shape[:-1]))
+        return launches.stored(problem, pred.new_empty(pred.shape[:-1]), None, _launch_of)
     # Masks are few and large: a thread that goes through a row has too much to do.
-    of_pixels = _stored(
-        problem._replace(output='element'), torch.empty(pred.shape, dtype=torch.float32, device=pred.device)
-    )
+    out = torch.empty(pred.shape, dtype=torch.float32, device=pred.device)
+    of_pixels = launches.stored(problem._replace(output='element'), out, None, _launch_of)
     return of_pixels.sum(-1).to(pred.dtype)
 
 
@@ -100,7 +84,7 @@ def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = Non
     out = torch.empty_like(pred) if problem.channel is None else torch.zeros_like(pred)
     if statistics is not None and pred.numel() > 0:
         _gather(problem, statistics)
-    return _stored(problem, out, upstream)
+    return launches.stored(problem, out, upstream, _launch_of)
 
 
 def _gather(problem: Problem, statistics: Tensor) -> None:

@@ -11,14 +11,13 @@ from torch import Tensor
 from focal_plugin.kernels.cuda import driver
 from focal_plugin.kernels.cuda.call import OPERANDS, Call
 from focal_plugin.kernels.layout import Layout
-from focal_plugin.kernels.problem import TENSORS, Problem
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.remembered import ACCESS, described, key_of, remembered
 
-MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
 TYPES = {
     torch.float32: 'float', torch.float64: 'double', torch.float16: 'Half', torch.bfloat16: 'BFloat16',
     torch.int64: 'int64', torch.int32: 'int', torch.uint8: 'unsigned char', torch.bool: 'unsigned char',
 }  # fmt: skip
-ACCESS = 16  # bytes of an access
 MOST_ALONG_ROWS = 4  # logits of an access, the fastest on an H100: what is the same along each row takes registers
 THREADS = 128
 PROGRAMS = 1024  # blocks enough for a whole GPU
@@ -63,23 +62,25 @@ class Launch:
 
 def kept(key: Hashable, make: Callable[[], Any]) -> Any:
     """What was made for a key, now or earlier."""
-    if key not in _kept:
-        if len(_kept) >= MOST:
-            _kept.clear()
-        _kept[key] = make()
-    return _kept[key]
-
-
-def described(tensor: Tensor | None) -> tuple | None:
-    """What a launch depends on of a tensor."""
-    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ACCESS)
+    return remembered(_kept, key, make)
 
 
 def like(problem: Problem, upstream: Tensor | None, kind: str, make: Callable[[], Any]) -> Any:
-    """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
-    numbers = (*problem.parameters, problem.activated, problem.ignore_index)
-    operands = map(described, (*problem[:TENSORS], upstream))
-    return kept((kind, problem.variant, problem.output, problem.pred.device, *numbers, *operands), make)
+    """The launch of a problem like this one."""
+    return kept((kind, *key_of(problem, upstream)), make)
+
+
+def stored(problem: Problem, out: Tensor, upstream: Tensor | None, launch_of: Callable[..., Launch | None]) -> Tensor:
+    """Writes out, by the launch that launch_of finds for the problem, out and upstream."""
+    if problem.selected(problem.pred).numel() == 0:
+        return out.zero_()
+    launch = like(problem, upstream, 'stored', lambda: launch_of(problem, out, upstream))
+    if launch is None:
+        upstream = None if upstream is None else upstream.contiguous()
+        empty = torch.empty_like(out, memory_format=torch.contiguous_format)
+        return out.copy_(stored(contiguous(problem), empty, upstream, launch_of))
+    launch(out.device, tensors_of(problem, out, upstream, False), scale=problem.scale)
+    return out
 
 
 class Walk:

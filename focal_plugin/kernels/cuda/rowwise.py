@@ -35,25 +35,10 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     return Launch('rowwise', (blocks, 1), THREADS, macros, launches.numbers_of(problem, layout))
 
 
-def _stored(problem: Problem, out: Tensor, upstream: Tensor | None = None) -> Tensor:
-    if problem.pred.numel() == 0:
-        return out.zero_()
-    launch = launches.like(problem, upstream, 'stored', lambda: _launch_of(problem, out, upstream))
-    if launch is None:
-        copied = _stored(
-            launches.contiguous(problem),
-            torch.empty_like(out, memory_format=torch.contiguous_format),
-            None if upstream is None else upstream.contiguous(),
-        )
-        return out.copy_(copied)
-    launch(out.device, launches.tensors_of(problem, out, upstream, False), scale=problem.scale)
-    return out
-
-
 def forward(problem: Problem) -> Tensor:
     pred, avg_factor = problem.pred, problem.avg_factor
     if not problem.reduces:
-        return _stored(problem, pred.new_empty(pred.shape[:-1]))
+        return launches.stored(problem, pred.new_empty(pred.shape[:-1]), None, _launch_of)
     result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
     if pred.numel() == 0:
         return result.zero_()
@@ -67,4 +52,4 @@ def forward(problem: Problem) -> Tensor:
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
-    return _stored(problem, torch.empty_like(problem.pred), upstream)
+    return launches.stored(problem, torch.empty_like(problem.pred), upstream, _launch_of)

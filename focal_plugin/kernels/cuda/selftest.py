@@ -15,24 +15,8 @@ _verdicts: dict[torch.device, RuntimeError | None] = {}
 
 
 def require(pred: Tensor) -> None:
-    """Tests the device of these logits, unless that is done, or nothing is computed there now.
-
-    Raises:
-        RuntimeError: the results there are wrong, or there are none. Every later call raises it again.
-    """
-    device = pred.device
-    if device not in _verdicts:
-        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
-            return
-        _verdicts[device] = _verdict(device)
-    verdict = _verdicts[device]
-    if verdict is not None:
-        raise verdict.with_traceback(None)
-
-
-def _may_not_wait() -> bool:
-    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
-    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2
+    """Tests the device of these logits; raises RuntimeError where the results are wrong, or there are none."""
+    selftest.require(pred, _verdicts, _verdict)
 
 
 def _verdict(device: torch.device) -> RuntimeError | None:

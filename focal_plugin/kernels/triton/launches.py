@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from focal_plugin.kernels.problem import TENSORS, Problem
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.remembered import key_of, remembered
 from focal_plugin.kernels.triton import features
 
-MOST = 4096  # launches that are kept: training on images of many sizes makes hundreds
 _kept: dict[Hashable, Any] = {}
 
 
@@ -51,25 +51,13 @@ class Launch:
             self._again = compiled[self.grid]
 
 
-def described(tensor: Tensor | None) -> tuple | None:
-    """What a launch depends on of a tensor; Triton compiles for addresses that are multiples of 16, and for others."""
-    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % 16)
-
-
 def kept(key: Hashable, make: Callable[[], Any]) -> Any:
     """What was made for a key, now or earlier."""
-    if key not in _kept:
-        if len(_kept) >= MOST:
-            _kept.clear()
-        _kept[key] = make()
-    return _kept[key]
+    return remembered(_kept, key, make)
 
 
 def like(
     problem: Problem, upstream: Tensor | None, make: Callable[[], Launch | None], gathers: bool = False
 ) -> Launch | None:
-    """The launch of a problem like this one; what it writes is allocated anew, and so lies alike."""
-    numbers = (*problem.parameters, problem.activated, problem.ignore_index)
-    operands = map(described, (*problem[:TENSORS], upstream))
-    key = (problem.variant, problem.output, gathers, problem.pred.device, *numbers, *operands)
-    return kept(key, make)
+    """The launch of a problem like this one."""
+    return kept((gathers, *key_of(problem, upstream)), make)

@@ -14,8 +14,8 @@ import torch
 import triton
 from torch import Tensor
 
+from focal_plugin.kernels import selftest
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.selftest import fault as fault_of
 from focal_plugin.kernels.triton import elementwise, sums
 from focal_plugin.kernels.triton.elementwise import launch_of
 from focal_plugin.kernels.triton.launches import Launch
@@ -26,24 +26,8 @@ _verdicts: dict[torch.device, RuntimeError | None] = {}
 
 
 def require(pred: Tensor) -> None:
-    """Tests the device of these logits, unless that is done, or nothing is computed there now.
-
-    Raises:
-        RuntimeError: Triton's results there are wrong, or there are none. Every later call raises it again.
-    """
-    device = pred.device
-    if device not in _verdicts:
-        if pred.is_meta or (pred.is_cuda and _may_not_wait()):
-            return
-        _verdicts[device] = _verdict(device)
-    verdict = _verdicts[device]
-    if verdict is not None:
-        raise verdict.with_traceback(None)
-
-
-def _may_not_wait() -> bool:
-    """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
-    return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2
+    """Tests the device of these logits; raises RuntimeError where Triton's results are wrong, or there are none."""
+    selftest.require(pred, _verdicts, _verdict)
 
 
 def _verdict(device: torch.device) -> RuntimeError | None:
@@ -51,7 +35,9 @@ def _verdict(device: torch.device) -> RuntimeError | None:
     root: BaseException
     try:
         with torch.inference_mode(False):  # the expected gradient is autograd's
-            fault = next(filter(None, (fault_of('triton', device, classes, _computed) for classes in CLASSES)), None)
+            fault = next(
+                filter(None, (selftest.fault('triton', device, classes, _computed) for classes in CLASSES)), None
+            )
     except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from focal_plugin.kernels.remembered import described
 from focal_plugin.kernels.triton import launches
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.operands import divided
@@ -29,7 +30,7 @@ def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
     count = partial.numel()
     constants = {'HAS_AVG': avg_factor is not None, 'BLOCK': BLOCK}
     like = launches.kept(
-        (partial.device, count, launches.described(avg_factor)),
+        (partial.device, count, described(avg_factor)),
         lambda: Launch(sum_kernel, (1, 1, 1), WARPS, {'count': count}, constants),
     )
     like({'partial_ptr': partial, 'avg_ptr': avg_factor, 'out_ptr': out})
