@@ -106,9 +106,10 @@ def test_logits_that_lie_otherwise_have_a_kernel_of_their_own(launches, other):
 
 
 def test_what_is_kept_is_bounded(launches, monkeypatch):
+    from focal_plugin.kernels import remembered
     from focal_plugin.kernels.triton import launches as module
 
-    monkeypatch.setattr(module, 'MOST', 5)
+    monkeypatch.setattr(remembered, 'MOST', 5)
     for rows in range(16, 200, 16):
         step(
             functional.sigmoid_focal_loss,
