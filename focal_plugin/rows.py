@@ -117,7 +117,10 @@ class Rows(_Logits):
     def __init__(self, maps: list[Tensor], classes: int, scored: bool = False) -> None:
         self.maps, self.classes, self.scored = maps, classes, scored
         # (B, H, W, A, C): the rows in the order of mmdet's, each where it lies
-        self.views = [level.view(len(level), -1, classes, *level.shape[2:]).permute(0, 3, 4, 1, 2) for level in maps]
+        self.views = [
+            level.view(len(level), level.size(1) // classes, classes, *level.shape[2:]).permute(0, 3, 4, 1, 2)
+            for level in maps
+        ]
         self.shape = torch.Size((sum(level.numel() for level in maps) // classes, classes))
 
     def tensor(self) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -37,14 +37,14 @@ def _run(function: str, problem: Problem, *arguments):
     if problem.backend not in ('triton', 'cuda'):
         return call(*arguments)
     with _current(problem.pred.device):
-        _require(problem.backend)(problem.pred)
+        _selftest(problem.backend).require(problem.pred)
         return call(*arguments)
 
 
 @functools.lru_cache(maxsize=None)
-def _require(backend: str) -> Callable[[Tensor], None]:
-    """The self-test of a backend that compiles on the user's machine."""
-    return importlib.import_module(f'focal_plugin.kernels.{backend}.selftest').require
+def _selftest(backend: str) -> ModuleType:
+    """Of a backend that compiles on the user's machine."""
+    return importlib.import_module(f'focal_plugin.kernels.{backend}.selftest')
 
 
 def _current(device: torch.device):

@@ -6,7 +6,6 @@ import torch
 from focal_plugin import backend
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.cuda import compiler, driver, launches, selftest
-from focal_plugin.ops import library
 from tests.gpu import machine
 from tests.gpu.memory import Region
 
@@ -54,7 +53,6 @@ def install(monkeypatch, capability: int) -> Driver:
     monkeypatch.setattr(backend, '_why_not', lambda name, pred: None if name == 'cuda' else why_not(name, pred))
     monkeypatch.setattr(checks, 'may_look', lambda tensor: False)
     monkeypatch.setattr(selftest, 'require', lambda pred: None)
-    library._require.cache_clear()
     call = launches.Launch.__call__
 
     def announced(self, device, tensors, **numbers):

@@ -10,7 +10,7 @@ from tools.maintain.fit import CONSTANTS, FITS, minimax
 
 PACKAGE = Path(__file__).parents[2] / 'focal_plugin'
 NUMBER = re.compile(r'(-\s?)?(\d+\.\d*(?:e[-+]?\d+)?)')
-SOURCES = {'triton': '*.py', 'native': '*.h'}
+SOURCES = {'triton': '*.py', 'native': '*.h', 'cuda': '*.h'}
 SLACK = 1.02  # of a minimax, whose last digits depend on how far the exchange went
 
 
@@ -62,7 +62,7 @@ def test_every_other_long_number_of_the_kernels_is_a_known_constant():
         number for fit in FITS for kernels in fit.kernels for run in committed(kernels, fit.derive()) for number in run
     }
     for path in [*PACKAGE.glob('kernels/*/*'), *PACKAGE.glob('math/*.h')]:
-        if path.suffix in ('.py', '.h', '.cpp'):
+        if path.suffix in ('.py', '.h', '.cpp', '.cu'):
             for number in set(numbers(path)) - fitted:
                 digits = number.partition('e')[0].replace('.', '').lstrip('-0')
                 known = any(is_rounded(number.lstrip('-'), constant) for constant in CONSTANTS.values())

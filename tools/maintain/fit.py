@@ -92,12 +92,12 @@ class Fit:
         return float(max(abs(self.weight(x) * (mpmath.polyval(exact, x) - self.function(x))) for x in points))
 
 
-BOTH = ('triton', 'native')
+BOTH, GPUS = ('triton', 'native'), ('triton', 'cuda')  # native's point functions are cuda's too
 ROUNDING = 2.0**-24
 HALF_LN2 = mpmath.log(2) / 2
 LOG1P_OVER = over(mpmath.log1p)
 FITS = (
-    Fit('log1p(e) / e', LOG1P_OVER, mpf(0), mpf(1), 5.4e-9, BOTH, chebyshev, 10),
+    Fit('log1p(e) / e', LOG1P_OVER, mpf(0), mpf(1), 5.4e-9, (*BOTH, 'cuda'), chebyshev, 10),
     Fit(
         'expm1(r) / r, the error that of e^r',
         over(mpmath.expm1),
@@ -121,8 +121,8 @@ FITS = (
         9,
         scale=lambda f: mpf(3),
     ),
-    Fit('log1p(e) / e of a small e, to be precise', LOG1P_OVER, mpf(0), mpf(1) / 4, 1e-6, ('triton',), minimax, 6),
-    Fit('log1p(e) / e of a small e', LOG1P_OVER, mpf(0), mpf(1) / 16, 4e-6, ('triton',), minimax, 3),
+    Fit('log1p(e) / e of a small e, to be precise', LOG1P_OVER, mpf(0), mpf(1) / 4, 1e-6, GPUS, minimax, 6),
+    Fit('log1p(e) / e of a small e', LOG1P_OVER, mpf(0), mpf(1) / 16, 4e-6, GPUS, minimax, 3),
     Fit('-log(1 - s) / s', over(lambda s: -mpmath.log1p(-s)), mpf(0), mpf(1) / 32, ROUNDING, BOTH, taylor, 5),
     Fit('expm1(z) / z', over(mpmath.expm1), -mpf(1) / 4, mpf(0), ROUNDING, ('triton',), taylor, 6),
 )
@@ -134,6 +134,7 @@ CONSTANTS = {
     'the logarithm of the reciprocal of the smallest normal float32': 126 * mpmath.log(2),
     'log(2^60)': 60 * mpmath.log(2),
     'the smallest normal float32': mpf(2) ** -126,
+    'the distance from 1 to the next float32': mpf(2) ** -23,
     'the largest float32': (2 - mpf(2) ** -23) * mpf(2) ** 127,
     'the largest bfloat16': (2 - mpf(2) ** -7) * mpf(2) ** 127,
     'from the exponent of float16 to that of float32': mpf(2) ** 112,

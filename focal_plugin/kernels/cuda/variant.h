@@ -25,15 +25,15 @@ FP_INLINE Terms terms_of_negative(float x) {
   const float above = select(x > 87.3365f, 87.3365f, x), near = precise ? select(above < -1e30f, -1e30f, above) : above;
   const float power_of_two = near * 1.44269504f;
   float e = exp2(power_of_two);
-  if (precise) e = fma(e, fma(power_of_two, -0.693147182f, near), e);
+  if (precise) e = fma(e, fma(power_of_two, -0.693147181f, near), e);
   const float r = reciprocal(1.f + e);
   const float series =
       precise ? polynomial(e, -0.0923484117f, 0.181709215f, -0.247781202f, 0.333208263f, -0.499997377f, 1.f)
               : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
-  float log1p = select(e < (precise ? 0.25f : 0.0625f), series * e, log2(1.f + e) * 0.693147182f);
+  float log1p = select(e < (precise ? 0.25f : 0.0625f), series * e, log2(1.f + e) * 0.693147181f);
   if (!GRADIENT) log1p = select(log1p < x, x, log1p);
   const float p = e * r, q = GRADIENT ? select(x > 87.3365448f, 0.f, r) : r;
-  return {x, p, q, select(x < 0.f, x - log1p, log2(p) * 0.693147182f), -log1p, e, e, r};
+  return {x, p, q, select(x < 0.f, x - log1p, log2(p) * 0.693147181f), -log1p, e, e, r};
 }
 
 template <class Target>
