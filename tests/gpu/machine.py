@@ -113,7 +113,7 @@ class Module:
         return self._places.get(word, word)
 
 
-module = functools.lru_cache(maxsize=None)(Module)
+module = functools.lru_cache(maxsize=64)(Module)  # one takes some megabytes, and there are a thousand
 
 
 class State:
