@@ -19,11 +19,7 @@ logger = logging.getLogger('focal_plugin')
 
 GPUS = ('cuda', 'xpu')  # what Triton compiles for, ROCm's cuda included
 BACKENDS = ('auto', 'triton', 'cuda', 'native', 'torch')
-DTYPES = {
-    'triton': (torch.float32, torch.float16, torch.bfloat16),
-    'cuda': (torch.float32, torch.float16, torch.bfloat16),
-    'native': (torch.float32, torch.float16, torch.bfloat16),
-}
+DTYPES = dict.fromkeys(('triton', 'cuda', 'native'), (torch.float32, torch.float16, torch.bfloat16))
 
 
 def _has_triton() -> bool:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from focal_plugin import functional, use_backend
+from focal_plugin import use_backend
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.rows import Rows
 from tests.gpu.nvrtc import needs_nvrtc
@@ -98,13 +98,7 @@ def test_a_second_run_gives_the_same_bits(driver):
 
 @pytest.mark.parametrize('classes', (3, 8, 9, 80))
 def test_nan_reaches_no_neighbour(driver, classes):
-    pred, target = predictions(40, classes), torch.full((40,), classes)
-    pred[7], target[7] = float('nan'), 255
-    assert functional.sigmoid_focal_loss(pred, target).isnan()
-    assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
-    target[7] = classes
-    rows = functional.quality_focal_loss(pred, (target, torch.ones(40)), reduction='none').isnan()
-    assert rows.nonzero().tolist() == [[7]]
+    check_focal.check_nan_reaches_no_neighbour(classes)
 
 
 def test_the_self_test_passes_and_finds_a_fault(driver):

@@ -193,10 +193,4 @@ def test_the_self_test_passes(driver):
 def test_nan_reaches_no_neighbour(driver, classes):
     """In a plain sum two neighbours share a reciprocal, maybe of two rows: where one is ignored, or each has a value of its
     own, they may not."""
-    pred, target = predictions(40, classes), torch.full((40,), classes)
-    pred[7], target[7] = float('nan'), 255
-    assert functional.sigmoid_focal_loss(pred, target).isnan()
-    assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
-    target[7] = classes
-    rows = functional.quality_focal_loss(pred, (target, torch.ones(40)), reduction='none').isnan()
-    assert rows.nonzero().tolist() == [[7]]
+    check_focal.check_nan_reaches_no_neighbour(classes)

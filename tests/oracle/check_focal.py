@@ -4,7 +4,7 @@ import torch
 
 from focal_plugin import functional
 from tests import oracle
-from tests.oracle.inputs import generator
+from tests.oracle.inputs import generator, predictions
 
 
 def check(device, pred, target, weight=None, **arguments):
@@ -22,3 +22,14 @@ def check(device, pred, target, weight=None, **arguments):
     oracle.assert_accurate(loss.detach().cpu(), value, exact.value_terms.reshape(loss.shape))
     oracle.assert_accurate(leaf.grad.cpu(), exact.grad, exact.grad_terms, exact.through_p)
     return loss, leaf.grad
+
+
+def check_nan_reaches_no_neighbour(classes: int) -> None:
+    """The NaN of an ignored row stays out of a sum, and that of any row out of the others' values."""
+    pred, target = predictions(40, classes), torch.full((40,), classes)
+    pred[7], target[7] = float('nan'), 255
+    assert functional.sigmoid_focal_loss(pred, target).isnan()
+    assert functional.sigmoid_focal_loss(pred, target, ignore_index=255).isfinite()
+    target[7] = classes
+    rows = functional.quality_focal_loss(pred, (target, torch.ones(40)), reduction='none').isnan()
+    assert rows.nonzero().tolist() == [[7]]

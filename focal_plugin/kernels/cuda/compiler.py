@@ -100,9 +100,10 @@ def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
     made = _compile(text, arch)
     with contextlib.suppress(OSError):  # a folder that can't be written to: compiled anew by each process
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as written:
-            written.write(made)
-        os.replace(written.name, file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as writing:
+            whole = Path(writing) / file.name
+            whole.write_bytes(made)
+            whole.replace(file)
     return made
 
 

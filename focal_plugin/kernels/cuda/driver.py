@@ -44,9 +44,8 @@ def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.
     _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
     _check(_cuda().cuFuncGetAttribute(ctypes.byref(spilled), _LOCAL_BYTES, function))
     if spilled.value > FEW_BYTES and macros.get('BLOCKS', 1) > 1:
-        return loaded(
-            kernel, {**macros, 'BLOCKS': macros['BLOCKS'] // 2}, device
-        )  # fewer at once, with more registers each
+        # Fewer at once, with more registers each.
+        return loaded(kernel, {**macros, 'BLOCKS': macros['BLOCKS'] // 2}, device)
     return function
 
 

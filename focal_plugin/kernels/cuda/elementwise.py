@@ -8,7 +8,7 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import launches
 from focal_plugin.kernels.cuda.launches import PROGRAMS, THREADS, Launch, Walk
-from focal_plugin.kernels.layout import layout_of
+from focal_plugin.kernels.layout import contiguous, layout_of
 from focal_plugin.kernels.problem import Problem
 
 ROWS = 256  # of a block of statistics
@@ -58,25 +58,8 @@ def forward(problem: Problem) -> Tensor:
 
 
 def total(problems: Sequence[Problem]) -> Tensor:
-    """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
-    pred, avg_factor = problems[0].pred, problems[0].avg_factor
-    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
-    summed = [_summing(problem) for problem in problems if problem.selected(problem.pred).numel() > 0]
-    if not summed:
-        return result.zero_()
-    partial, first = pred.new_empty(sum(launch.parts for _, launch in summed), dtype=torch.float32), 0
-    for problem, launch in summed:
-        part = partial[first : first + launch.parts] if first else partial
-        launch(pred.device, launches.tensors_of(problem, part, None, True), scale=problem.scale)
-        first += launch.parts
-    launches.add(partial, avg_factor, result)
-    return result
-
-
-def _summing(problem: Problem) -> tuple[Problem, Launch]:
-    """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
-    launch = launches.like(problem, None, 'sum', lambda: _launch_of(problem, None, None))
-    return _summing(launches.contiguous(problem)) if launch is None else (problem, launch)
+    """The sum of problems that reduce, over an avg_factor that they share."""
+    return launches.total(problems, _launch_of)
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -91,7 +74,7 @@ def _gather(problem: Problem, statistics: Tensor) -> None:
     """Adds the sums of the absolute gradients by class, without the upstream gradient, to statistics."""
     launch = launches.like(problem, None, 'statistics', lambda: _gathering(problem))
     if launch is None:
-        return _gather(launches.contiguous(problem), statistics)
+        return _gather(contiguous(problem), statistics)
     partial = problem.pred.new_empty((launch.grid[0], *statistics.shape), dtype=torch.float32)
     launch(partial.device, launches.tensors_of(problem, partial, None, True), scale=problem.scale)
     statistics += partial.sum(0, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 import ctypes
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import driver
 from focal_plugin.kernels.cuda.call import OPERANDS, Call
-from focal_plugin.kernels.layout import Layout
+from focal_plugin.kernels.layout import Layout, contiguous
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.remembered import ACCESS, described, key_of, remembered
 
@@ -92,7 +92,7 @@ class Walk:
     """
 
     def __init__(self, problem: Problem, layout: Layout, out: Tensor | None, upstream: Tensor | None):
-        self.problem, self.layout, self.out, self.upstream = problem, layout, out, upstream
+        self.problem, self.layout, self.out = problem, layout, out
         self.tensors = {
             'x': problem.pred, 'target': problem.target, 'score': problem.score, 'weight': problem.weight,
             'upstream': upstream, 'out': out,
@@ -156,6 +156,11 @@ def type_of(tensor: Tensor | None) -> str:
     return 'float' if tensor is None else TYPES[tensor.dtype]
 
 
+def of_average(avg_factor: Tensor | None) -> dict[str, Any]:
+    """What a kernel is compiled with that divides by avg_factor."""
+    return {'HAS_AVG': avg_factor is not None, 'AVG': type_of(avg_factor)}
+
+
 def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gradient: bool) -> dict[str, Any]:
     """What every kernel is compiled with that evaluates the variant."""
     pred = problem.pred
@@ -169,10 +174,9 @@ def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gr
         'WEIGHT': type_of(problem.weight),
         'UPSTREAM': type_of(upstream),
         'OUT': type_of(out),
-        'AVG': type_of(problem.avg_factor),
         'LABELS': problem.has_labels,
         'HAS_SCORE': problem.score is not None,
-        'HAS_AVG': problem.avg_factor is not None,
+        **of_average(problem.avg_factor),
         'HAS_IGNORE': problem.ignore_index is not None,
         'PER_CLASS': problem.per_class_parameters is not None,
         'ACTIVATED': problem.activated,
@@ -185,7 +189,7 @@ def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gr
 
 
 def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span: int = 0) -> Call:
-    """A call but for the addresses.
+    """A call but for the addresses and the scale.
 
     Raises:
         ValueError: more rows, or longer strides, than 32 bits count.
@@ -204,7 +208,7 @@ def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span
     if problem.channel is not None:
         call.channels, call.x_channel = problem.pred.size(1), problem.pred.stride(1)
         call.out_channel = out.stride(1) if out is not None and out.dim() == problem.pred.dim() else 0
-    call.ignore_index, call.scale = problem.ignore_index or 0, problem.scale
+    call.ignore_index = problem.ignore_index or 0
     if problem.per_class_parameters is None:
         call.parameter[: len(problem.parameters)] = problem.parameters
     return call
@@ -219,17 +223,32 @@ def tensors_of(problem: Problem, out: Tensor, upstream: Tensor | None, sums: boo
     }  # fmt: skip
 
 
-def contiguous(problem: Problem) -> Problem:
-    """Copies, for rows of more dimensions than the kernels take."""
-    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    return problem._replace(**{name: t.contiguous() for name, t in tensors.items() if t is not None})
+def total(problems: Sequence[Problem], launch_of: Callable[..., Launch | None]) -> Tensor:
+    """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
+    pred, avg_factor = problems[0].pred, problems[0].avg_factor
+    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    summed = [_summing(each, launch_of) for each in problems if each.selected(each.pred).numel() > 0]
+    if not summed:
+        return result.zero_()
+    partial, first = pred.new_empty(sum(launch.parts for _, launch in summed), dtype=torch.float32), 0
+    for problem, launch in summed:
+        part = partial[first : first + launch.parts] if first else partial
+        launch(pred.device, tensors_of(problem, part, None, True), scale=problem.scale)
+        first += launch.parts
+    _add(partial, avg_factor, result)
+    return result
 
 
-def add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
+def _summing(problem: Problem, launch_of: Callable[..., Launch | None]) -> tuple[Problem, Launch]:
+    """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
+    launch = like(problem, None, 'sum', lambda: launch_of(problem, None, None))
+    return _summing(contiguous(problem), launch_of) if launch is None else (problem, launch)
+
+
+def _add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
     """Writes the sum, over avg_factor, into out."""
-    macros = {'HAS_AVG': avg_factor is not None, 'AVG': type_of(avg_factor), 'DIMS': 1, 'THREADS': 512}
     launch = kept(
         ('sum', partial.device, partial.numel(), described(avg_factor)),
-        lambda: Launch('sum', (1, 1), 512, macros, Call(rows=partial.numel())),
+        lambda: Launch('sum', (1, 1), 512, {**of_average(avg_factor), 'DIMS': 1}, Call(rows=partial.numel())),
     )
     launch(partial.device, {'partial': partial, 'avg': avg_factor, 'out': out})

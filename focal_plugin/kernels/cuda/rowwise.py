@@ -36,19 +36,9 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
 
 
 def forward(problem: Problem) -> Tensor:
-    pred, avg_factor = problem.pred, problem.avg_factor
-    if not problem.reduces:
-        return launches.stored(problem, pred.new_empty(pred.shape[:-1]), None, _launch_of)
-    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
-    if pred.numel() == 0:
-        return result.zero_()
-    launch = launches.like(problem, None, 'sum', lambda: _launch_of(problem, None, None))
-    if launch is None:
-        return forward(launches.contiguous(problem))
-    partial = pred.new_empty(launch.parts, dtype=torch.float32)
-    launch(pred.device, launches.tensors_of(problem, partial, None, True), scale=problem.scale)
-    launches.add(partial, avg_factor, result)
-    return result
+    if problem.reduces:
+        return launches.total([problem], _launch_of)
+    return launches.stored(problem, problem.pred.new_empty(problem.pred.shape[:-1]), None, _launch_of)
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:

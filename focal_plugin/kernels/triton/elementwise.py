@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.layout import layout_of
+from focal_plugin.kernels.layout import contiguous, layout_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import flat, launches, operands, points, sums, tiles
 from focal_plugin.kernels.triton.launches import Launch
-
-
-def contiguous(problem: Problem) -> Problem:
-    """Copies, for the strides that layout_of refuses."""
-    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    copies: dict[str, Any] = {name: t.contiguous() for name, t in tensors.items() if t is not None}
-    return problem._replace(**copies)
 
 
 def launch_of(

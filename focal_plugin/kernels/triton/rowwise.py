@@ -18,11 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focal_plugin.kernels.layout import Layout, at_once, layout_of
+from focal_plugin.kernels.layout import Layout, at_once, contiguous, layout_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import features, launches, operands, points, sums
 from focal_plugin.kernels.triton import primitives as prim
-from focal_plugin.kernels.triton.elementwise import contiguous
 from focal_plugin.kernels.triton.launches import Launch
 from focal_plugin.kernels.triton.operands import OUTER_STRIDES, divided, label_of, row_offset, rows_of, unscaled
 from focal_plugin.kernels.triton.points import point
