@@ -8,7 +8,7 @@ from focal_plugin.kernels.cuda import compiler, elementwise
 from tests.kernels.problems import focal_problem
 
 needs_nvrtc = pytest.mark.skipif(compiler.path() is None, reason="NVIDIA's run-time compiler is not installed")
-SUM = {'HAS_AVG': False, 'AVG': 'float', 'DIMS': 1, 'THREADS': 512}
+SUM = {'HAS_AVG': False, 'AVG': 'float', 'EPS': '1e-7f', 'DIMS': 1, 'ROWS_IN_ORDER': True, 'THREADS': 512}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ UNITS = ('FP32', 'integer', 'MUFU')
 
 def count(
     listing: Listing, origins: list[Origin], logit_bits: int, slots: int, logits: float, *, stores: bool,
-    positive_tiles: float = 0.0,
+    positives: tuple[float, ...] = (0.0,),
 ) -> dict[str, float]:  # fmt: skip
     """What a thread executes per logit, read off a listing: the columns before they are rounded and called predicted.
 
@@ -26,21 +26,21 @@ def count(
         logit_bits: width of a logit.
         slots: places of the tile, of one thread; logits: how many of them are logits.
         stores: whether it stores a gradient in each place.
-        positive_tiles: the share of tiles with a positive.
+        positives: the share of the threads that go the way of a positive, for each of the branches that lead there one
+            after the other; the last share is that of all that follow.
 
     Raises:
         ValueError: an access may be one of logits or of something else, or there is no way through the code.
     """
     moved = [_moved(one, origin, logit_bits, stores) for one, origin in zip(listing.instructions, origins, strict=True)]
-    total = slots, slots * stores
-    shorter = executed(listing, moved, total)
-    # All threads of a tile go one of two ways by what they found in its labels. The longer one is that of a positive.
-    decided = {step for step in itertools.pairwise(shorter) if LABELS in origins[step[0]].deciders}
-    ways = [shorter, executed(listing, moved, total, decided)] if decided else [shorter, shorter]
+    ways = _ways(listing, origins, moved, (slots, slots * stores))
+    shorter = ways[0]
     widths = [listing.instructions[n].bits for n in shorter if any(moved[n])]
+    shares = [1.0, *positives, *[positives[-1]] * len(ways), 0.0][: len(ways)]
+    weights = [share - further for share, further in zip(shares, [*shares[1:], 0.0], strict=True)]
 
     def mean(counts: list[int]) -> float:
-        return ((1 - positive_tiles) * counts[0] + positive_tiles * counts[1]) / logits
+        return sum(weight * each for weight, each in zip(weights, counts, strict=True)) / logits
 
     units = [Counter(listing.instructions[n].unit for n in way) for way in ways]
     return {
@@ -50,6 +50,23 @@ def count(
         'slots/logit without a positive': len(shorter) / logits,
         **{f'{unit}/logit': mean([counted[unit] for counted in units]) for unit in UNITS},
     }
+
+
+def _ways(
+    listing: Listing, origins: list[Origin], moved: list[tuple[int, int]], total: tuple[int, int]
+) -> list[list[int]]:
+    """The shortest way, and longer ones: each avoids the branches that the labels decided on those before it."""
+    ways, avoided = [executed(listing, moved, total)], set()
+    while True:
+        decided = {step for step in itertools.pairwise(ways[-1]) if LABELS in origins[step[0]].deciders}
+        avoided |= decided
+        try:
+            longer = executed(listing, moved, total, avoided) if decided else None
+        except ValueError:  # back from a positive
+            longer = None
+        if longer is None:
+            return ways
+        ways.append(longer)
 
 
 def _moved(one: Instruction, origin: Origin, logit_bits: int, stores: bool) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Origin(NamedTuple):
     Attributes:
         pointers: in whose memory it may load or store.
         indices: from whose memory its address was computed.
-        deciders: on whose memory's content, as several threads have found it, a branch depends.
+        deciders: on whose memory's content a branch depends, as several threads have found it, or one alone.
     """
 
     pointers: frozenset[str] = frozenset()
@@ -74,7 +74,11 @@ def parameter(offset: int) -> str:
 
 
 def origins(
-    listing: Listing, steps: list[Step], pointers: Mapping[int, str], entry: Iterable[str] = ()
+    listing: Listing,
+    steps: list[Step],
+    pointers: Mapping[int, str],
+    entry: Iterable[str] = (),
+    decides: tuple[str, ...] = (AGREED,),
 ) -> list[Origin]:
     """The origins of each instruction's address and condition.
 
@@ -83,6 +87,7 @@ def origins(
         steps: what its instructions do.
         pointers: the names of the parameters that are pointers, by their offset in bytes.
         entry: registers that hold the address of the parameters when the kernel begins.
+        decides: what a condition has to hold of a pointer for it to be among the deciders.
     """
     state = {parameter(at + half): frozenset({(ADDRESS, name)}) for at, name in pointers.items() for half in (0, 4)}
     state |= {register: frozenset({(ADDRESS, PARAMETERS)}) for register in entry}
@@ -93,7 +98,7 @@ def origins(
         at = waiting.pop()
         step, state = steps[at], dict(before[at])
         address = _facts(state, step.address)
-        deciders = _named(_facts(state, step.condition), AGREED)
+        deciders = _named(_facts(state, step.condition), *decides)
         found[at] = Origin(_named(address, ADDRESS), _named(address, VALUE), deciders)
         _execute(step, state)
         waiting += [n for n in listing.following(at) if n < len(steps) and _joined(before, n, state)]
@@ -107,8 +112,8 @@ def _facts(state: Mapping[str, Facts], registers: Iterable[str]) -> Facts:
     return frozenset().union(*(state.get(register, NONE) for register in registers))
 
 
-def _named(facts: Facts, kind: str) -> frozenset[str]:
-    return frozenset(name for fact, name in facts if fact == kind)
+def _named(facts: Facts, *kinds: str) -> frozenset[str]:
+    return frozenset(name for fact, name in facts if fact in kinds)
 
 
 def _execute(step: Step, state: dict[str, Facts]) -> None:

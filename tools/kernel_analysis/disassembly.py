@@ -3,11 +3,12 @@
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.kernel_analysis import gcn, sass
-from tools.kernel_analysis.data_flow import Origin, origins
+from tools.kernel_analysis import gcn, nvrtc, sass
+from tools.kernel_analysis.data_flow import AGREED, TEST, VALUE, Origin, origins
 from tools.kernel_analysis.machine_code import Listing, parse
 
 
@@ -30,45 +31,72 @@ class MachineCode(NamedTuple):
 
 
 def machine_code(kernel: Any) -> MachineCode:
-    """Of Triton's CompiledKernel."""
-    read = _of_amd if 'amdgcn' in kernel.asm else _of_nvidia
+    """Of Triton's CompiledKernel, or of a kernel that NVRTC compiled."""
+    if isinstance(kernel, nvrtc.Kernel):
+        return _of_nvrtc(kernel)
     parameters = {name: of for name, of in kernel.src.signature.items() if of != 'constexpr'}
-    listing, found, registers, spills = read(kernel.asm, parameters)
+    if 'amdgcn' in kernel.asm:
+        listing, found, used = _of_amd(kernel.asm['amdgcn'], parameters)
+    else:
+        pointers = lambda offsets: _pointers(parameters, offsets)  # noqa: E731
+        listing, found = _of_nvidia(kernel.asm['cubin'], pointers, (AGREED,))
+        used = resources(kernel.asm['cubin'])
     names = kernel.src.fn.arg_names
     return MachineCode(
         listing,
         found,
         kernel.metadata.num_warps * kernel.metadata.target.warp_size,
         {names[path[0]]: value for path, value in kernel.src.constants.items()},
-        {'registers': registers, 'shared (bytes)': kernel.metadata.shared, 'spills (bytes)': spills},
+        used | {'shared (bytes)': kernel.metadata.shared},
     )
 
 
-def _of_amd(asm: dict, parameters: dict[str, str]) -> tuple[Listing, list[Origin], int, int]:
-    text = asm['amdgcn']
+def _of_nvrtc(kernel: nvrtc.Kernel) -> MachineCode:
+    def pointers(offsets: list[int]) -> dict[int, str]:  # of the one parameter, a structure
+        return {offsets[0] + at: name for at, name in kernel.pointers.items()}
+
+    # Each thread looks at its labels alone.
+    listing, found = _of_nvidia(kernel.code, pointers, (AGREED, TEST, VALUE))
+    return MachineCode(listing, found, kernel.macros['THREADS'], kernel.macros, resources(kernel.code))
+
+
+def _of_amd(text: str, parameters: dict[str, str]) -> tuple[Listing, list[Origin], dict[str, int]]:
     listing = parse(text)
     counts = {name: int(value) for name, value in re.findall(r'\.(\w+_count):\s+(\d+)', text)}
     offsets = [int(offset) for offset in re.findall(r'\.offset:\s+(\d+)\s+\.size:', text)]
     found = origins(listing, gcn.steps(listing), _pointers(parameters, offsets), gcn.entry(text))
-    return listing, found, counts['vgpr_count'], 4 * (counts['vgpr_spill_count'] + counts['sgpr_spill_count'])
+    spills = 4 * (counts['vgpr_spill_count'] + counts['sgpr_spill_count'])
+    return listing, found, {'registers': counts['vgpr_count'], 'shared (bytes)': 0, 'spills (bytes)': spills}
 
 
-def _of_nvidia(asm: dict, parameters: dict[str, str]) -> tuple[Listing, list[Origin], int, int]:
-    from triton import knobs
-
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder, 'kernel.cubin')
-        cubin.write_bytes(asm['cubin'])
-        listing = parse(output(knobs.nvidia.nvdisasm.path, '-c', cubin))
-        description = output(knobs.nvidia.cuobjdump.path, '--dump-elf', '--dump-resource-usage', cubin)
+def _of_nvidia(
+    code: bytes, pointers: Callable[[list[int]], dict[int, str]], decides: tuple[str, ...]
+) -> tuple[Listing, list[Origin]]:
+    listing, description = parse(_said('nvdisasm', code, '-c')), _said('cuobjdump', code, '--dump-elf')
     # The size of the parameters, and where in the constant bank they are, 16 bits each.
     bank = int(re.search(r'EIATTR_PARAM_CBANK\s+Format:.*\s+Value:\s+\w+ 0x(\w+)', description)[1], 16) & 0xFFFF
     places = re.findall(r'Ordinal : 0x(\w+)\s+Offset  : 0x(\w+)', description)
     offsets = [bank + offset for _, offset in sorted((int(n, 16), int(offset, 16)) for n, offset in places)]
     steps = [sass.step(one) for one in listing.instructions]
-    registers, stack, local = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', description).groups()
-    found = origins(listing, steps, _pointers(parameters, offsets))
-    return listing, found, int(registers), int(stack) + int(local)
+    return listing, origins(listing, steps, pointers(offsets), decides=decides)
+
+
+def resources(code: bytes) -> dict[str, int]:
+    """What a CUBIN's kernel takes of an NVIDIA GPU."""
+    description = _said('cuobjdump', code, '--dump-resource-usage')
+    used = re.search(r'REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)', description).groups()
+    registers, stack, shared, local = map(int, used)
+    return {'registers': registers, 'shared (bytes)': shared, 'spills (bytes)': stack + local}
+
+
+def _said(tool: str, code: bytes, *options: str) -> str:
+    """What a tool of NVIDIA's, which Triton carries, says of a CUBIN."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, 'kernel.cubin')
+        cubin.write_bytes(code)
+        return output(getattr(knobs.nvidia, tool).path, *options, cubin)
 
 
 def output(*command: str | Path) -> str:

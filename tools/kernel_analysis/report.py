@@ -1,27 +1,27 @@
-"""Compiles the Triton kernels for GPUs that need not be there and reads their cost off the machine code.
+"""Compiles the GPU backends' kernels for GPUs that need not be there and reads their cost off the machine code.
 
     python -m tools.kernel_analysis.report --arch sm_80 sm_90 gfx942
 
-One row per kernel, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every variant,
-of masks in the channels of their classes, and of a head's maps of four sizes, for the targets that heads hand them most,
-compiled with the arguments that the package itself launches them with. Everything here is predicted: nothing is run. Slots
-are what a thread executes (loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile with a
-positive takes a longer way than one without. FP32, integer and MUFU (special-function) instructions issue at rates of their
-own; memory, copies and control only take slots.
+One row per kernel, backend, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every
+variant, of masks in the channels of their classes, and of a head's maps of four sizes, for the targets that heads hand them
+most, compiled with the arguments that the package itself launches them with. Everything here is predicted: nothing is run.
+Slots are what a thread executes (loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile
+with a positive takes a longer way than one without, and of the cuda backend a warp with one. FP32, integer and MUFU
+(special-function) instructions issue at rates of their own; memory, copies and control only take slots. For sm_60 and sm_70
+the cuda backend alone compiles, and no disassembler of Triton's reads them: their rows have registers and spills.
 Then, for each card of an architecture, what bounds the kernel, its share of the speed at which its memory could move what
 the kernel reads and writes (logits, gradients, dense targets of the logits' dtype, labels, scores and weights), and the
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. gpus.py has the cards.
 mmcv's kernel is read in the same way where nvcc is installed: its slots are those of the shortest way, on which pow() and
 the divisions meet no special case; `listing` counts the slow ways too.
-Rows that a CSV has of the same kernel, dtype, architecture and number of classes are replaced; several runs may write to
-one CSV at the same time.
+Rows that a CSV has of the same kernel, backend, dtype, architecture and number of classes are replaced; several runs may
+write to one CSV at the same time.
 The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
 """
 
 import argparse
 import fcntl
 import itertools
-import math
 import os
 import sys
 from pathlib import Path
@@ -29,17 +29,20 @@ from typing import Any
 
 import torch
 
+from focal_plugin.kernels.cuda import compiler
 from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
-from tools.kernel_analysis import mmcv_code
-from tools.kernel_analysis.counts import GRADIENTS, LABELS, LOGITS, UNITS, count
-from tools.kernel_analysis.disassembly import machine_code
-from tools.kernel_analysis.gpus import ARCHS, GPUS
-from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, compiled, form_of
+from tools.kernel_analysis import launches, mmcv_code, nvrtc
+from tools.kernel_analysis.counts import UNITS, count
+from tools.kernel_analysis.disassembly import machine_code, resources
+from tools.kernel_analysis.gpus import ARCHS, GPUS, NVIDIA, OLDER
+from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, form_of
+from tools.kernel_analysis.shares import share
 
-POSITIVE = 1 / 500  # rows with a positive
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
-KEY = ('kernel', 'classes', 'dtype', 'arch', 'card')
+KEY = ('kernel', 'backend', 'classes', 'dtype', 'arch', 'card')
+BACKENDS = {'triton': launches.compiled, 'cuda': nvrtc.compiled}
+SERVED = {'triton': tuple(ARCHS), 'cuda': (*OLDER, *NVIDIA)}
 
 
 def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
@@ -69,45 +72,44 @@ def on_cards(head: dict[str, Any], counted: dict[str, float], moved: float) -> l
     return rows or [head | {'card': ''}]
 
 
-def report(classes: int, name: str, dtype: str, arch: str) -> list[dict[str, Any]]:
-    """The rows of the kernels of a variant, of MASKS or of some of MAPS."""
+def report(classes: int, name: str, dtype: str, arch: str, backend: str) -> list[dict[str, Any]]:
+    """The rows of a backend's kernels of a variant, of MASKS or of some of MAPS.
+
+    Raises:
+        ValueError: what a kernel executes can't be counted.
+    """
     bits = torch.finfo(DTYPES[dtype]).bits
     along = PIXELS if name == MASKS else classes
     rows = []
-    forward, _, backward = compiled(name, DTYPES[dtype], classes, arch)
+    forward, _, backward = BACKENDS[backend](name, DTYPES[dtype], classes, arch)
     for kernel, kind in ((forward, 'fwd'), (backward, 'bwd')):
         if isinstance(kernel, Exception):
             raise kernel
-        if not {LOGITS, GRADIENTS, LABELS} <= set(kernel.src.fn.arg_names):
-            raise ValueError(f'{name}: its kernels do not call their operands as counts.py does')
+        head = {'kernel': f'{name}_{kind}', 'backend': backend, 'classes': classes, 'dtype': dtype, 'arch': arch}
+        if arch in OLDER:
+            rows.append(head | resources(kernel.code) | {'card': ''})
+            continue
         code = machine_code(kernel)
-        constants = code.constants
-        if not constants.get('HELD', True):
-            sys.exit(f'{name}, --classes {classes}: it reads rows so long several times, which is not counted')
-        is_flat = 'GROUPS' in constants
-        rows_of_tile, width = (constants[n] for n in (('GROUPS', 'WIDTH') if is_flat else ('BLOCK_R', 'BLOCK_C')))
-        tile, used = rows_of_tile * width, 1 if is_flat else along / width
-        plane = math.prod(MAPS.get(name, ()))
-        filled = plane / (-(-plane // rows_of_tile) * rows_of_tile) if name in MAPS else 1  # of a plane's programs
+        found = share(name, kernel, code, classes)
         counted = count(
             code.listing,
             code.origins,
             bits,
-            slots=tile * -int(-used // 1) // code.threads,
-            logits=tile * used * filled / code.threads,
+            slots=found.slots,
+            logits=found.logits,
             stores=kind == 'bwd',
-            positive_tiles=1 - (1 - POSITIVE) ** (tile / classes + 1 if is_flat else rows_of_tile),
+            positives=found.positives,
         )
-        head = {'kernel': f'{name}_{kind}', 'classes': classes, 'dtype': dtype, 'arch': arch, **code.resources}
-        rows += on_cards(head, counted, moved_bytes(form_of(name), kind, bits // 8, along))
+        rows += on_cards(head | code.resources, counted, moved_bytes(form_of(name), kind, bits // 8, along))
     return rows
 
 
-def of_sum(arch: str) -> dict[str, Any]:
+def of_sum(arch: str, backend: str) -> dict[str, Any]:
     """The row of the kernel that adds up the forwards' partial sums, a few per program: nothing of it is a logit's."""
-    _, kernel, _ = compiled('focal', torch.float32, 80, arch)
-    resources = machine_code(kernel).resources
-    return {'kernel': 'sum', 'classes': '', 'dtype': 'fp32', 'arch': arch, **resources, 'card': ''}
+    _, kernel, _ = BACKENDS[backend]('focal', torch.float32, 80, arch)
+    used = resources(kernel.code) if arch in OLDER else machine_code(kernel).resources
+    head = {'kernel': 'sum', 'backend': backend, 'classes': '', 'dtype': 'fp32', 'arch': arch}
+    return head | used | {'card': ''}
 
 
 def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
@@ -116,13 +118,15 @@ def of_mmcv(arch: str, dtypes: list[str], classes: int) -> list[dict[str, Any]]:
     for head, counted in mmcv_code.kernels(arch):
         if head['dtype'] in dtypes:
             moved = 2 * torch.finfo(DTYPES[head['dtype']]).bits // 8 + 8 / classes
-            rows += on_cards(head | {'classes': classes}, counted, moved)
+            rows += on_cards(head | {'backend': '', 'classes': classes}, counted, moved)
     return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--arch', nargs='+', choices=ARCHS, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
+    archs = (*OLDER, *ARCHS)
+    parser.add_argument('--arch', nargs='+', choices=archs, default=['sm_80', 'sm_90', 'gfx942'], metavar='ARCH')
+    parser.add_argument('--backend', nargs='+', choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES))
     names = [*SPECS, MASKS, *MAPS]
     parser.add_argument(
@@ -139,16 +143,25 @@ def main() -> int:
         import triton
     except ImportError:
         sys.exit('Triton is not installed: pip install triton')
-    works = itertools.product(args.classes, args.spec, args.dtype, args.arch)
-    rows = [row for work in works for row in report(*work)]
-    rows += [of_sum(arch) for arch in args.arch]
-    rows = [row | {'compiler': f'Triton {triton.__version__}'} for row in rows]
+    if 'cuda' in args.backend and compiler.path() is None:
+        sys.exit("NVIDIA's run-time compiler is not installed: pip install nvidia-cuda-nvrtc-cu12, or --backend triton")
+    served = [(arch, backend) for arch in args.arch for backend in args.backend if arch in SERVED[backend]]
+    works = itertools.product(args.classes, args.spec, args.dtype, served)
+    try:
+        rows = [row for *work, where in works for row in report(*work, *where)]
+    except ValueError as error:
+        sys.exit(str(error))
+    rows += [of_sum(*where) for where in served]
+    compilers = {'triton': f'Triton {triton.__version__}'}
+    if 'cuda' in args.backend:
+        compilers['cuda'] = 'NVRTC ' + '.'.join(map(str, compiler.version()))
+    rows = [row | {'compiler': compilers[row['backend']]} for row in rows]
     spills = sum(row['spills (bytes)'] for row in rows)
     missing = mmcv_code.why_not()
     if missing is None:
-        nvidia = [arch for arch in args.arch if arch.startswith('sm_')]
+        nvidia = [arch for arch in args.arch if arch in NVIDIA]
         rows += [row for arch in nvidia for row in of_mmcv(arch, args.dtype, args.classes[0])]
-    title = f'Triton {triton.__version__}. Predicted from the machine code: nothing was run.'
+    title = f'{", ".join(compilers.values())}. Predicted from the machine code: nothing was run.'
     print(f'{title}\n{table(rows)}')
     if missing:
         print(f"mmcv's kernels are not among them: {missing}")

@@ -56,7 +56,8 @@ def _nvrtc() -> ctypes.CDLL:
     return library
 
 
-def _version() -> tuple[int, int]:
+def version() -> tuple[int, int]:
+    """NVRTC's."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
     return major.value, minor.value
@@ -92,7 +93,7 @@ def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
     """
     defined = ''.join(f'#define {name} {_literal(value)}\n' for name, value in macros.items())
     text = f'{defined}{_PRELUDE}#include "{kernel}.cu"\n'
-    parts = (text, arch, *_OPTIONS, repr(_version()), *itertools.chain(*sorted(_sources().items())))
+    parts = (text, arch, *_OPTIONS, repr(version()), *itertools.chain(*sorted(_sources().items())))
     key = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
     file = _cache() / f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
     with contextlib.suppress(OSError):

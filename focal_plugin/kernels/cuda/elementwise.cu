@@ -1,14 +1,18 @@
 // The elementwise losses. A thread takes groups of NEIGHBOURS logits that lie one behind the other:
 //
 // ALONG_ROWS: of a class, in as many rows; the thread goes through the classes, and finds once what is the same along a
-// row. Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order.
+// row. Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order, in
+// which logits and gradients lie too where IN_ORDER.
 #include "variant.h"
 
 namespace focal_plugin {
 
 constexpr bool STORES = GRADIENT || OUTPUT == kElement;
+constexpr float kNothing = -0.f;  // to which adding takes no instruction
 
+// Of a sum, which is scaled at the end, the rows have none.
 FP_INLINE float factor_of(const Call &call) {
+  if (!STORES && OUTPUT == kSum) return 1.f;
   if (!GRADIENT || OUTPUT != kSum) return call.scale;
   return divided(call.scale, call.avg) * widened(*static_cast<const UPSTREAM *>(call.upstream.data));
 }
@@ -94,26 +98,26 @@ FP_INLINE int channel_of(const Call &call, int row, Row &read) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const GRID_CONSTANT Call call) {
   const float factor = factor_of(call);
-  float total = 0.f;
+  float total = kNothing;
 #if ALONG_ROWS
   // Threads beside each other take rows beside each other; LANES of them share the classes of the same rows.
   constexpr int across = THREADS / LANES, of_block = across * ITEMS;
-  const int tiles = (call.n2 + of_block - 1) / of_block, of_tile = threadIdx.x % across;
+  const int tiles = (call.n2 + of_block - 1) / of_block, of_tile = threadIdx.x % across, count = NEIGHBOURS;
   const int begin = blockIdx.y * call.span + threadIdx.x / across,
             end = min((blockIdx.y + 1) * call.span, call.classes);
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
     const int first = (blockIdx.x % tiles) * of_block + item * across + of_tile * NEIGHBOURS;
-    const int count = min(call.n2 - first, NEIGHBOURS);
-    if (count <= 0) continue;
+    if (first >= call.n2) continue;
     const Place place(call, blockIdx.x / tiles, first);
     Row rows[NEIGHBOURS];
-    float sums[NEIGHBOURS] = {};
+    float sums[NEIGHBOURS];
     bool has_positive = false;
 #pragma unroll
     for (int i = 0; i < NEIGHBOURS; ++i) {
-      if (i < count) rows[i].read(call, place.after(i), factor);
-      has_positive |= rows[i].label >= 0;
+      sums[i] = kNothing;
+      rows[i].read(call, place.after(i), factor);
+      has_positive |= rows[i].has_positive(call);
     }
 #pragma unroll 1
     for (int c = begin; c < end; c += LANES) {
@@ -127,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     }
 #pragma unroll
     for (int i = 0; i < NEIGHBOURS; ++i) {
-      if (STORES || i >= count) continue;
+      if (STORES) continue;
       const float of_row = total_of(rows[i], sums[i]);
       if (OUTPUT == kSum) {
         total += of_row;
@@ -138,18 +142,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
   }
 #else
   constexpr int C = CLASSES;  // a constant, by which the compiler divides in a few instructions
-  const int64 first = static_cast<int64>(blockIdx.x) * (THREADS * ITEMS);
-  const int first_row = static_cast<int>(first / C),
-            before = static_cast<int>(first - static_cast<int64>(first_row) * C);
-  const int64 behind = static_cast<int64>(call.rows - first_row) * C - before;
-  const int left = behind < THREADS * ITEMS ? static_cast<int>(behind) : THREADS * ITEMS;
+  const FLAT all = static_cast<FLAT>(call.rows) * C;
+  const FLAT begin = static_cast<FLAT>(blockIdx.x) * (THREADS * ITEMS) + threadIdx.x * NEIGHBOURS;
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
-    const int lane = item * THREADS + threadIdx.x * NEIGHBOURS;
-    if (lane >= left) continue;
-    const int count = min(left - lane, NEIGHBOURS);
-    const int down = static_cast<unsigned>(before + lane) / static_cast<unsigned>(C), column = before + lane - down * C;
-    const int at_row = first_row + down;
+    const FLAT first = begin + item * THREADS;
+    if (first >= all) break;
+    const int count = WRAPS && all - first < NEIGHBOURS ? static_cast<int>(all - first) : NEIGHBOURS;
+    const int at_row = static_cast<int>(first / C), column = static_cast<int>(first - static_cast<FLAT>(at_row) * C);
     const int kept_in_row = C - column;  // from that element on a group is in the next row
     const bool wraps = WRAPS && kept_in_row < count;
     const Place place(call, at_row);
@@ -157,10 +157,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     row.read(call, place, factor);
     if (wraps) next.read(call, Place(call, at_row + 1), factor);
     const int channel = HAS_CHANNEL ? channel_of(call, at_row, row) : 0;
-    float sum = 0.f, sum_of_next = 0.f;
+    // Without a branch, whose code might be placed behind that which the threads of a warp execute together.
+    const bool has_positive =
+        static_cast<unsigned>(row.label - column) < NEIGHBOURS & (!WRAPS | row.has_positive(call)) |
+        wraps & next.has_positive(call);
+    float sum = kNothing, sum_of_next = kNothing;
     evaluate(
         call, count,
         [&](const Operand &operand, int i) {
+          if (IN_ORDER && (&operand == &call.x || &operand == &call.out)) return static_cast<int64>(first) + i;
           const int64 of_channel = !HAS_CHANNEL            ? 0
                                    : &operand == &call.x   ? wide(channel, call.x_channel)
                                    : &operand == &call.out ? wide(channel, call.out_channel)
@@ -171,14 +176,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
           return place.in(operand) + of_channel + wide(column + i, operand.step);
         },
         [&](int i) -> Row { return WRAPS && i >= kept_in_row ? next : row; },
-        [&](int i) { return WRAPS && i >= kept_in_row ? column + i - C : column + i; },
-        (row.label >= column && row.label < column + NEIGHBOURS) || (wraps && next.label >= 0),
+        [&](int i) { return WRAPS && i >= kept_in_row ? column + i - C : column + i; }, has_positive,
         [&](int i, float value) { (WRAPS && i >= kept_in_row ? sum_of_next : sum) += value; });
-    if (!STORES) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : 0.f);
+    if (!STORES) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : kNothing);
   }
 #endif
   if (STORES || OUTPUT != kSum) return;
-  total = sum_of_block(total);
+  total = times(call.scale, sum_of_block(total));
   if (threadIdx.x == 0) call.partial[blockIdx.y * gridDim.x + blockIdx.x] = total;
 }
 

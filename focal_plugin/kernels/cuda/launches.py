@@ -11,7 +11,7 @@ from torch import Tensor
 from focal_plugin.kernels.cuda import driver
 from focal_plugin.kernels.cuda.call import OPERANDS, Call
 from focal_plugin.kernels.layout import Layout, contiguous
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.problem import EPS, Problem
 from focal_plugin.kernels.remembered import ACCESS, described, key_of, remembered
 
 TYPES = {
@@ -143,13 +143,23 @@ class Walk:
             'ALONG_ROWS': self.along_rows,
             'WRAPS': self.wraps,
             'NEIGHBOURS': count,
+            'IN_ORDER': not self.along_rows and problem.channel is None and self._is_in_order(),
             'CLASSES': 1 if self.along_rows else layout.classes,
-            'DIMS': layout.dims,
+            **({} if self.along_rows else {'LAST_LABEL': layout.classes}),
+            'FLAT': 'unsigned' if layout.rows * layout.classes < 2**31 else 'unsigned long long',
+            **of_rows(problem, layout),
             'HAS_CHANNEL': problem.channel is not None,
             'ROW_WEIGHT': layout.weight == 'row',
             'ELEMENT_WEIGHT': layout.weight == 'element',
             **together,
         }
+
+
+def of_rows(problem: Problem, layout: Layout) -> dict[str, Any]:
+    """What a kernel is compiled with that finds rows."""
+    by_row = {'target': problem.has_labels, 'score': problem.score is not None, 'weight': layout.weight == 'row'}
+    in_order = all(layout.strides[name][-2] == 1 for name, is_there in by_row.items() if is_there)
+    return {'DIMS': layout.dims, 'ROWS_IN_ORDER': layout.dims == 1 and in_order}
 
 
 def type_of(tensor: Tensor | None) -> str:
@@ -158,7 +168,7 @@ def type_of(tensor: Tensor | None) -> str:
 
 def of_average(avg_factor: Tensor | None) -> dict[str, Any]:
     """What a kernel is compiled with that divides by avg_factor."""
-    return {'HAS_AVG': avg_factor is not None, 'AVG': type_of(avg_factor)}
+    return {'HAS_AVG': avg_factor is not None, 'AVG': type_of(avg_factor), 'EPS': f'{EPS!r}f'}
 
 
 def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gradient: bool) -> dict[str, Any]:
@@ -249,6 +259,8 @@ def _add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
     """Writes the sum, over avg_factor, into out."""
     launch = kept(
         ('sum', partial.device, partial.numel(), described(avg_factor)),
-        lambda: Launch('sum', (1, 1), 512, {**of_average(avg_factor), 'DIMS': 1}, Call(rows=partial.numel())),
+        lambda: Launch(
+            'sum', (1, 1), 512, {**of_average(avg_factor), 'DIMS': 1, 'ROWS_IN_ORDER': True}, Call(rows=partial.numel())
+        ),
     )
     launch(partial.device, {'partial': partial, 'avg': avg_factor, 'out': out})

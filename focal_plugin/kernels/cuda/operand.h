@@ -56,6 +56,14 @@ union Neighbours {
   typedef typename Words<count * sizeof(Stored)>::type Access;
   Access words;
   Stored each[count];
+  unsigned pairs[(sizeof(each) + 3) / 4];
+
+  FP_METHOD float wide(int i) const { return wide(i, Stored()); }
+  template <class Other> FP_METHOD float wide(int i, Other) const { return widened(each[i]); }
+  FP_METHOD float wide(int i, BFloat16) const {  // the second of a pair is where a float has it
+    if (count == 1) return widened(each[i]);
+    return __uint_as_float(i % 2 == 0 ? pairs[i / 2] << 16 : pairs[i / 2] & 0xffff0000u);
+  }
 };
 
 template <class Stored, int N>
@@ -65,7 +73,7 @@ FP_INLINE void load(const Stored *from, float (&to)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     if (i % Some::count == 0) read.words = reinterpret_cast<const typename Some::Access *>(from)[i / Some::count];
-    to[i] = widened(read.each[i % Some::count]);
+    to[i] = read.wide(i % Some::count);
   }
 }
 
@@ -108,6 +116,9 @@ struct Place {
     if (DIMS > 2) offset += wide(index[0], operand.row[0]);
     return offset;
   }
+  FP_METHOD int64 of_row(const Operand &operand) const {  // of what each row has one of
+    return ROWS_IN_ORDER ? index[2] : in(operand);
+  }
 };
 
 // A product in which a factor of 0 wins over an infinite loss.
@@ -117,7 +128,7 @@ FP_INLINE float times(float factor, float value) {
 }
 
 FP_INLINE float divided(float factor, const void *avg) {
-  return HAS_AVG ? __fdiv_rn(factor, widened(*static_cast<const AVG *>(avg)) + 1.1920928955078125e-7f) : factor;
+  return HAS_AVG ? factor * reciprocal(widened(*static_cast<const AVG *>(avg)) + EPS) : factor;
 }
 
 // The sum over a block, in a fixed order; of the first thread's.
@@ -129,7 +140,8 @@ FP_INLINE float sum_of_block(float value) {
   __syncthreads();
   float total = 0.f;
   if (threadIdx.x == 0) {
-    for (int warp = 0; warp < blockDim.x / 32; ++warp) total += of_warp[warp];
+#pragma unroll
+    for (int warp = 0; warp < THREADS / 32; ++warp) total += of_warp[warp];
   }
   return total;
 }

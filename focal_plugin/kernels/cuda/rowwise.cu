@@ -10,8 +10,6 @@ namespace focal_plugin {
 constexpr int SHARE = HELD > 0 ? HELD : 1;
 constexpr float kLargest = 3.40282347e38f;
 
-FP_INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }  // NaN where one is
-
 // exp(x - top) of a logit that is at most top, whose infinities are taken from the largest number; NaN stays NaN.
 FP_INLINE float exp_below(float x, float top) {
   const float below = x - clamp(top, kLargest);
@@ -61,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rowwise(const GRID_CONSTAN
   });
 #pragma unroll
   for (int apart = LANES / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-  const bool has_label = row.label >= 0;
+  const bool has_label = row.has_positive(call);
   const float target = has_label ? widened(logits[wide(row.label, call.x.step)]) : 0.f;
 
   // 2. the variant there

@@ -27,7 +27,7 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
         **launches.of_variant(problem, out, upstream, upstream is not None),
         'LANES': lanes,
         'HELD': held if held <= MOST_HELD else 0,
-        'DIMS': layout.dims,
+        **launches.of_rows(problem, layout),
         'ROW_WEIGHT': layout.weight != 'none',
         'ELEMENT_WEIGHT': False,
     }

@@ -10,6 +10,7 @@ struct Parameters {
   const Call &call;
   int column;
   FP_METHOD float operator[](int k) const {
+    if (k == 0 && GIVEN_EXPONENT >= 0) return GIVEN_EXPONENT;
     return PER_CLASS ? call.per_class[k * call.classes + column] : call.parameter[k];
   }
   // Whether the parameter may be this number for some class, and whether it is for all.
@@ -19,29 +20,28 @@ struct Parameters {
 
 // The terms of a logit whose target is 0, in fewer instructions: exp(x) is formed as it is, up to just below 2^126,
 // whose reciprocal is normal. Errors are about 1e-6 of float32 logits and 5e-6 of others, which are rounded to far
-// less.
-FP_INLINE Terms terms_of_negative(float x) {
+// less. Of an infinite logit, x is what the terms say of it.
+FP_INLINE Terms terms_of_negative(float given, float x) {
   constexpr bool precise = sizeof(X) == 4;
-  const float above = select(x > 87.3365f, 87.3365f, x), near = precise ? select(above < -1e30f, -1e30f, above) : above;
+  const float below = lesser(given, 87.3365f), near = precise ? greater(below, -1e30f) : below;
   const float power_of_two = near * 1.44269504f;
   float e = exp2(power_of_two);
   if (precise) e = fma(e, fma(power_of_two, -0.693147181f, near), e);
   const float r = reciprocal(1.f + e);
-  const float series =
-      precise ? polynomial(e, -0.0923484117f, 0.181709215f, -0.247781202f, 0.333208263f, -0.499997377f, 1.f)
-              : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
+  const float series = precise ? polynomial(e, 0.123940043f, -0.235129654f, 0.332076907f, -0.499961942f, 0.999999821f)
+                               : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
   float log1p = select(e < (precise ? 0.25f : 0.0625f), series * e, log2(1.f + e) * 0.693147181f);
-  if (!GRADIENT) log1p = select(log1p < x, x, log1p);
-  const float p = e * r, q = GRADIENT ? select(x > 87.3365448f, 0.f, r) : r;
+  if (!GRADIENT) log1p = greater(log1p, x);
+  const float p = e * r, q = GRADIENT ? select(given > 87.3365448f, 0.f, r) : r;
   return {x, p, q, select(x < 0.f, x - log1p, log2(p) * 0.693147181f), -log1p, e, e, r};
 }
 
 template <class Target>
-FP_INLINE Terms terms_of(float x, const Target &) {
+FP_INLINE Terms terms_of(float, float x, const Target &) {
   return terms_of_logit(x);
 }
-FP_INLINE Terms terms_of(float x, const Negative &) {
-  return GIVEN_EXPONENT < 0 ? terms_of_logit(x) : terms_of_negative(x);
+FP_INLINE Terms terms_of(float given, float x, const Negative &) {
+  return GIVEN_EXPONENT < 0 ? terms_of_logit(x) : terms_of_negative(given, x);
 }
 
 // VANISHES: a factor of the loss may be 0, which silences the infinite loss of an infinite logit. Derivatives, and
@@ -55,7 +55,7 @@ FP_INLINE float value_at(float given, const Target &target, const Parameters &pa
     return GRADIENT ? point.derivative * outer_derivative_of_probability<mode>(terms, target.y + 0.f) : point.value;
   } else {
     const float x = GRADIENT || VANISHES ? clamp(given, 1e30f) : given;
-    const Point point = VARIANT::template value_and_grad<GIVEN_EXPONENT>(terms_of(x, target), target, parameter);
+    const Point point = VARIANT::template value_and_grad<GIVEN_EXPONENT>(terms_of(given, x, target), target, parameter);
     if (GRADIENT) return point.derivative;
     // Near a finite limit, or grown with the logit.
     if (VANISHES && fabsf(given) == infinity() && point.value > 1e8f) return infinity();
@@ -63,7 +63,8 @@ FP_INLINE float value_at(float given, const Target &target, const Parameters &pa
   }
 }
 
-// What is the same along a row: its label (-1: none or wrong), the value of its positive, and its factors.
+// What is the same along a row: its label (of a wrong one any, of an ignored one -1), the value of its positive, and
+// its factors.
 struct Row {
   int label = -1;
   float y = 1.f, factor = 0.f;
@@ -71,15 +72,15 @@ struct Row {
 
   FP_METHOD void read(const Call &call, const Place &place, float scale) {
     factor = scale;
-    if (ROW_WEIGHT) factor *= at<WEIGHT>(call.weight, place.in(call.weight));
+    if (ROW_WEIGHT) factor *= at<WEIGHT>(call.weight, place.of_row(call.weight));
     if (!LABELS) return;
-    const int64 read = static_cast<const int64 *>(call.target.data)[place.in(call.target)];
-    const unsigned long long bits = read;  // a negative one is above all others
+    const int64 read = static_cast<const int64 *>(call.target.data)[place.of_row(call.target)];
     is_kept = !HAS_IGNORE || read != call.ignore_index;
-    if (bits < call.classes && is_kept) label = static_cast<int>(read);
-    if (bits > LAST_LABEL && is_kept) factor = not_a_number();
-    if (HAS_SCORE) y = at<SCORE>(call.score, place.in(call.score));
+    if (is_kept) label = static_cast<int>(read);
+    if (is_kept && static_cast<unsigned long long>(read) > static_cast<unsigned>(LAST_LABEL)) factor = not_a_number();
+    if (HAS_SCORE) y = at<SCORE>(call.score, place.of_row(call.score));
   }
+  FP_METHOD bool has_positive(const Call &call) const { return static_cast<unsigned>(label) < call.classes; }
 };
 
 // The value of a positive of a row.

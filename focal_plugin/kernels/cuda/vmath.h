@@ -18,9 +18,26 @@ FP_INLINE float infinity() { return __int_as_float(0x7f800000); }
 FP_INLINE float not_a_number() { return __int_as_float(0x7fc00000); }
 FP_INLINE float select(bool mask, float yes, float no) { return mask ? yes : no; }
 FP_INLINE bool any(bool mask) { return mask; }
-FP_INLINE float clamp(float v, float limit) {  // to [-limit, limit]; NaN stays NaN
-  return v > limit ? limit : v < -limit ? -limit : v;
+// NaN where one is.
+FP_INLINE float lesser(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float least;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(least) : "f"(a), "f"(b));
+  return least;
+#else
+  return a < b || a != a ? a : b;
+#endif
 }
+FP_INLINE float greater(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float most;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(a), "f"(b));
+  return most;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+FP_INLINE float clamp(float v, float limit) { return greater(lesser(v, limit), -limit); }  // NaN stays NaN
 
 template <class... Coefficients>
 FP_INLINE float polynomial(float x, float highest, Coefficients... lower) {
