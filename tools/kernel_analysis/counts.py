@@ -55,18 +55,19 @@ def count(
 def _ways(
     listing: Listing, origins: list[Origin], moved: list[tuple[int, int]], total: tuple[int, int]
 ) -> list[list[int]]:
-    """The shortest way, and longer ones: each avoids the branches that the labels decided on those before it."""
-    ways, avoided = [executed(listing, moved, total)], set()
+    """The shortest way, and longer ones: each goes the other way where the labels first decided on the one before it."""
+    ways, avoided = [executed(listing, moved, total)], {}
     while True:
-        decided = {step for step in itertools.pairwise(ways[-1]) if LABELS in origins[step[0]].deciders}
+        decided = {
+            n: step for n, *step in itertools.pairwise(ways[-1]) if LABELS in origins[n].deciders and n not in avoided
+        }
+        if not decided:
+            return ways
         avoided |= decided
         try:
-            longer = executed(listing, moved, total, avoided) if decided else None
-        except ValueError:  # back from a positive
-            longer = None
-        if longer is None:
+            ways.append(executed(listing, moved, total, {(n, *step) for n, step in avoided.items()}))
+        except ValueError:  # there is no other way back from a positive
             return ways
-        ways.append(longer)
 
 
 def _moved(one: Instruction, origin: Origin, logit_bits: int, stores: bool) -> tuple[int, int]:

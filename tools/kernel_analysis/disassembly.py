@@ -1,13 +1,11 @@
 """The machine code of a compiled kernel, taken apart, and what it takes of the GPU."""
 
 import re
-import subprocess
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.kernel_analysis import gcn, nvrtc, sass
+from tools.kernel_analysis.cubin import resources, said
 from tools.kernel_analysis.data_flow import AGREED, TEST, VALUE, Origin, origins
 from tools.kernel_analysis.machine_code import Listing, parse
 
@@ -72,35 +70,13 @@ def _of_amd(text: str, parameters: dict[str, str]) -> tuple[Listing, list[Origin
 def _of_nvidia(
     code: bytes, pointers: Callable[[list[int]], dict[int, str]], decides: tuple[str, ...]
 ) -> tuple[Listing, list[Origin]]:
-    listing, description = parse(_said('nvdisasm', code, '-c')), _said('cuobjdump', code, '--dump-elf')
+    listing, description = parse(said('nvdisasm', code, '-c')), said('cuobjdump', code, '--dump-elf')
     # The size of the parameters, and where in the constant bank they are, 16 bits each.
     bank = int(re.search(r'EIATTR_PARAM_CBANK\s+Format:.*\s+Value:\s+\w+ 0x(\w+)', description)[1], 16) & 0xFFFF
     places = re.findall(r'Ordinal : 0x(\w+)\s+Offset  : 0x(\w+)', description)
     offsets = [bank + offset for _, offset in sorted((int(n, 16), int(offset, 16)) for n, offset in places)]
     steps = [sass.step(one) for one in listing.instructions]
     return listing, origins(listing, steps, pointers(offsets), decides=decides)
-
-
-def resources(code: bytes) -> dict[str, int]:
-    """What a CUBIN's kernel takes of an NVIDIA GPU."""
-    description = _said('cuobjdump', code, '--dump-resource-usage')
-    used = re.search(r'REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)', description).groups()
-    registers, stack, shared, local = map(int, used)
-    return {'registers': registers, 'shared (bytes)': shared, 'spills (bytes)': stack + local}
-
-
-def _said(tool: str, code: bytes, *options: str) -> str:
-    """What a tool of NVIDIA's, which Triton carries, says of a CUBIN."""
-    from triton import knobs
-
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder, 'kernel.cubin')
-        cubin.write_bytes(code)
-        return output(getattr(knobs.nvidia, tool).path, *options, cubin)
-
-
-def output(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _pointers(parameters: dict[str, str], offsets: list[int]) -> dict[int, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tools.kernel_analysis.counts import UNITS
-from tools.kernel_analysis.disassembly import output
+from tools.kernel_analysis.cubin import output
 from tools.kernel_analysis.machine_code import executed, parse
 
 SHIM = Path(__file__).parents[2] / 'tests/interop/mmcv_shim'

@@ -9,6 +9,7 @@ import torch
 from focal_plugin.kernels.cuda import compiler, driver, launches, selftest
 from focal_plugin.kernels.cuda.call import OPERANDS, Call
 from focal_plugin.ops import library
+from tools.kernel_analysis.cubin import resources
 from tools.kernel_analysis.launches import typical_problem
 
 
@@ -35,7 +36,10 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[K
 
     def launch(function: tuple, grid: tuple, threads: int, call: Call, device: torch.device) -> None:
         name, macros = function
-        kernels.append(Kernel(name, macros, compiler.compiled(name, macros, arch), call))
+        code = compiler.compiled(name, macros, arch)
+        while fewer := driver.with_fewer_blocks(macros, resources(code)['spills (bytes)']):
+            macros, code = fewer, compiler.compiled(name, fewer, arch)
+        kernels.append(Kernel(name, macros, code, call))
 
     stand_ins = {
         driver: {'loaded': lambda name, macros, device: (name, macros), 'launch': launch},

@@ -16,7 +16,8 @@ mmcv's kernel is read in the same way where nvcc is installed: its slots are tho
 the divisions meet no special case; `listing` counts the slow ways too.
 Rows that a CSV has of the same kernel, backend, dtype, architecture and number of classes are replaced; several runs may
 write to one CSV at the same time.
-The last line is `spills: N`, bytes over all kernels; the exit status is 1 if N > 0.
+The last line is `spills: N`, bytes over all kernels but for those of which a thread keeps so few in memory (FEW_BYTES of
+the cuda backend's driver) that more threads at once are worth it; the exit status is 1 if N > 0.
 """
 
 import argparse
@@ -29,12 +30,13 @@ from typing import Any
 
 import torch
 
-from focal_plugin.kernels.cuda import compiler
+from focal_plugin.kernels.cuda import compiler, driver
 from focal_plugin.math import SPECS
 from tools.benchmarks.results import table, update
 from tools.kernel_analysis import launches, mmcv_code, nvrtc
 from tools.kernel_analysis.counts import UNITS, count
-from tools.kernel_analysis.disassembly import machine_code, resources
+from tools.kernel_analysis.cubin import resources
+from tools.kernel_analysis.disassembly import machine_code
 from tools.kernel_analysis.gpus import ARCHS, GPUS, NVIDIA, OLDER
 from tools.kernel_analysis.launches import DTYPES, MAPS, MASKS, PIXELS, ROWS, form_of
 from tools.kernel_analysis.shares import share
@@ -42,6 +44,7 @@ from tools.kernel_analysis.shares import share
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 KEY = ('kernel', 'backend', 'classes', 'dtype', 'arch', 'card')
 BACKENDS = {'triton': launches.compiled, 'cuda': nvrtc.compiled}
+FEW_BYTES = {'triton': 0, 'cuda': driver.FEW_BYTES}
 SERVED = {'triton': tuple(ARCHS), 'cuda': (*OLDER, *NVIDIA)}
 
 
@@ -156,7 +159,7 @@ def main() -> int:
     if 'cuda' in args.backend:
         compilers['cuda'] = 'NVRTC ' + '.'.join(map(str, compiler.version()))
     rows = [row | {'compiler': compilers[row['backend']]} for row in rows]
-    spills = sum(row['spills (bytes)'] for row in rows)
+    spills = sum(row['spills (bytes)'] for row in rows if row['spills (bytes)'] > FEW_BYTES[row['backend']])
     missing = mmcv_code.why_not()
     if missing is None:
         nvidia = [arch for arch in args.arch if arch in NVIDIA]

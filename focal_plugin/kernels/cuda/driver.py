@@ -43,10 +43,15 @@ def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.
     _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
     _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
     _check(_cuda().cuFuncGetAttribute(ctypes.byref(spilled), _LOCAL_BYTES, function))
-    if spilled.value > FEW_BYTES and macros.get('BLOCKS', 1) > 1:
-        # Fewer at once, with more registers each.
-        return loaded(kernel, {**macros, 'BLOCKS': macros['BLOCKS'] // 2}, device)
-    return function
+    fewer = with_fewer_blocks(macros, spilled.value)
+    return function if fewer is None else loaded(kernel, fewer, device)
+
+
+def with_fewer_blocks(macros: dict[str, Any], spilled: int) -> dict[str, Any] | None:
+    """What a kernel is compiled with instead whose threads keep so many bytes of registers in memory; None: it stays."""
+    if spilled <= FEW_BYTES or macros.get('BLOCKS', 1) == 1:
+        return None
+    return {**macros, 'BLOCKS': macros['BLOCKS'] // 2}  # at once, with more registers each
 
 
 def launch(function: ctypes.c_void_p, grid: tuple[int, int], threads: int, call: Call, device: torch.device) -> None:

@@ -117,7 +117,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     for (int i = 0; i < NEIGHBOURS; ++i) {
       sums[i] = kNothing;
       rows[i].read(call, place.after(i), factor);
-      has_positive |= rows[i].has_positive(call);
+      if (!rows[i].has_positive(call)) rows[i].label = -1;
+      has_positive |= rows[i].label >= 0;
     }
 #pragma unroll 1
     for (int c = begin; c < end; c += LANES) {
