@@ -53,7 +53,7 @@ def _of_nvrtc(kernel: Kernel, classes: int) -> Share:
     macros, call = kernel.macros, kernel.call
     lanes, items = macros['LANES'], macros.get('ITEMS')
     if kernel.name == 'rowwise':  # nearly all rows have a label
-        return Share(slots=macros['HELD'], logits=call.classes / lanes, positives=(1.0,))
+        return Share(slots=macros['HELD'], logits=classes / lanes, positives=(1.0,))
     at_once = 32 * macros['NEIGHBOURS']  # logits of a warp
     positive = 1 - (1 - POSITIVE / classes) ** at_once
     if not macros['ALONG_ROWS']:

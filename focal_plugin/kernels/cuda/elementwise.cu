@@ -1,8 +1,8 @@
 // The elementwise losses. A thread takes groups of NEIGHBOURS logits that lie one behind the other:
 //
-// ALONG_ROWS: of a class, in as many rows; the thread goes through the classes, and finds once what is the same along a
-// row. Else: of a row, whose end a group may cross where WRAPS; the places of all rows are walked in their order, in
-// which logits and gradients lie too where IN_ORDER.
+// ALONG_ROWS: of a class, in as many rows; the thread goes through the classes (CLASSES of them, unless that is 1), and
+// finds once what is the same along a row. Else: of a row, whose end a group may cross where WRAPS; the places of all
+// rows are walked in their order, in which logits and gradients lie too where IN_ORDER.
 #include "variant.h"
 
 namespace focal_plugin {
@@ -103,8 +103,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
   // Threads beside each other take rows beside each other; LANES of them share the classes of the same rows.
   constexpr int across = THREADS / LANES, of_block = across * ITEMS;
   const int tiles = (call.n2 + of_block - 1) / of_block, of_tile = threadIdx.x % across, count = NEIGHBOURS;
-  const int begin = blockIdx.y * call.span + threadIdx.x / across,
-            end = min((blockIdx.y + 1) * call.span, call.classes);
+  const int begin = CLASSES > 1 ? 0 : blockIdx.y * call.span + threadIdx.x / across,
+            end = CLASSES > 1 ? CLASSES : min((blockIdx.y + 1) * call.span, call.classes);
 #pragma unroll
   for (int item = 0; item < ITEMS; item += NEIGHBOURS) {
     const int first = (blockIdx.x % tiles) * of_block + item * across + of_tile * NEIGHBOURS;
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
       if (!rows[i].has_positive(call)) rows[i].label = -1;
       has_positive |= rows[i].label >= 0;
     }
-#pragma unroll 1
+#pragma unroll CLASSES
     for (int c = begin; c < end; c += LANES) {
       evaluate(
           call, count,

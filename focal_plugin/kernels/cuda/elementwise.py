@@ -13,6 +13,7 @@ from focal_plugin.kernels.problem import Problem
 
 ROWS = 256  # of a block of statistics
 LANES = 4  # threads that share the classes of the same rows
+NARROW = 6  # logits of a thread that goes through rows of few classes
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
@@ -28,12 +29,12 @@ def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) ->
     lanes, span = 1, layout.classes
     if walk.along_rows:
         plane = layout.sizes[1]
-        while lanes < LANES and 2 * lanes <= layout.classes and not walk.by_row:
+        while lanes < LANES and 2 * lanes <= layout.classes and not walk.alone:
             lanes *= 2
-        items = max(walk.neighbours, 2, 16 * lanes // layout.classes)
+        items = max(walk.neighbours, 2, (NARROW if layout.narrow else 16 * lanes) // layout.classes)
         items = items // walk.neighbours * walk.neighbours
         tiles = layout.rows // plane * -(-plane // (THREADS // lanes * items))
-        splits = 1 if walk.by_row else min(-(-layout.classes // lanes), -(-PROGRAMS // tiles))
+        splits = 1 if walk.alone else min(-(-layout.classes // lanes), -(-PROGRAMS // tiles))
         span = -(-layout.classes // splits)
         grid = tiles, -(-layout.classes // span)
     else:

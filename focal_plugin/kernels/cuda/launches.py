@@ -99,7 +99,9 @@ class Walk:
         }  # fmt: skip
         *_, row, step = self.strides('x')
         self.by_row = out is not None and out.dim() < problem.pred.dim() and problem.channel is None
-        self.along_rows = self.by_row or (row == 1 and (layout.classes == 1 or step != 1) and problem.channel is None)
+        # Of few classes a thread that goes through its row asks least often what is the same along it.
+        self.alone = self.by_row or layout.narrow
+        self.along_rows = self.alone or (row == 1 and (layout.classes == 1 or step != 1) and problem.channel is None)
         is_half = problem.pred.element_size() == 2
         most = MOST_ALONG_ROWS if self.along_rows else ACCESS // problem.pred.element_size()
         self.blocks = 8 if self.along_rows and not is_half else 16
@@ -135,6 +137,7 @@ class Walk:
     def macros(self) -> dict[str, Any]:
         """What an elementwise kernel is compiled with, but for the variant."""
         problem, layout, count = self.problem, self.layout, self.neighbours
+        is_long = self.along_rows and not layout.narrow  # rows of any number of classes share a kernel
         together = {
             f'{name.upper()}_TOGETHER': count > 1 and self.is_together(name, count)
             for name in ('x', 'target', 'weight', 'upstream', 'out')
@@ -144,8 +147,7 @@ class Walk:
             'WRAPS': self.wraps,
             'NEIGHBOURS': count,
             'IN_ORDER': not self.along_rows and problem.channel is None and self._is_in_order(),
-            'CLASSES': 1 if self.along_rows else layout.classes,
-            **({} if self.along_rows else {'LAST_LABEL': layout.classes}),
+            **({'CLASSES': 1} if is_long else {'CLASSES': layout.classes, 'LAST_LABEL': layout.classes}),
             'FLAT': 'unsigned' if layout.rows * layout.classes < 2**31 else 'unsigned long long',
             **of_rows(problem, layout),
             'HAS_CHANNEL': problem.channel is not None,

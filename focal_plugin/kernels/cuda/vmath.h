@@ -64,9 +64,9 @@ FP_INLINE float reciprocal(float x) {
 
 // e^x for x <= 0; results below the smallest normal number become 0. NaN stays NaN.
 FP_INLINE float exp_nonpositive(float x) {
-  const float power_of_two = x * 1.44269504f;
+  const float near = greater(x, -1000.f), power_of_two = near * 1.44269504f;
   const float e = exp2(power_of_two);
-  return select(x < -1000.f, 0.f, fma(e, fma(power_of_two, -0.693147181f, x), e));
+  return fma(e, fma(power_of_two, -0.693147181f, near), e);
 }
 
 // log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
