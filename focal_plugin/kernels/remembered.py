@@ -12,22 +12,30 @@ MOST = 4096  # launches that are kept: training on images of many sizes makes hu
 ACCESS = 16  # bytes of the longest access: whether an address is a multiple of it decides how a kernel reads
 
 
-def described(tensor: Tensor | None) -> tuple | None:
-    """What a launch depends on of a tensor."""
-    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ACCESS)
+def described(*tensors: Tensor | None) -> tuple:
+    """What a launch depends on of tensors."""
+    return tuple(
+        [
+            None if each is None else (each.dtype, each.shape, each.stride(), each.data_ptr() % ACCESS)
+            for each in tensors
+        ]
+    )
 
 
 def key_of(problem: Problem, upstream: Tensor | None) -> tuple:
     """What a launch depends on of a problem; what it writes is allocated anew, and so lies alike."""
     numbers = (*problem.parameters, problem.activated, problem.ignore_index)
-    operands = map(described, (*problem[:TENSORS], upstream))
-    return (problem.variant, problem.output, problem.pred.device, *numbers, *operands)
+    return (problem.variant, problem.output, problem.pred.device, *numbers, described(*problem[:TENSORS], upstream))
 
 
 def remembered(memory: dict[Hashable, Any], key: Hashable, make: Callable[[], Any]) -> Any:
     """What was made for a key, now or earlier."""
-    if key not in memory:
-        if len(memory) >= MOST:
-            memory.clear()
-        memory[key] = make()
-    return memory[key]
+    try:
+        return memory[key]  # hashed once: a key of many strides takes longer than what it finds
+    except KeyError:
+        pass
+    made = make()
+    if len(memory) >= MOST:
+        memory.clear()
+    memory[key] = made
+    return made

@@ -6,6 +6,7 @@ import torch
 from focal_plugin import backend
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.cuda import compiler, driver, launches, selftest
+from focal_plugin.kernels.cuda.call import TENSORS
 from tests.gpu import machine
 from tests.gpu.memory import Region
 
@@ -29,7 +30,7 @@ class Driver:
         kernel, text = function
         regions = [self._region(name, tensor) for name, tensor in self.tensors.items() if tensor is not None]
         self.launches.append((kernel, text, grid))
-        machine.launch(self.edit(text), (*grid, 1), [bytes(call)], regions)
+        machine.launch(self.edit(text), (*grid, 1), [call], regions)
         assert machine.module(text).threads == threads, (machine.module(text).threads, threads)
 
     def _region(self, name: str, tensor: torch.Tensor) -> Region:
@@ -55,9 +56,9 @@ def install(monkeypatch, capability: int) -> Driver:
     monkeypatch.setattr(selftest, 'require', lambda pred: None)
     call = launches.Launch.__call__
 
-    def announced(self, device, tensors, **numbers):
-        made.tensors = dict(tensors)
-        call(self, device, tensors, **numbers)
+    def announced(self, device, tensors, *scale):
+        made.tensors = dict(zip(TENSORS, tensors, strict=True))
+        call(self, device, tensors, *scale)
 
     monkeypatch.setattr(launches.Launch, '__call__', announced)
     return made

@@ -7,7 +7,7 @@ from unittest import mock
 import torch
 
 from focal_plugin.kernels.cuda import compiler, driver, launches, selftest
-from focal_plugin.kernels.cuda.call import OPERANDS, Call
+from focal_plugin.kernels.cuda.call import TENSORS, Call
 from focal_plugin.ops import library
 from tools.kernel_analysis.cubin import resources
 from tools.kernel_analysis.launches import typical_problem
@@ -24,7 +24,7 @@ class Kernel(NamedTuple):
     @property
     def pointers(self) -> dict[int, str]:
         """The pointers in the call, by their offset, under the names that they have among the Triton kernels' parameters."""
-        names = {name: f'{name}_ptr' for name in (*OPERANDS, 'channel', 'per_class', 'avg', 'partial')}
+        names = {name: f'{name}_ptr' for name in TENSORS}
         names['target'] = 'label_ptr' if self.macros.get('LABELS') else 't_ptr'
         return {getattr(Call, field).offset: name for field, name in names.items()}
 
@@ -34,12 +34,12 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[K
     problem = typical_problem(kernel, dtype, classes)._replace(backend='cuda')
     kernels: list[Kernel] = []
 
-    def launch(function: tuple, grid: tuple, threads: int, call: Call, device: torch.device) -> None:
+    def launch(function: tuple, grid: tuple, threads: int, call: bytes, device: torch.device) -> None:
         name, macros = function
         code = compiler.compiled(name, macros, arch)
         while fewer := driver.with_fewer_blocks(macros, resources(code)['spills (bytes)']):
             macros, code = fewer, compiler.compiled(name, fewer, arch)
-        kernels.append(Kernel(name, macros, code, call))
+        kernels.append(Kernel(name, macros, code, Call.from_buffer_copy(call)))
 
     stand_ins = {
         driver: {'loaded': lambda name, macros, device: (name, macros), 'launch': launch},

@@ -1,7 +1,9 @@
-"""What a launch is given: call.h's structures, in ctypes."""
+"""What a launch is given: call.h's structures, in ctypes, and packed in one step from what changes between launches."""
 
 from __future__ import annotations
 import ctypes
+import struct
+from collections.abc import Sequence
 
 
 class Operand(ctypes.Structure):
@@ -9,6 +11,7 @@ class Operand(ctypes.Structure):
 
 
 OPERANDS = ('x', 'target', 'score', 'weight', 'upstream', 'out')
+TENSORS = (*OPERANDS, 'channel', 'per_class', 'avg', 'partial')
 
 
 class Call(ctypes.Structure):
@@ -22,3 +25,25 @@ class Call(ctypes.Structure):
         ('scale', ctypes.c_float),
         ('parameter', ctypes.c_float * 6),
     )
+
+
+_CHANGING = {getattr(Call, name).offset: 'P' for name in TENSORS} | {Call.scale.offset: 'f'}
+_ENDS = [at + struct.calcsize(kind) for at, kind in _CHANGING.items()]
+_STAYING = list(zip(_ENDS, [*list(_CHANGING)[1:], ctypes.sizeof(Call)]))  # the bytes behind each
+_pack = struct.Struct(
+    '=' + ''.join(f'{"Q" if kind == "P" else kind}{end - at}s' for kind, (at, end) in zip(_CHANGING.values(), _STAYING))
+).pack
+
+
+class Packed:
+    """A call but for the addresses and the scale."""
+
+    def __init__(self, call: Call):
+        given = bytes(call)
+        self._values: list = [value for at, end in _STAYING for value in (0, given[at:end])]
+
+    def __call__(self, addresses: Sequence[int], scale: float) -> bytes:
+        """The bytes of the structure, addresses in the order of TENSORS."""
+        values = self._values.copy()
+        values[::2] = (*addresses, scale)
+        return _pack(*values)

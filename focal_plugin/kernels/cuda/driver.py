@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from focal_plugin.kernels.cuda import compiler
-from focal_plugin.kernels.cuda.call import Call
 
 _INVALID_CONTEXT = 201
 FEW_BYTES = 8  # of registers that a thread may keep in memory, which cost less than fewer threads at once
@@ -18,10 +17,7 @@ _LOCAL_BYTES = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 
 @functools.lru_cache(maxsize=None)
 def _cuda() -> ctypes.CDLL:
-    library = ctypes.CDLL('nvcuda.dll' if hasattr(ctypes, 'WinDLL') else 'libcuda.so.1')
-    pointer, count = ctypes.c_void_p, ctypes.c_uint
-    library.cuLaunchKernel.argtypes = [pointer, *[count] * 7, pointer, pointer, pointer]
-    return library
+    return ctypes.CDLL('nvcuda.dll' if hasattr(ctypes, 'WinDLL') else 'libcuda.so.1')
 
 
 def _check(status: int) -> None:
@@ -54,16 +50,16 @@ def with_fewer_blocks(macros: dict[str, Any], spilled: int) -> dict[str, Any] | 
     return {**macros, 'BLOCKS': macros['BLOCKS'] // 2}  # at once, with more registers each
 
 
-def launch(function: ctypes.c_void_p, grid: tuple[int, int], threads: int, call: Call, device: torch.device) -> None:
-    """Starts a kernel on the current stream of a device, which is the current one."""
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
-    parameters = ctypes.c_void_p(ctypes.addressof(call))
-    launched = _cuda().cuLaunchKernel
-    arguments = (function, *grid, 1, threads, 1, 1, 0, stream, ctypes.byref(parameters), None)
-    if status := launched(*arguments):
-        if status != _INVALID_CONTEXT:
-            _check(status)
-        _in_context(lambda: launched(*arguments))
+def launch(function: ctypes.c_void_p, grid: tuple[int, int], threads: int, call: bytes, device: torch.device) -> None:
+    """Starts a kernel, whose one parameter is a Call, on the current stream of a device, which is the current one."""
+    stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(device.index))
+    parameters = ctypes.byref(ctypes.c_char_p(call))
+    launched = _cuda().cuLaunchKernel  # whose argtypes, converted one by one, would double the time of a call
+    status = launched(function, *grid, 1, threads, 1, 1, 0, stream, parameters, None)
+    if status == _INVALID_CONTEXT:
+        _in_context(lambda: launched(function, *grid, 1, threads, 1, 1, 0, stream, parameters, None))
+    elif status:
+        _check(status)
 
 
 def _in_context(call: Callable[[], int]) -> None:

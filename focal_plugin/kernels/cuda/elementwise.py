@@ -77,7 +77,7 @@ def _gather(problem: Problem, statistics: Tensor) -> None:
     if launch is None:
         return _gather(contiguous(problem), statistics)
     partial = problem.pred.new_empty((launch.grid[0], *statistics.shape), dtype=torch.float32)
-    launch(partial.device, launches.tensors_of(problem, partial, None, True), scale=problem.scale)
+    launch(partial.device, launches.tensors_of(problem, None, None, partial), problem.scale)
     statistics += partial.sum(0, dtype=torch.float64)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.kernels.cuda import driver
-from focal_plugin.kernels.cuda.call import OPERANDS, Call
+from focal_plugin.kernels.cuda.call import OPERANDS, Call, Packed
 from focal_plugin.kernels.layout import Layout, contiguous
 from focal_plugin.kernels.problem import EPS, Problem
 from focal_plugin.kernels.remembered import ACCESS, described, key_of, remembered
@@ -37,27 +37,15 @@ class Launch:
 
     def __init__(self, kernel: str, grid: tuple[int, int], threads: int, macros: Mapping[str, Any], numbers: Call):
         self.kernel, self.grid, self.threads = kernel, grid, threads
-        self.macros, self.numbers = {**macros, 'THREADS': threads}, numbers
+        self.macros, self.parts = {**macros, 'THREADS': threads}, grid[0] * grid[1]
+        self._packed = Packed(numbers)
         self._function: ctypes.c_void_p | None = None
 
-    @property
-    def parts(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    def __call__(self, device: torch.device, tensors: Mapping[str, Tensor | None], **numbers) -> None:
-        call = Call.from_buffer_copy(self.numbers)
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                address = tensor.data_ptr()
-                if name in OPERANDS:
-                    getattr(call, name).data = address
-                else:
-                    setattr(call, name, address)
-        for name, value in numbers.items():
-            setattr(call, name, value)
+    def __call__(self, device: torch.device, tensors: Sequence[Tensor | None], scale: float = 1.0) -> None:
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         if self._function is None:
             self._function = driver.loaded(self.kernel, self.macros, device)
-        driver.launch(self._function, self.grid, self.threads, call, device)
+        driver.launch(self._function, self.grid, self.threads, self._packed(addresses, scale), device)
 
 
 def kept(key: Hashable, make: Callable[[], Any]) -> Any:
@@ -79,7 +67,7 @@ def stored(problem: Problem, out: Tensor, upstream: Tensor | None, launch_of: Ca
         upstream = None if upstream is None else upstream.contiguous()
         empty = torch.empty_like(out, memory_format=torch.contiguous_format)
         return out.copy_(stored(contiguous(problem), empty, upstream, launch_of))
-    launch(out.device, tensors_of(problem, out, upstream, False), scale=problem.scale)
+    launch(out.device, tensors_of(problem, upstream, out, None), problem.scale)
     return out
 
 
@@ -226,13 +214,12 @@ def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span
     return call
 
 
-def tensors_of(problem: Problem, out: Tensor, upstream: Tensor | None, sums: bool) -> dict[str, Tensor | None]:
-    """The tensors of a launch by the names of the call's fields."""
-    return {
-        'x': problem.pred, 'target': problem.target, 'score': problem.score, 'weight': problem.weight,
-        'upstream': upstream, 'channel': problem.channel, 'per_class': problem.per_class_parameters,
-        'avg': problem.avg_factor, 'partial' if sums else 'out': out,
-    }  # fmt: skip
+def tensors_of(
+    problem: Problem, upstream: Tensor | None, out: Tensor | None, partial: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """The tensors of a launch in the order of the call's TENSORS."""
+    pred, target, score, weight, per_class, avg, channel, *_ = problem
+    return pred, target, score, weight, upstream, out, channel, per_class, avg, partial
 
 
 def total(problems: Sequence[Problem], launch_of: Callable[..., Launch | None]) -> Tensor:
@@ -245,7 +232,7 @@ def total(problems: Sequence[Problem], launch_of: Callable[..., Launch | None]) 
     partial, first = pred.new_empty(sum(launch.parts for _, launch in summed), dtype=torch.float32), 0
     for problem, launch in summed:
         part = partial[first : first + launch.parts] if first else partial
-        launch(pred.device, tensors_of(problem, part, None, True), scale=problem.scale)
+        launch(pred.device, tensors_of(problem, None, None, part), problem.scale)
         first += launch.parts
     _add(partial, avg_factor, result)
     return result
@@ -265,4 +252,4 @@ def _add(partial: Tensor, avg_factor: Tensor | None, out: Tensor) -> None:
             'sum', (1, 1), 512, {**of_average(avg_factor), 'DIMS': 1, 'ROWS_IN_ORDER': True}, Call(rows=partial.numel())
         ),
     )
-    launch(partial.device, {'partial': partial, 'avg': avg_factor, 'out': out})
+    launch(partial.device, (*[None] * 5, out, None, None, avg_factor, partial))

@@ -1,0 +1,117 @@
+"""What the cuda backend hands NVIDIA's driver, and how little of the package runs for it, seen through a stand-in."""
+
+import ctypes
+import sys
+
+import pytest
+import torch
+
+from focal_plugin.kernels.cuda import driver, elementwise, launches, rowwise
+from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
+from tests.kernels.problems import focal_problem
+
+FRAMES = 45
+"""Of the package, of a forward and a backward like earlier ones: three launches; comprehensions are frames up to Python 3.11."""
+
+
+class Library:
+    """In the place of the driver's library.
+
+    Attributes:
+        given: (grid, threads, Call) of each launch.
+    """
+
+    def __init__(self):
+        self.given = []
+
+    def cuLaunchKernel(self, function, x, y, z, threads, _y, _z, shared, stream, parameters, extra):  # noqa: N802
+        address = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))[0]
+        self.given.append(((x, y, z), threads, Call.from_buffer_copy(ctypes.string_at(address, ctypes.sizeof(Call)))))
+        return 0
+
+
+@pytest.fixture
+def library(monkeypatch):
+    found = Library()
+    monkeypatch.setattr(driver, '_cuda', lambda: found)
+    monkeypatch.setattr(driver, 'loaded', lambda kernel, macros, device: ctypes.c_void_p(1))
+    monkeypatch.setattr(launches, '_kept', {})
+    monkeypatch.setattr(torch._C, '_cuda_getCurrentRawStream', lambda index: 0, raising=False)
+    return found
+
+
+def problem(**changed):
+    pred, target = torch.randn(300, 80), torch.randint(0, 81, (300,))
+    return focal_problem(
+        pred, target, 'cuda', weight=torch.rand(300, 1).expand(300, 80), avg_factor=torch.tensor(3.0), **changed
+    )
+
+
+def step(given, family=elementwise) -> None:
+    family.forward(given)
+    family.backward(given, torch.ones(()))
+
+
+def pointers(call: Call) -> dict[str, int]:
+    return {name: getattr(call, name).data if name in OPERANDS else getattr(call, name) for name in TENSORS}
+
+
+@pytest.mark.parametrize('family', (elementwise, rowwise))
+def test_the_tensors_of_a_problem_are_handed_over(library, family):
+    given = problem(scale=0.5)
+    step(given, family)
+    forward, add, backward = (call for _, _, call in library.given)
+    for call in (forward, backward):
+        found = pointers(call)
+        named = {'x': given.pred, 'target': given.target, 'weight': given.weight, 'avg': given.avg_factor}
+        assert {name: found[name] for name in named} == {name: each.data_ptr() for name, each in named.items()}
+        assert (found['score'], found['channel'], found['per_class']) == (None, None, None)
+        assert (call.rows, call.classes, call.scale, call.x.row[2], call.x.step) == (300, 80, 0.5, 80, 1)
+        assert list(call.parameter)[:3] == given.parameters
+    assert forward.partial == add.partial and add.rows == library.given[0][0][0]
+    assert backward.out.data is not None and backward.upstream.data is not None and forward.out.data is None
+
+
+def test_a_second_launch_is_given_what_the_first_was(library):
+    given = problem()
+    step(given)
+    step(given)
+    first, second = library.given[:3], library.given[3:]
+    written = {'out', 'partial', 'upstream'}  # allocated anew
+    for (grid, threads, call), (grid_again, threads_again, again) in zip(first, second, strict=True):
+        assert (grid, threads) == (grid_again, threads_again)
+        assert all(value == pointers(again)[name] for name, value in pointers(call).items() if name not in written)
+        assert bytes(call)[Call.rows.offset :] == bytes(again)[Call.rows.offset :]
+
+
+def test_a_call_is_packed_as_the_structure_lies():
+    call = Call(rows=3, classes=5, ignore_index=-7, channels=9)
+    call.x.row[:], call.out.step, call.parameter[5] = (11, 12, 13), 14, 0.25
+    packed = Packed(call)(range(1, len(TENSORS) + 1), 0.5)
+    for at, name in enumerate(TENSORS, 1):
+        if name in OPERANDS:
+            getattr(call, name).data = at
+        else:
+            setattr(call, name, at)
+    call.scale = 0.5
+    assert packed == bytes(call)
+
+
+def test_few_frames_lie_between_the_backend_and_the_driver(library, monkeypatch):
+    given, upstream = problem(), torch.ones(())
+    step(given)
+    monkeypatch.setattr(library, 'cuLaunchKernel', ctypes.pythonapi.Py_IsInitialized)  # no frame of Python's
+    library.cuLaunchKernel.restype = lambda status: 0
+    frames, before = [], sys.getprofile()
+
+    def note(frame, event, argument):
+        if event == 'call' and 'focal_plugin' in frame.f_code.co_filename:
+            frames.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        elementwise.forward(given)
+        elementwise.backward(given, upstream)
+    finally:
+        sys.setprofile(before)
+    assert len(frames) <= FRAMES, frames
