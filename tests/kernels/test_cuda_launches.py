@@ -11,7 +11,7 @@ from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
 from tests.kernels.problems import focal_problem
 
 FRAMES = 45
-"""Of the package, of a forward and a backward like earlier ones: three launches; comprehensions are frames up to Python 3.11."""
+"""Of the package, of a forward and a backward like earlier ones, three launches; up to Python 3.11 a comprehension is one."""
 
 
 class Library:
@@ -24,7 +24,7 @@ class Library:
     def __init__(self):
         self.given = []
 
-    def cuLaunchKernel(self, function, x, y, z, threads, _y, _z, shared, stream, parameters, extra):  # noqa: N802
+    def cuLaunchKernel(self, function, x, y, z, threads, _y, _z, shared, stream, parameters, extra):
         address = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))[0]
         self.given.append(((x, y, z), threads, Call.from_buffer_copy(ctypes.string_at(address, ctypes.sizeof(Call)))))
         return 0
