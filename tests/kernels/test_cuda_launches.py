@@ -11,7 +11,7 @@ from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
 from tests.kernels.problems import focal_problem
 
 FRAMES = 45
-"""Of the package, of a forward and a backward like earlier ones, three launches; up to Python 3.11 a comprehension is one."""
+"""Of the package, of a forward and a backward like earlier ones: three launches; to Python 3.11 a comprehension is one."""
 
 
 class Library:

@@ -160,6 +160,15 @@ def off(row: Row, of: str) -> str:
 
 
 def kernels(rows: list[Row]) -> str:
+    """A table for each GPU backend."""
+    parts = []
+    for backend in ('triton', 'cuda'):
+        counted = [row for row in rows if row['backend'] in (backend, '')]  # and mmcv's kernel
+        parts += [f'The {backend} backend:', of_backend(counted)]
+    return '\n\n'.join(parts)
+
+
+def of_backend(rows: list[Row]) -> str:
     """A line per variant: issue slots per logit and the share of the memory roofline on one card, the least on another."""
     share, slots = 'predicted share of the memory roofline', 'predicted slots/logit'
     shown, other = (

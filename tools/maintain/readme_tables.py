@@ -40,7 +40,7 @@ def promises() -> str:
     share = {
         (row['kernel'], row['dtype']): row['predicted share of the memory roofline']
         for row in read(results.KERNELS)
-        if (row['card'], row['classes']) == ('H100 SXM', '80')
+        if (row['card'], row['classes'], row['backend']) == ('H100 SXM', '80', 'triton')
     }
     float32, bfloat16 = (f'{share["focal_fwd", of]} and {share["focal_bwd", of]}' for of in ('fp32', 'bf16'))
     sentences = [

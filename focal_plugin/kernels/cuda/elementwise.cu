@@ -64,7 +64,7 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
   for (int i = 0; i < NEIGHBOURS; ++i) {
     if (ELEMENT_WEIGHT) result[i] = GRADIENT ? weight[i] * result[i] : times(weight[i], result[i]);
     if (!STORES) {
-      if (i < count) add(i, result[i]);
+      add(i, result[i]);
       continue;
     }
     const Row row = row_of(i);
@@ -178,7 +178,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
         },
         [&](int i) -> Row { return WRAPS && i >= kept_in_row ? next : row; },
         [&](int i) { return WRAPS && i >= kept_in_row ? column + i - C : column + i; }, has_positive,
-        [&](int i, float value) { (WRAPS && i >= kept_in_row ? sum_of_next : sum) += value; });
+        [&](int i, float value) {
+          const bool is_next = WRAPS && i >= kept_in_row;  // or behind the last row
+          sum += is_next ? kNothing : value;
+          if (WRAPS) sum_of_next += is_next ? value : kNothing;
+        });
     if (!STORES) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : kNothing);
   }
 #endif
