@@ -9,20 +9,52 @@ from pathlib import Path
 
 import pytest
 
+from focal_plugin.kernels.cuda import compiler
+from focal_plugin.kernels.cuda.driver import FEW_BYTES
 from focal_plugin.math import SPECS
 
 ROOT = Path(__file__).parents[2]
-ARCHS = [f'sm_{n}' for n in (75, 80, 86, 89, 90, 100, 120)] + ['gfx90a', 'gfx942', 'gfx950']
+NVIDIA = [f'sm_{n}' for n in (75, 80, 86, 89, 90, 100, 120)]
+ARCHS = {'triton': [*NVIDIA, 'gfx90a', 'gfx942', 'gfx950'], 'cuda': ['sm_60', 'sm_70', *NVIDIA]}
 KERNELS = [*SPECS, 'mask_focal', *(f'focal_maps_{size}' for size in ('100x168', '50x84', '25x42', '13x21'))]
-# Accesses of maps whose planes begin between multiples of 16 bytes: of 8 where those divide them, or an element.
-OF_MAPS = {('focal_maps_25x42', 'fp32'): '64', ('focal_maps_13x21', 'fp32'): '32'}
-OF_MAPS |= {(f'focal_maps_{size}', dtype): '16' for size in ('25x42', '13x21') for dtype in ('fp16', 'bf16')}
+HALF_TYPES = ('fp16', 'bf16')
+# Accesses of maps whose planes begin between multiples of 16 bytes: of 8 where those divide them, or an element; the cuda
+# backend takes four logits of a map or of a softmax at most.
+WIDTHS = {
+    (backend, name, 'fp32'): width
+    for backend in ARCHS
+    for name, width in (('focal_maps_25x42', '64'), ('focal_maps_13x21', '32'))
+}
+WIDTHS |= {('triton', f'focal_maps_{size}', dtype): '16' for size in ('25x42', '13x21') for dtype in HALF_TYPES}
+WIDTHS |= {
+    ('cuda', name, dtype): width
+    for name, width in {
+        'focal_maps_100x168': '64', 'focal_maps_50x84': '64', 'focal_maps_25x42': '32', 'focal_maps_13x21': '16',
+        'softmax_focal': '64',
+    }.items()
+    for dtype in HALF_TYPES
+}  # fmt: skip
 TOOL = 'tools.kernel_analysis.report'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
+both_backends = pytest.mark.parametrize(
+    'backend',
+    (
+        'triton',
+        pytest.param('cuda', marks=pytest.mark.skipif(compiler.path() is None, reason='NVRTC is not installed')),
+    ),
+)
 
-# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Programs of 512 logits take one slot more
-# than those of 2048, and an H100 is faster with them.
-LIMITS = {('fwd', 'bf16'): (23, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)}
+# What the focal loss may take on sm_90 at C = 80: issue slots and MUFU a logit. Triton's programs of 512 logits take one
+# slot more than those of 2048, and an H100 is faster with them.
+LIMITS = {
+    'triton': {('fwd', 'bf16'): (23, 3), ('bwd', 'bf16'): (38, 5), ('fwd', 'fp32'): (40, 5), ('bwd', 'fp32'): (76, 10)},
+    'cuda': {
+        ('fwd', 'bf16'): (24.5, 3.1),
+        ('bwd', 'bf16'): (30, 5),
+        ('fwd', 'fp32'): (31, 5),
+        ('bwd', 'fp32'): (36, 10),
+    },
+}
 # The share of the memory's speed that is enough where half the bytes leave half the time for the arithmetic.
 HALF_TYPES_SHARE = 0.8
 
@@ -60,22 +92,28 @@ def checked(tmp_path, *arguments, timeout=600, **environment) -> list[dict[str, 
     with (tmp_path / 'report.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    rows = [row for row in rows if row['predicted slots/logit'] and not row['kernel'].startswith('mmcv_')]
+    rows = [row for row in rows if row['backend'] and row['kernel'] != 'sum']
     for row in rows:
-        widest = OF_MAPS.get((row['kernel'][:-4], row['dtype']), '128')
-        assert row['narrowest access (bits)'] == row['widest access (bits)'] == widest, row
+        if row.get('predicted slots/logit'):
+            widest = WIDTHS.get((row['backend'], row['kernel'][:-4], row['dtype']), '128')
+            assert row['narrowest access (bits)'] == row['widest access (bits)'] == widest, row
         if row['kernel'][:-4] == 'focal' and row['arch'] == 'sm_90':
-            slots, mufu = LIMITS[row['kernel'][-3:], row['dtype']]
-            assert 0 < float(row['predicted slots/logit']) <= slots, row
-            assert 0 < float(row['predicted MUFU/logit']) <= mufu, row
+            hold_to_limits(row)
     return rows
 
 
+def hold_to_limits(row: dict[str, str]) -> None:
+    slots, mufu = LIMITS[row['backend']][row['kernel'][-3:], row['dtype']]
+    assert 0 < float(row['predicted slots/logit']) <= slots, row
+    assert 0 < float(row['predicted MUFU/logit']) <= mufu, row
+
+
 @needs_triton
-def test_bf16_on_sm_90(tmp_path):
+@both_backends
+def test_bf16_on_sm_90(tmp_path, backend):
     """One of each family, and one with parameters and statistics per class."""
     specs = ['focal', 'equalized_focal', 'softmax_focal']
-    rows = checked(tmp_path, '--arch', 'sm_90', '--dtype', 'bf16', '--spec', *specs)
+    rows = checked(tmp_path, '--arch', 'sm_90', '--backend', backend, '--dtype', 'bf16', '--spec', *specs)
     assert [row['kernel'] for row in rows] == [f'{spec}_{kind}' for spec in specs for kind in ('fwd', 'bwd')]
 
 
@@ -86,7 +124,7 @@ def test_bf16_on_sm_90(tmp_path):
 )
 def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
     """Code that names no line is counted as code that does."""
-    arguments = ('--arch', arch, '--dtype', 'fp32', '--spec', spec)
+    arguments = ('--arch', arch, '--backend', 'triton', '--dtype', 'fp32', '--spec', spec)
     no_nvcc = {'PATH': str(tmp_path)}  # which would compile mmcv's kernels as well
     rows = checked(tmp_path, *arguments, TRITON_DISABLE_LINE_INFO='0', **no_nvcc)
     assert [row['kernel'] for row in rows if row['card'] == rows[0]['card']] == [f'{spec}_fwd', f'{spec}_bwd']
@@ -95,10 +133,20 @@ def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
 
 
 @needs_triton
+def test_old_gpus_are_the_cuda_backends(tmp_path):
+    """Whose machine code is not disassembled: without spills it needs no more registers than the GPU has."""
+    rows = checked(tmp_path, '--arch', 'sm_60', 'sm_70', '--dtype', 'bf16', '--spec', 'focal')
+    assert [(row['kernel'], row['backend'], row['arch']) for row in rows] == [
+        (f'focal_{kind}', 'cuda', arch) for arch in ('sm_60', 'sm_70') for kind in ('fwd', 'bwd')
+    ]
+    assert all(0 < int(row['registers']) <= 64 and not row.get('predicted slots/logit') for row in rows)
+
+
+@needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', ARCHS)
-def test_every_kernel_for_every_target(tmp_path, arch):
-    rows = checked(tmp_path, '--arch', arch, '--dtype', 'bf16', 'fp32', timeout=1800)
+@pytest.mark.parametrize(('backend', 'arch'), [(backend, arch) for backend in ARCHS for arch in ARCHS[backend]])
+def test_every_kernel_for_every_target(tmp_path, backend, arch):
+    rows = checked(tmp_path, '--arch', arch, '--backend', backend, '--dtype', 'bf16', 'fp32', timeout=1800)
     assert {(row['kernel'], row['dtype']) for row in rows} == {
         (f'{name}_{kind}', dtype) for name in KERNELS for kind in ('fwd', 'bwd') for dtype in ('bf16', 'fp32')
     }
@@ -110,12 +158,23 @@ def committed() -> list[dict[str, str]]:
 
 
 @pytest.mark.release
-def test_the_committed_report_has_every_kernel():
+@pytest.mark.parametrize('backend', ARCHS)
+def test_the_committed_report_has_every_kernel(backend):
     kernels = {f'{name}_{kind}' for name in KERNELS for kind in ('fwd', 'bwd')}
-    found = {(row['kernel'], row['arch']) for row in committed() if row['classes'] == '80' and row['registers']}
-    assert {row['arch'] for row in committed() if row['kernel'] == 'sum'} == {arch for _, arch in found}
-    assert found == {(kernel, arch) for kernel in kernels for arch in ARCHS if arch != 'gfx950'}
-    assert all(row['spills (bytes)'] in ('0', '') for row in committed())
+    rows = [row for row in committed() if row['backend'] == backend]
+    found = {(row['kernel'], row['arch']) for row in rows if row['classes'] == '80' and row['registers']}
+    assert {row['arch'] for row in rows if row['kernel'] == 'sum'} == {arch for _, arch in found}
+    assert found == {(kernel, arch) for kernel in kernels for arch in ARCHS[backend] if arch != 'gfx950'}
+    assert all(int(row['spills (bytes)']) <= FEW_BYTES * (backend == 'cuda') for row in rows)
+
+
+def test_the_committed_focal_loss_is_within_the_limits():
+    rows = [row for row in committed() if row['kernel'] in ('focal_fwd', 'focal_bwd') and row['dtype'] != 'fp16']
+    rows = [row for row in rows if (row['arch'], row['classes']) == ('sm_90', '80')]
+    assert len(rows) == 2 * 2 * 2
+    for row in rows:
+        hold_to_limits(row)
+        assert (row['narrowest access (bits)'], row['spills (bytes)']) == ('128', '0')
 
 
 def test_the_committed_report_is_at_the_roofline():
@@ -124,6 +183,7 @@ def test_the_committed_report_is_at_the_roofline():
         row
         for row in committed()
         if row['kernel'][:-4] in ('focal', 'quality_focal', 'varifocal')
+        and row['backend'] == 'triton'
         and row['classes'] == '80'
         and row['card'].startswith(('A100', 'H100'))
         and row['dtype'] in ('fp32', 'bf16')
@@ -134,12 +194,14 @@ def test_the_committed_report_is_at_the_roofline():
         assert float(row['predicted share of the memory roofline']) >= share, row
 
 
-def test_odd_numbers_of_classes_in_the_committed_report():
+@pytest.mark.parametrize('backend', ARCHS)
+def test_odd_numbers_of_classes_in_the_committed_report(backend):
     """At most 1.7 times the slots of 80 classes, but where memory is as much the limit as 80 classes have to reach.
 
     The bytes of a row's label are shared by 3 logits instead of 80, so there is more time to compute in.
     """
-    rows = [row for row in committed() if row['arch'] == 'sm_90' and row['kernel'][:-4] in SPECS]
+    rows = [row for row in committed() if row['backend'] == backend and row['kernel'][:-4] in SPECS]
+    rows = [row for row in rows if row['arch'] == 'sm_90']
     slots = {(row['kernel'], row['dtype'], row['classes']): float(row['predicted slots/logit']) for row in rows}
     odd = [row for row in rows if row['classes'] != '80']
     assert len(odd) == 3 * len(rows) / 4
@@ -155,7 +217,7 @@ def test_the_committed_report_beats_mmcv_by_8():
     slots = {
         row['kernel']: float(row['predicted slots/logit'])
         for row in committed()
-        if (row['arch'], row['dtype'], row['classes']) == ('sm_90', 'fp32', '80')
+        if (row['arch'], row['dtype'], row['classes']) == ('sm_90', 'fp32', '80') and row['backend'] != 'cuda'
     }
     assert slots['mmcv_fwd'] >= 8 * slots['focal_fwd']
 
@@ -205,4 +267,13 @@ def test_nothing_to_compile_with(tool, monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET')
     monkeypatch.setitem(sys.modules, 'triton', None)
     with pytest.raises(SystemExit, match='Triton is not installed'):
+        tool.main()
+
+
+@needs_triton
+def test_no_run_time_compiler(tool, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['kernel_report.py'])
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    monkeypatch.setattr(compiler, 'path', lambda: None)
+    with pytest.raises(SystemExit, match='pip install nvidia-cuda-nvrtc-cu12, or --backend triton'):
         tool.main()

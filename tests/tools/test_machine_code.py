@@ -6,7 +6,7 @@ import pytest
 
 from tools.kernel_analysis import gcn, sass
 from tools.kernel_analysis.counts import count
-from tools.kernel_analysis.data_flow import origins
+from tools.kernel_analysis.data_flow import AGREED, TEST, origins
 from tools.kernel_analysis.machine_code import parse
 
 # Each tile: a label, the tile's logits, and what only a tile with a positive executes, where the label's own logit is
@@ -105,6 +105,27 @@ BUFFER = """
 	buffer_load_dwordx4 v[16:19], v2, s[16:19], 0 offen
 	s_endpgm
 """
+# A thread asks its label alone: whether there is a positive, whether it is here, and behind it whether there is another.
+ALONE = """
+    S2R R0, SR_TID.X ;
+    LDC.64 R4, c[0x0][0x388] ;
+    IMAD.WIDE R4, R0, 0x8, R4 ;
+    LDG.E.64 R2, desc[UR6][R4.64] ;
+    ISETP.GT.U32.AND P0, PT, R2, 0x4f, PT ;
+    @P0 BRA `(.L_x_2) ;
+    ISETP.NE.AND P1, PT, R2, R0, PT ;
+    @P1 BRA `(.L_x_2) ;
+.L_x_1:
+    MUFU.EX2 R10, R10 ;
+    MUFU.RCP R10, R10 ;
+    ISETP.NE.AND P2, PT, R2, R10, PT ;
+    @!P2 BRA `(.L_x_1) ;
+.L_x_2:
+    LDC.64 R4, c[0x0][0x380] ;
+    IMAD.WIDE R4, R0, 0x10, R4 ;
+    LDG.E.128 R16, desc[UR6][R4.64] ;
+    EXIT ;
+"""
 NAMES = ('x_ptr', 'label_ptr', 'weight_ptr')
 # Listing, the offset of its first parameter, registers with their address; and the instructions on the way through the
 # logits, without what only a positive executes, and of that.
@@ -115,13 +136,13 @@ FAMILIES = {
 }
 
 
-def read(text, first, entry=(), names=NAMES):
+def read(text, first, entry=(), names=NAMES, decides=(AGREED,)):
     """(listing, origins) of a kernel of three pointers."""
     if 's_endpgm' not in text:
         text = re.sub('^    ', '    /*0000*/ ', text, flags=re.MULTILINE)
     listing = parse(text)
     steps = gcn.steps(listing) if listing.is_gcn else [sass.step(one) for one in listing.instructions]
-    return listing, origins(listing, steps, {first + 8 * n: name for n, name in enumerate(names)}, entry)
+    return listing, origins(listing, steps, {first + 8 * n: name for n, name in enumerate(names)}, entry, decides)
 
 
 def of_loads(listing, found):
@@ -157,6 +178,20 @@ def test_a_tile_with_a_positive_takes_the_longer_way(family):
     assert counted['slots/logit'] == (shorter + 0.25 * positive) / 4
     assert counted['MUFU/logit'] == 0.25 / 4
     assert counted['widest access (bits)'] == counted['narrowest access (bits)'] == 128
+
+
+def test_threads_that_ask_alone_go_the_way_of_a_positive_as_far_as_their_labels_send_them():
+    """Half of them find a positive in the rows (2 instructions more), a quarter have it here (4 more, gone through once)."""
+    read_alone = read(ALONE, 0x380, decides=(AGREED, TEST))
+    counted = count(*read_alone, 32, slots=4, logits=4, stores=False, positives=(0.5, 0.25))
+    assert counted['slots/logit without a positive'] == 10 / 4
+    assert counted['slots/logit'] == (10 + 0.5 * 2 + 0.25 * 4) / 4
+    assert counted['MUFU/logit'] == 0.25 * 2 / 4
+
+
+def test_what_a_thread_asks_alone_decides_nothing_for_a_tile():
+    counted = count(*read(ALONE, 0x380), 32, slots=4, logits=4, stores=False, positives=(0.5,))
+    assert counted['slots/logit'] == counted['slots/logit without a positive'] == 10 / 4
 
 
 # One address or another, by the way that was taken, the choice made, the trip, the lane.

@@ -69,8 +69,9 @@ def _computed(name: str, operands: list[str], guard: tuple[str, ...]) -> list[Ef
     """The effects of what computes its results."""
     tests = _TESTS.match(name)
     kinds = ''.join('P' if _IS_PREDICATE.match(text) else 'R' for text in operands)
-    # The results: predicates, or a register with the carries after it, or predicates before: SHFL's one, IMNMX.S64's two.
-    count = re.match('P{1,2}' if tests else 'P?RP?' if name.startswith('VOTE') else 'PPR|P?RP{0,2}', kinds).end()
+    # The results: predicates, or a register with the carries after it, or predicates before: SHFL's one, IMNMX.S64's two;
+    # VOTE's may be a predicate alone.
+    count = re.match('P{1,2}' if tests else 'P?RP?|P' if name.startswith('VOTE') else 'PPR|P?RP{0,2}', kinds).end()
     results, operands = operands[:count], operands[count:]
     how = 'tests' if tests else 'agrees' if _AGREES.match(name) else 'moves'
     width = _width(name)
