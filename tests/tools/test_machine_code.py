@@ -194,6 +194,12 @@ def test_what_a_thread_asks_alone_decides_nothing_for_a_tile():
     assert counted['slots/logit'] == counted['slots/logit without a positive'] == 10 / 4
 
 
+@pytest.mark.parametrize(('instruction', 'result'), (('VOTEU.ALL UP0, P2', 'UP0'), ('VOTE.ANY R3, PT, P1', 'R3')))
+def test_threads_agree_by_a_vote_on_a_predicate_or_a_register(instruction, result):
+    (one,) = parse(f'    /*0000*/ {instruction} ;').instructions
+    assert [(effect.destination, effect.how) for effect in sass.step(one).effects] == [(result, 'agrees')]
+
+
 # One address or another, by the way that was taken, the choice made, the trip, the lane.
 EITHER = {
     'ways': """

@@ -83,7 +83,7 @@ def _computed(name: str, operands: list[str], guard: tuple[str, ...]) -> list[Ef
     for text in results:
         for n, register in enumerate(_registers(text, width)):
             if _IS_PREDICATE.match(text):
-                effects += [Effect(register, whole, 'tests')] * (n == 0)
+                effects += [Effect(register, whole, how if name.startswith('VOTE') else 'tests')] * (n == 0)
             elif re.match(r'U?LDCU?\b', name):
                 effects.append(Effect(register, (*_registers(operands[0], width)[n : n + 1], *guard)))
             else:
