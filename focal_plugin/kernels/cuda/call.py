@@ -27,12 +27,13 @@ class Call(ctypes.Structure):
     )
 
 
-_CHANGING = {getattr(Call, name).offset: 'P' for name in TENSORS} | {Call.scale.offset: 'f'}
-_ENDS = [at + struct.calcsize(kind) for at, kind in _CHANGING.items()]
-_STAYING = list(zip(_ENDS, [*list(_CHANGING)[1:], ctypes.sizeof(Call)]))  # the bytes behind each
-_pack = struct.Struct(
-    '=' + ''.join(f'{"Q" if kind == "P" else kind}{end - at}s' for kind, (at, end) in zip(_CHANGING.values(), _STAYING))
-).pack
+# By offset: what differs from launch to launch, and where the bytes behind it begin and end, which do not.
+_CHANGING = {**{getattr(Call, name).offset: 'Q' for name in TENSORS}, Call.scale.offset: 'f'}
+_STAYING = [
+    (at + struct.calcsize(kind), end)
+    for (at, kind), end in zip(_CHANGING.items(), [*list(_CHANGING)[1:], ctypes.sizeof(Call)])
+]
+_pack = struct.Struct('=' + ''.join(f'{kind}{end - at}s' for kind, (at, end) in zip(_CHANGING.values(), _STAYING))).pack
 
 
 class Packed:
