@@ -2,7 +2,9 @@
 
 import importlib.util
 import runpy
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope, Registry
 from focal_plugin.losses.base import FusedLoss
 from tests.configs import FOLDER
 from tests.processes import run
+from tools.benchmarks import tables
 from tools.maintain import host_step, hosts
 
 HERE = {path.stem: path for path in sorted((FOLDER / 'hosts').glob('*/*.py'))}
@@ -133,6 +136,15 @@ def test_every_config_is_on_the_page_beside_its_base():
         assert f']({path.parent.name}/{path.name})' in page
         base = runpy.run_path(str(path))['_base_']
         assert base.startswith(f'{path.parent.name}::') and path.stem.startswith(base.rpartition('/')[2][:-3])
+
+
+def test_a_step_that_fails_is_a_row_with_its_error():
+    missing = [path for path in HERE.values() if importlib.util.find_spec(path.parent.name) is None]
+    if not missing:
+        pytest.skip('every codebase is installed')
+    found = hosts.row(Path(sys.executable), missing[0])
+    assert not hosts.is_right(found) and found['failed'].startswith('ModuleNotFoundError')
+    assert tables.hosts([found]).count(missing[0].stem) == 1
 
 
 def test_a_codebase_takes_newer_versions_than_those_it_knew():

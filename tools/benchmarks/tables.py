@@ -191,7 +191,10 @@ def hosts(rows: list[Row]) -> str:
     columns = ('host', 'version', 'config', 'fused', 'loss', 'losses apart', 'gradients apart')
     header = ('codebase', 'version', 'config', 'fused', 'loss of the step', 'losses apart', 'gradients apart')
     versions = (f'{name} {rows[0][name]}' for name in ('python', 'torch', 'mmcv', 'mmdet', 'mmengine'))
-    return markdown(header, ([row[name] for name in columns] for row in rows)) + f'\n\nBeside {", ".join(versions)}.'
+    return (
+        markdown(header, ([row.get(name, '') for name in columns] for row in rows))
+        + f'\n\nBeside {", ".join(versions)}.'
+    )
 
 
 def moved(rows: list[Row]) -> str:

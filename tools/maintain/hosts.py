@@ -2,7 +2,7 @@
 
 python -m tools.maintain.hosts puts them on top of the environment that it runs in, and writes tools/results/hosts.csv: how
 far each loss, and the gradient of all weights, is from those of the stock class. A CPU is enough. Ends with status 1 where
-a step fails, or a loss or a gradient is further off than rounding.
+a step fails, or a loss or a gradient is further off than rounding. With --run it runs another module there instead.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from tools.benchmarks.results import HOSTS, ROOT, provenance, table, update
 CONFIGS = sorted((ROOT / 'configs/hosts').glob('*/*.py'))
 PACKAGES = ('mmyolo==0.6.0', 'mmsegmentation==1.2.2', 'mmdet3d==1.4.0', 'mmrotate==1.0.0rc1')
 IMPORTED = ('ftfy', 'regex', 'prettytable', 'wcwidth')  # by them, in one training step
+ENVIRONMENT = os.environ | {'PYTHONPATH': str(ROOT)}
 # float32 losses of the codebases' own formulas are exact to 1e-5 at best, and gradients go through all of a model.
 BOUNDS = {'losses apart': 1e-5, 'gradients apart': 1e-4}
 
@@ -51,7 +52,7 @@ def row(python: Path, config: Path) -> dict[str, str]:
     """What the step of a config gave; without a gradient where it failed."""
     done = subprocess.run(
         [python, '-m', 'tools.maintain.host_step', config],
-        env=os.environ | {'PYTHONPATH': str(ROOT)}, cwd=ROOT, capture_output=True, text=True, check=False,
+        env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1]
@@ -70,11 +71,16 @@ def is_right(found: dict[str, str]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=HOSTS, help='the CSV that gets the rows')
-    out = parser.parse_args().out
+    parser.add_argument(
+        '--run', nargs=argparse.REMAINDER, help='a module to run there, and its arguments', metavar='MODULE'
+    )
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         python = set_up(Path(folder))
+        if args.run:
+            sys.exit(subprocess.run([python, '-m', *args.run], env=ENVIRONMENT, cwd=ROOT, check=False).returncode)
         rows = [row(python, config) for config in CONFIGS]
-    update(out, rows, ('host', 'config'))
+    update(args.out, rows, ('host', 'config'))
     print(table(rows))
     if not all(map(is_right, rows)):
         sys.exit('a step failed, or is further from the stock class than rounding')
