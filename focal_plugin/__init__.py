@@ -14,6 +14,10 @@ if importlib.util.find_spec('mmdet') is not None:
     from focal_plugin import heads, hooks, losses, match_costs
 
     __all__ += ['heads', 'hooks', 'losses', 'match_costs']
+if importlib.util.find_spec('mmengine') is not None:
+    from focal_plugin import segmentation
+
+    __all__ += ['segmentation']
 
 
 def config_dir() -> str:

@@ -195,6 +195,17 @@ def of_backend(rows: list[Row]) -> str:
     return markdown(header, lines)
 
 
+def hosts(rows: list[Row]) -> str:
+    """How far a training step of OpenMMLab's other codebases is from that with the stock class."""
+    columns = ('host', 'version', 'config', 'fused', 'loss', 'losses apart', 'gradients apart')
+    header = ('codebase', 'version', 'config', 'fused', 'loss of the step', 'losses apart', 'gradients apart')
+    versions = (f'{name} {rows[0][name]}' for name in ('python', 'torch', 'mmcv', 'mmdet', 'mmengine'))
+    return (
+        markdown(header, ([row.get(name, '') for name in columns] for row in rows))
+        + f'\n\nBeside {", ".join(versions)}.'
+    )
+
+
 def moved(rows: list[Row]) -> str:
     """Bytes of whole losses; the first of a work and of a width of logits is what the others are compared with."""
     totals = [row for row in rows if row['op'] == 'total']

@@ -95,6 +95,7 @@ def heads() -> str:
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {'promises': promises, 'losses': losses},
     'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
+    'configs/hosts/README.md': {'hosts': lambda: tables.hosts(read(results.HOSTS))},
     **variant_pages.PAGES,
     'tools/results/README.md': {
         'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
