@@ -34,12 +34,12 @@ wheel() {
 for machine in x86_64 aarch64; do
   step "wheel for Linux on $machine"
   wheel "$scratch/built" "linux-$machine" "$machine-linux-gnu.2.17"
-  PATH="$tools:$PATH" "$tools/auditwheel" -q repair --only-plat --plat "manylinux_2_17_$machine" -w dist "$scratch/built/"*"_$machine.whl"
-  "$tools/auditwheel" -q show dist/*"_$machine.whl"
+  PATH="$tools:$PATH" "$tools/auditwheel" repair --only-plat --plat auto -w dist "$scratch"/built/*"_$machine.whl"
+  "$tools/auditwheel" show dist/*"manylinux_2_17_$machine.whl"
 done
 step "macOS: that it compiles and links, no more; such a wheel has run nowhere"
 wheel "$scratch/macos" macosx-11.0-arm64 aarch64-macos.11.0
-ls "$scratch/macos/"*_arm64.whl
+ls "$scratch"/macos/*_arm64.whl
 step "wheel without libraries"
 CC=false CXX=false "$tools/python" -m pip wheel -q --no-build-isolation --no-deps --no-cache-dir -w dist dist/*.tar.gz
 ls -l dist

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -141,8 +142,26 @@ def start(copy: Path, *command: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_wheels_are_built_for_glibc_2_17(built):
     names = {re.sub(r'^focal_plugin-[\d.]+?(-|\.tar)', r'\1', path.name) for path in (built / 'dist').iterdir()}
-    platforms = ('manylinux_2_17_x86_64', 'manylinux_2_17_aarch64', 'any')
+    platforms = (*(f'manylinux2014_{each}.manylinux_2_17_{each}' for each in ('x86_64', 'aarch64')), 'any')
     assert names == {'.tar.gz', *(f'-py3-none-{platform}.whl' for platform in platforms)}
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_package_alone(built):
+    (path,) = (built / 'dist').glob('*.tar.gz')
+    names = {name.partition('/')[2] for name in tarfile.open(path).getnames()}
+    assert {'setup.py', 'pyproject.toml', 'focal_plugin/kernels/native/variant.cpp', 'configs/README.md'} <= names
+    assert not [name for name in names if name.startswith(('tests', 'tools')) or name.endswith('.so')]
+
+
+@pytest.mark.slow
+def test_pip_takes_the_wheel_of_the_platform_and_changes_nothing_else(built):
+    """Into a fresh environment that this one's packages are lent to; then the wheel for every platform."""
+    done = start(built, '-c', f'"{sys.executable}" -m tools.wheels.trial "{sys.executable}"')
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count('none changed') == 2
+    assert re.search(r'manylinux_2_17_\w+.whl .*\n.* native backend, lib_\w+.so, loss off by', done.stdout)
+    assert re.search(r'none-any.whl .*\n.* torch backend, None, loss off by', done.stdout)
 
 
 @pytest.mark.slow

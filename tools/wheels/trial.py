@@ -67,6 +67,7 @@ def environment(python: str, folder: Path) -> Path:
     packages = Path(output(fresh, '-c', "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     lends = subprocess.run([python, '-c', LENT], capture_output=True, text=True)
     if lends.returncode == 0:
+        output(fresh, '-m', 'pip', 'uninstall', '-q', '-y', 'setuptools')  # an older one would hide the lent one
         lent = folder / 'lent'
         lent.mkdir()
         for path in Path(lends.stdout.split()[0]).iterdir():
