@@ -1,14 +1,17 @@
 """Builds the native CPU kernel, one shared library an instruction set; without a compiler the install goes on without.
 
-The libraries have a plain C interface (no Python, no torch headers): focal_plugin/kernels/native/call.py calls them.
+The libraries have a plain C interface (no Python, no torch headers), which focal_plugin/kernels/native/call.py calls: one
+wheel of a platform serves every Python. CC and CXX name another compiler.
 """
 
 import os
-import platform
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from sysconfig import get_platform
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NATIVE = Path('focal_plugin/kernels/native')
@@ -26,7 +29,7 @@ FLAGS = [
 ]
 FAMILIES = ['elementwise.cpp', 'rowwise.cpp']
 INSTRUCTION_SETS = {'baseline': []}
-if platform.machine().lower() in ('x86_64', 'amd64'):
+if get_platform().endswith('-x86_64'):  # of what is built for: _PYTHON_HOST_PLATFORM names another machine
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma', '-mf16c']
     INSTRUCTION_SETS['avx512'] = [
         *INSTRUCTION_SETS['avx2'],
@@ -34,6 +37,11 @@ if platform.machine().lower() in ('x86_64', 'amd64'):
     ]
 # FOCAL_PLUGIN_SANITIZE=avx2 builds this library alone, with sanitizers: tests/kernels/test_sanitizers.py runs it.
 SANITIZE = os.environ.get('FOCAL_PLUGIN_SANITIZE')
+if sys.platform == 'win32':
+    INSTRUCTION_SETS = {}
+    print(
+        'focal_plugin: its native CPU kernel is written for GCC and Clang; on Windows PyTorch serves', file=sys.stderr
+    )
 SANITIZERS = ['-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'] if SANITIZE else []
 
 
@@ -42,6 +50,9 @@ class BuildNative(build_ext):
 
     def get_export_symbols(self, ext):
         return []
+
+    def get_ext_filename(self, fullname):
+        return os.path.join(*fullname.split('.')) + '.so'  # no tag of Python in it
 
     def build_extension(self, ext):
         flags = FLAGS + INSTRUCTION_SETS[ext.name.rsplit('_', 1)[1]] + SANITIZERS
@@ -70,6 +81,15 @@ class BuildNative(build_ext):
         self.compiler.link_shared_object(objects, target, extra_postargs=['-pthread', *SANITIZERS], target_lang='c++')
 
 
+class TaggedWheel(bdist_wheel):
+    """A wheel for every Python: of this platform where it holds a library, else of every platform."""
+
+    def get_tag(self):
+        libraries = self.get_finalized_command('build_ext').get_outputs()
+        self.root_is_pure = not any(map(os.path.exists, libraries))
+        return 'py3', 'none', super().get_tag()[2]
+
+
 def extension(instruction_set):
     sources = [str(NATIVE / source) for source in (*FAMILIES, 'variant.cpp')]
     depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
@@ -90,5 +110,5 @@ setup(
         'focal_plugin.kernels.cuda': ['*.h', '*.cu'],
     },
     ext_modules=[extension(name) for name in INSTRUCTION_SETS if SANITIZE in (None, name)],
-    cmdclass={'build_ext': BuildNative},
+    cmdclass={'build_ext': BuildNative, 'bdist_wheel': TaggedWheel},
 )

@@ -4,27 +4,27 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 
 from focal_plugin.math import SPECS
 
-# torch's own name for the processor, so that ATEN_CPU_CAPABILITY limits this library as it limits torch.
-_LIBRARIES = {'AVX512': 'avx512', 'AVX2': 'avx2'}
+# By torch's own name for the processor, so that ATEN_CPU_CAPABILITY limits this library as it limits torch. A lesser one
+# serves where a compiler could not build the first.
+_LIBRARIES = {'AVX512': ('avx512', 'avx2', 'baseline'), 'AVX2': ('avx2', 'baseline')}
 _ENTRY_POINTS = {'elementwise': 'focal_plugin_run', 'rowwise': 'focal_plugin_run_rows'}  # by family
 
 
 @functools.lru_cache(maxsize=None)
 def path() -> Path | None:
-    """The library for this processor, or None where the package was installed without a compiler.
+    """The library for this processor, or None where the package was installed without one.
 
     FOCAL_PLUGIN_LIBRARIES names a folder of other builds, with sanitizers for one.
     """
     folder = Path(os.environ.get('FOCAL_PLUGIN_LIBRARIES', Path(__file__).parent))
-    name = f'lib_{_LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), "baseline")}'
-    candidates = (folder / (name + suffix) for suffix in EXTENSION_SUFFIXES)
+    names = _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ('baseline',))
+    candidates = (folder / f'lib_{name}.so' for name in names)
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 

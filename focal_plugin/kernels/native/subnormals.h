@@ -8,7 +8,8 @@
 namespace focal_plugin {
 
 // While it lives, such results of this thread are 0 if so wanted; operands keep theirs. The exponents of per-class
-// parameters reach 10, and the many results that small would take the slow way of the processor.
+// parameters reach 10, and the many results that small would take the slow way of the processor. Not on ARM, whose
+// switch changes operands too.
 class SubnormalsToZero {
  public:
 #if defined(__SSE__)

@@ -9,6 +9,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define FP_INLINE static inline __attribute__((always_inline))
@@ -20,7 +22,7 @@ namespace focal_plugin {
 constexpr int kLanes = 16;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
-#else
+#else  // SSE2 or NEON
 constexpr int kLanes = 4;
 #endif
 
@@ -34,6 +36,8 @@ FP_INLINE V fma(V a, V b, V c) {
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(__FMA__)
   return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
 #else
   return a * b + c;
 #endif
@@ -51,6 +55,8 @@ FP_INLINE bool any(Mask mask) {
   return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
 #elif defined(__AVX2__)
   return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#elif defined(__aarch64__)
+  return vmaxvq_u32(reinterpret_cast<uint32x4_t>(mask)) != 0;
 #else
   int32_t some = 0;
   for (int lane = 0; lane < kLanes; ++lane) some |= mask[lane];
@@ -132,6 +138,10 @@ FP_INLINE uint16_t to_bf16(float f) {
   return static_cast<uint16_t>(f != f ? (u >> 16) | 0x40u : rounded);
 }
 
+#if defined(__aarch64__)  // has instructions for both
+FP_INLINE float from_half(uint16_t h) { return bits_as<__fp16>(h); }
+FP_INLINE uint16_t to_half(float f) { return bits_as<uint16_t>(static_cast<__fp16>(f)); }
+#else
 FP_INLINE float from_half(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(h & 0x7fffu) << 13;
@@ -153,5 +163,6 @@ FP_INLINE uint16_t to_half(float f) {
   const uint32_t finite = a < 0x38800000u ? tiny : normal;
   return static_cast<uint16_t>((a >= 0x47800000u ? special : finite) | (sign >> 16));
 }
+#endif
 
 }  // namespace focal_plugin
