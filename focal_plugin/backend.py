@@ -34,6 +34,8 @@ def _has_triton() -> bool:
 HAS_NATIVE = loader.path() is not None
 HAS_TRITON = _has_triton()
 HAS_NVRTC = torch.version.cuda is not None and compiler.path() is not None  # for NVIDIA's GPUs
+HAS_COMPILER = HAS_TRITON or HAS_NVRTC  # for some GPU
+NO_COMPILER = "There is neither Triton here, or one too old (3.0 will do), nor NVIDIA's run-time compiler, NVRTC"
 INTERPRETING = os.environ.get('TRITON_INTERPRET') == '1'
 
 
@@ -66,6 +68,14 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = previous
 
 
+def lacks_compiler(device: str) -> bool:
+    """Whether the kernels can't be compiled for a kind of GPU: the torch backend serves, which mmdet's losses outrun there.
+
+    Not where a backend is forced.
+    """
+    return _forced == 'auto' and device in GPUS and not (HAS_TRITON or (HAS_NVRTC and device == 'cuda'))
+
+
 @functools.lru_cache(maxsize=None)
 def warn_if_slow(device: str, dtype: torch.dtype) -> None:
     """Says once that the torch backend serves where a faster one was to be expected."""
@@ -76,12 +86,8 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'focal_plugin was installed without its native CPU kernel (no C++ compiler at install time?): the slower '
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
-    if device in GPUS and dtype in DTYPES['triton'] and not (HAS_TRITON or HAS_NVRTC):
-        logger.warning(
-            "There is neither Triton here, or one too old (3.1 will do), nor NVIDIA's run-time compiler, NVRTC: the slower "
-            'torch backend serves on %s',
-            device,
-        )
+    if lacks_compiler(device) and dtype in DTYPES['triton']:
+        logger.warning('%s: the torch backend serves on %s, which is slower than mmdet', NO_COMPILER, device)
 
 
 def _why_not(name: str, pred: Tensor) -> str | None:
@@ -101,7 +107,7 @@ def _why_not(name: str, pred: Tensor) -> str | None:
             return "anything here: NVIDIA's run-time compiler, libnvrtc, was not found beside PyTorch"
     if name == 'triton':
         if not HAS_TRITON:
-            return 'anything here: there is no Triton, or one too old (pip install "triton>=3.1")'
+            return 'anything here: there is no Triton, or one too old (3.0 will do)'
         if on_cpu and not INTERPRETING:
             return 'logits on cpu: it takes GPU tensors (CPU tensors only with TRITON_INTERPRET=1)'
         if not on_cpu and pred.device.type not in GPUS:

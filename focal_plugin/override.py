@@ -9,6 +9,9 @@ pure Python config mmengine reads no custom_imports, so there the program that s
 mmdet's heads keep mmdet's classes for their isinstance checks, which the fused classes pass. Out of reach is a class
 object that other code had imported before: it stays mmdet's and keeps working, and a warning in the log names it. Code
 that imports the name later sees the fused class, in isinstance checks of its own too.
+
+Where there is a GPU and neither Triton nor NVRTC to compile the kernels for it, nothing is replaced, since mmdet's losses
+are the faster ones there; a warning in the log says so.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import logging
 import sys
 
 import mmdet.models  # noqa: F401  all of it: its heads have to get mmdet's own classes
+import torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from focal_plugin import losses
+from focal_plugin import backend, losses
 
 logger = logging.getLogger('focal_plugin')
 
@@ -29,6 +33,10 @@ REPLACED: dict[str, type[nn.Module]] = {
     if isinstance(kind, type) and issubclass(kind, losses.FusedLoss) and kind.replaces and 'replaces' in vars(kind)
 }
 """mmdet's name -> the fused class."""
+
+if torch.cuda.is_available() and backend.lacks_compiler('cuda'):
+    REPLACED.clear()
+    logger.warning('%s: focal_plugin.override leaves mmdet its own losses, which are faster here', backend.NO_COMPILER)
 
 
 def _put(path: str, names) -> None:

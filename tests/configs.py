@@ -1,6 +1,7 @@
 """The configs that ship, read, and their models as training builds them."""
 
 import copy
+import gc
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -83,6 +84,7 @@ def num_classes(config: Config) -> int:
 
 def build_to_train(config: Config) -> torch.nn.Module:
     """The config's model as training finds it, but from random weights."""
+    gc.collect()  # the models before, each a cycle of references, and some gigabytes with its gradients
     init_default_scope('mmdet')
     torch.manual_seed(0)
     for part in (config.model, config.model.backbone):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.axes import spread
+from focal_plugin.backend import HAS_COMPILER
 from focal_plugin.compatibility import in_one_graph
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.losses import class_weight, inherited
+from focal_plugin.losses import class_weight, inherited, mmcv_op
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
 from focal_plugin.ops import autograd
@@ -189,6 +190,9 @@ class FusedLoss(nn.Module):
                 f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
             )
         reduction = reduction_override or self.reduction
+        if not HAS_COMPILER and mmcv_op.serves(self, pred, target, weight, {'statistics': statistics, **given}):
+            pred = pred.tensor() if isinstance(pred, Rows) else pred
+            return super().forward(pred, target, weight, avg_factor, reduction_override)
         if isinstance(pred, Rows):
             if reduction != 'none':
                 return self._of_levels(pred, target, weight, avg_factor, reduction, statistics, **given)

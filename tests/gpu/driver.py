@@ -34,7 +34,7 @@ class StandIn:
         return GPUTarget('cuda', self.capability, 32)
 
     def get_current_device(self):
-        return 0
+        return self.capability  # kernels are kept by device
 
     def get_current_stream(self, device):
         return 0
@@ -61,14 +61,30 @@ class Driver(StandIn):
         def launcher(x, y, z, stream, function, packed, info, enter, leave, *arguments):
             text, shared = self._loaded[function]
             tensors = dict(zip(names, self.tensors, strict=False))
-            given = [arguments[i] for i in passed]
-            given = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in given]
-            given += [0] * (len(machine.module(text).types) - len(given))  # scratch memory, of which none is used
-            regions = [self._region(name, each) for name, each in tensors.items() if each is not None]
-            self.launches.append((text, (x, y, z), given, tensors))
-            machine.launch(self.edit(text), (x, y, z), given, regions, shared)
+            self.run(text, (x, y, z), [arguments[i] for i in passed], tensors, shared)
 
         return launcher
+
+    def run(self, text: str, grid: tuple, given: list, tensors: dict, shared: int) -> None:
+        """Has the machine run a kernel's PTX."""
+        given = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in given]
+        given += [0] * (len(machine.module(text).types) - len(given))  # scratch memory, of which none is used
+        regions = [self._region(name, each) for name, each in tensors.items() if each is not None]
+        self.launches.append((text, grid, given, tensors))
+        machine.launch(self.edit(text), grid, given, regions, shared)
+
+    def warmed_up(self, launch, tensors, **changing) -> None:
+        """A launch by a Triton whose compiler has no hook: it compiles the kernel whole, and launches nothing."""
+        values = {**tensors, **changing, **launch.numbers, **launch.constants}
+        kernel = launch.kernel.run(
+            **values, grid=launch.grid, warmup=True, num_warps=launch.warps, enable_fp_fusion=True
+        )
+        given = [
+            values[each.name]
+            for each in launch.kernel.params
+            if not each.is_constexpr and not _is_constant(values[each.name], each.do_not_specialize)
+        ]
+        self.run(kernel.asm['ptx'], launch.grid, given, tensors, kernel.metadata.shared)
 
     def _region(self, name: str, tensor: torch.Tensor) -> Region:
         """What an earlier launch wrote can be read, and no more of it."""
@@ -89,6 +105,11 @@ class Driver(StandIn):
         handle = next(self._handles)
         self._loaded[handle] = binary.decode(), shared
         return None, handle, 32, 0, 1024  # no module that would have to be unloaded
+
+
+def _is_constant(value, always_passed: bool) -> bool:
+    """Whether Triton compiles an argument's value into the kernel in place of passing it."""
+    return value is None or (type(value) is int and value == 1 and not always_passed)
 
 
 def unassembled(*stages):
@@ -120,9 +141,11 @@ def take_for_a_gpu(monkeypatch, driver: StandIn, caches: list, relaunches: bool,
     from focal_plugin.kernels import checks
     from focal_plugin.kernels.triton import features, launches, selftest
 
-    monkeypatch.setattr(triton.runtime.driver, '_active', driver)
+    active = '_active' if hasattr(triton.runtime.driver, '_active') else 'active'
+    monkeypatch.setattr(triton.runtime.driver, active, driver)
     for kernel, cache in zip(kernels(), caches, strict=True):
-        monkeypatch.setattr(kernel, 'device_caches', cache)
+        if hasattr(kernel, 'device_caches'):
+            monkeypatch.setattr(kernel, 'device_caches', cache)
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(features, 'RELAUNCHES', relaunches)
     if not of_cpu:
@@ -139,13 +162,13 @@ def install(monkeypatch, capability: int, relaunches: bool = False, of_cpu: bool
 
     from focal_plugin.kernels.triton import launches
 
-    if not hasattr(triton, 'knobs') or not hasattr(triton.knobs.runtime, 'add_stages_inspection_hook'):
-        pytest.skip('this Triton has no hook into its compiler')
     driver = _drivers.setdefault(capability, Driver(capability))
     driver.launches, driver._written, driver.edit = [], {}, lambda text: text
     if capability not in _caches:  # compiled once for all tests
         _caches[capability] = binders()
-    monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
+    has_hook = hasattr(triton, 'knobs') and hasattr(triton.knobs.runtime, 'add_stages_inspection_hook')
+    if has_hook:
+        monkeypatch.setattr(triton.knobs.runtime, 'add_stages_inspection_hook', unassembled)
     take_for_a_gpu(monkeypatch, driver, _caches[capability], relaunches, of_cpu)
     call = launches.Launch.__call__
 
@@ -153,5 +176,8 @@ def install(monkeypatch, capability: int, relaunches: bool = False, of_cpu: bool
         driver.tensors = tensors.values()
         call(self, tensors, **changing)
 
-    monkeypatch.setattr(launches.Launch, '__call__', announced)
+    def warmed_up(self, tensors, **changing):
+        driver.warmed_up(self, tensors, **changing)
+
+    monkeypatch.setattr(launches.Launch, '__call__', announced if has_hook else warmed_up)
     return driver

@@ -41,7 +41,7 @@ def taken(bits: np.ndarray, kind: str) -> np.ndarray:
 
 
 def given(values: np.ndarray, kind: str) -> np.ndarray:
-    """Values of a type as a register's bits, rounded to nearest, ties to even."""
+    """Values of a type as a register's bits, rounded to nearest, ties to even; there is one NaN, as on a GPU."""
     if kind == 'pred':
         return values
     if kind in PAIRS:
@@ -52,6 +52,10 @@ def given(values: np.ndarray, kind: str) -> np.ndarray:
         bits = values.astype(np.float32).view(np.uint32)
         rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)
         return np.where(np.isnan(values), np.uint16(0x7FFF), rounded.astype(np.uint16))
+    if kind == 'f32':
+        bits = values.astype(np.float32, copy=False).view(np.uint32)
+        unordered = np.isnan(values)
+        return np.where(unordered, np.uint32(0x7FFFFFFF), bits) if unordered.any() else bits
     return values.astype(PLAIN[kind], copy=False).view(UNSIGNED[WIDTHS[kind]])
 
 

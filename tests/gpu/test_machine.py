@@ -64,6 +64,16 @@ def test_floats(body, a, b, expected):
     np.testing.assert_equal(of_two(body, a, b), expected)  # tells -0 from 0
 
 
+@pytest.mark.parametrize(
+    'body', ['add.f32 %r3, %r1, %r2;', 'add.f32 %r3, %r2, %r1;', 'mul.f32 %r3, %r1, 0f00000000;'],
+    ids=['of a NaN', 'of a NaN behind', 'made'],
+)  # fmt: skip
+def test_every_nan_is_the_same(body):
+    """Threads that add up the same numbers in another order write the same: the host's NaN would tell the order."""
+    given = struct.pack('<II', 0xFF800000 if 'mul' in body else 0xFFC00000, 0x3F800000)
+    assert int(run(TWO + body + PUT, [given])[0]) == 0x7FFFFFFF
+
+
 def test_a_fused_sum_is_that_of_exact_arithmetic():
     """In sums that cancel, lie between two neighbours, or are subnormal."""
     from fractions import Fraction

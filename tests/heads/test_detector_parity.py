@@ -23,7 +23,7 @@ SEEDS = range(6)
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    @functools.cache
+    @functools.lru_cache(maxsize=2)  # of the groups below; a run holds some hundred megabytes of gradients
     def runs(names: tuple[str, ...]) -> tuple[dict, dict]:
         """What mmdet's losses and ours gave."""
         folder = tmp_path_factory.mktemp('parity')

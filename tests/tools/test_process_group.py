@@ -111,8 +111,8 @@ def test_ten_runs_beside_a_busy_core_end_with_zero(script):
     file = script(STEPS)
     busy = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
     try:
-        statuses = [torchrun(file).returncode for _ in range(10)]
+        runs = [torchrun(file) for _ in range(10)]
     finally:
         busy.kill()
         busy.wait()
-    assert statuses == [0] * 10
+    assert [run.stderr for run in runs if run.returncode != 0] == []

@@ -14,6 +14,9 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+ON_GPU = 'on an NVIDIA GPU'
+
+
 def groups(rows: list[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
     """Rows with the same values in these columns, in the order of the file."""
     found: dict[tuple[str, ...], list[Row]] = {}
@@ -220,13 +223,29 @@ def moved(rows: list[Row]) -> str:
 
 
 def triton_versions(rows: list[Row]) -> str:
-    """A line per version: how many kernels compile for each architecture, and why others don't."""
+    """A line per version: how many kernels compile for each architecture, and why others don't; what is right."""
     archs = list(dict.fromkeys(row['arch'] for row in rows))
-    tested = 'self-test, interpreted'
+    software, tested = 'executed in software', 'self-test, interpreted'
     lines = []
-    for (version, verdict), rows_here in groups(rows, 'triton', tested).items():
+    for (version, calls, verdict), rows_here in groups(rows, 'triton', software, tested).items():
         counts = {row['arch']: f'{row["compiled"]} of {row["kernels"]}' for row in rows_here}
         cells = {row['arch']: ': '.join(filter(None, (counts[row['arch']], row['failed']))) for row in rows_here}
         passes = verdict if verdict == 'passes' else 'refused'
-        lines.append([version, *(cells.get(arch, '-') for arch in archs), passes])
-    return markdown(['Triton', *archs, tested], lines)
+        lines.append([version, *(cells.get(arch, '-') for arch in archs), calls, passes])
+    return markdown(['Triton', *archs, software, tested], lines)
+
+
+def stacks(rows: list[Row]) -> str:
+    """What was seen of the package beside each stack of versions."""
+    names = ('python', 'torch', 'host', 'numpy', 'setuptools', 'triton', 'install', 'import', 'tests', 'training')
+    lines = [[row[name] or '-' for name in (*names, ON_GPU)] for row in rows]
+    return markdown([*names, ON_GPU], lines)
+
+
+def serves(rows: list[Row]) -> str:
+    """Which backend serves float32 logits on an NVIDIA GPU beside each stack."""
+    lines = []
+    for row in rows:
+        host = 'onedl' if 'onedl' in row['host'] else 'mmdet'
+        lines.append([row['python'], row['torch'], row['triton'] or 'none', host, row[ON_GPU]])
+    return markdown(['Python', 'torch', 'its Triton', 'OpenMMLab', ON_GPU], lines)

@@ -1,0 +1,205 @@
+"""What tools/maintain/stacks.sh runs: the package beside each stack of Python, PyTorch and OpenMMLab's or onedl's packages.
+
+In a throw-away environment the stack is installed as its users install it, then this package's wheel. The columns are what
+that changed of the others, whether the package is imported, how many tests pass (tests/floor, from Python 3.10 on those of
+the losses and functions too), the loss after two epochs of mmdet's own train script on the boards, and the backend that
+serves float32 logits on an NVIDIA GPU. mmcv comes without its compiled ops, which take long to build and are not needed: a
+module stands in for them that refuses a call.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.benchmarks.results import ROOT, STACKS, provenance, table, update
+
+FLOOR = ['tests/floor']
+MORE = ['tests/losses', 'tests/test_functional.py', 'tests/test_override.py', 'tests/interop/test_mmdet.py']
+TRAINED = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
+MM = ('mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0')
+ONEDL = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1')
+
+
+class Stack(NamedTuple):
+    python: str
+    torch: str
+    host: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+NAMED = {
+    'oldest': Stack('3.8', '2.1.2', ('mmengine==0.10.3', *MM[1:]), ('numpy<2', 'setuptools<70')),
+    'torch2.4': Stack('3.10', '2.4.1', MM, ('numpy<2', 'setuptools<81')),
+    'cpu': Stack('3.11', '2.13.0', MM, ('numpy>=2', 'setuptools<81')),
+    'onedl': Stack('3.12', '2.14.1', ONEDL, ('numpy>=2', 'setuptools>=84')),
+}
+NO_OPS = """
+def __getattr__(name):
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError(f'{name}: mmcv was installed without its compiled ops, so there is no implementation for device')
+
+    return refuse
+"""
+VERSIONS = """
+import importlib.metadata, sys
+def version(*names):
+    for name in names:
+        try:
+            return f'{name} {importlib.metadata.version(name)}'
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return ''
+host = [version('onedl-' + name, name) for name in ('mmengine', 'mmcv', 'mmdetection')]
+host[2] = host[2] or version('mmdet')
+for each in (', '.join(host), *(version(name) for name in ('numpy', 'setuptools', 'triton'))):
+    print(each)
+"""
+SERVES = """
+import torch
+from types import SimpleNamespace
+from focal_plugin import backend
+on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True, device=SimpleNamespace(type='cuda'), dtype=torch.float32)
+print(backend.choose(on_gpu))
+"""
+
+
+def interpreter(version: str) -> str:
+    """A Python of this version, on the path or of pyenv.
+
+    Raises:
+        LookupError: there is none.
+    """
+    pyenv = Path(os.environ.get('PYENV_ROOT', Path.home() / '.pyenv')) / 'versions'
+    for found in (shutil.which(f'python{version}'), *pyenv.glob(f'{version}.*/bin/python')):
+        if found and subprocess.run([found, '--version'], capture_output=True).returncode == 0:
+            return str(found)
+    raise LookupError(f'there is no Python {version} here')
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ['nothing was printed'])[-1]
+
+
+def unpinned() -> list[str]:
+    """The packages that the requirements name without a version of their own: what mmengine, mmcv, mmdet and tests need."""
+    lines = (ROOT / 'tools/requirements.txt').read_text().splitlines()
+    return [re.match(r'[\w-]+', line)[0] for line in lines if re.match(r'\w', line) and '==' not in line]
+
+
+class Environment:
+    """A virtual environment, and a folder with the tests and configs but without the package.
+
+    Attributes:
+        python: its interpreter.
+        work: the folder.
+    """
+
+    def __init__(self, folder: Path, stack: Stack):
+        subprocess.run([interpreter(stack.python), '-m', 'venv', folder / 'env'], check=True)
+        self.python, self.work = folder / 'env/bin/python', folder / 'work'
+        for name in ('tests', 'tools', 'configs'):
+            shutil.copytree(ROOT / name, self.work / name, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copy(ROOT / 'setup.cfg', self.work)
+        others = [name for name in unpinned() if name not in ('numpy', 'setuptools')]
+        self.install(f'torch=={stack.torch}', *stack.others, *others)
+        # As tools/setup_env.sh: mmcv and mmengine ask for opencv-python, which needs the system's libGL.
+        self.install('--no-deps', '--no-build-isolation', *stack.host, MMCV_WITH_OPS='0')
+        place = self.run('-c', 'import importlib.util as u; print(u.find_spec("mmcv").submodule_search_locations[0])')
+        ops = Path(last_line(place.stdout))
+        if not list(ops.glob('_ext*')):
+            (ops / '_ext.py').write_text(NO_OPS)
+
+    def install(self, *what: str, **variables: str) -> None:
+        command = ['-m', 'pip', '--disable-pip-version-check', 'install', '-q', *what]
+        subprocess.run([self.python, *command], check=True, env=os.environ | variables, stdout=subprocess.DEVNULL)
+
+    def frozen(self) -> set[str]:
+        """Everything that is installed."""
+        return set(self.run('-m', 'pip', 'list', '--format=freeze').stdout.split())
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [self.python, *command], cwd=self.work, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': ''}
+        )
+
+
+def changes(before: set[str], after: set[str]) -> str:
+    """What an installation of this package changed of the others."""
+    other = sorted(each for each in before ^ after if not each.lower().replace('-', '_').startswith('focal_plugin'))
+    return f'changes {", ".join(other)}' if other else 'changes nothing else'
+
+
+def tested(environment: Environment, stack: Stack) -> str:
+    """How many tests pass, and which don't."""
+    tests = FLOOR if stack.python in ('3.8', '3.9') else [*FLOOR, *MORE]
+    output = environment.run('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-W', 'ignore', *tests).stdout
+    counts = ', '.join(re.findall(r'\d+ (?:passed|failed|skipped|errors?)', last_line(output)))
+    failed = re.findall(r'^(?:FAILED|ERROR) \S*::(\S+)', output, re.MULTILINE)
+    return f'{counts or last_line(output)}{": " * bool(failed)}{", ".join(failed)}'
+
+
+def trained(environment: Environment) -> str:
+    """The loss at the beginning and at the end of two epochs, or what went wrong."""
+    options = ('train_cfg.max_epochs=2', 'train_cfg.val_interval=9', 'default_hooks.logger.interval=1')
+    done = environment.run('tools/train.py', TRAINED, '--work-dir', 'work_dir', '--cfg-options', *options)
+    losses = re.findall(r'Epoch\(train\).*? loss: ([\d.]+)', done.stdout + done.stderr)
+    return f'{losses[0]} to {losses[-1]}' if losses and done.returncode == 0 else last_line(done.stderr)
+
+
+def seen(name: str, wheel: Path) -> dict[str, str]:
+    """The row of a stack."""
+    stack = NAMED[name]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = Environment(Path(folder), stack)
+        before = environment.frozen()
+        environment.install(str(wheel))
+        install = changes(before, environment.frozen())
+        host, numpy, setuptools, triton = environment.run('-c', VERSIONS).stdout.splitlines()
+        imported = environment.run('-c', 'import focal_plugin; print(focal_plugin.__file__)')
+        return {
+            'stack': name,
+            'python': stack.python,
+            'torch': stack.torch,
+            'host': host,
+            'numpy': numpy.partition(' ')[2],
+            'setuptools': setuptools.partition(' ')[2],
+            'triton': triton.partition(' ')[2],
+            'install': install,
+            'import': 'works' if imported.returncode == 0 else last_line(imported.stderr),
+            'tests': tested(environment, stack),
+            'training': trained(environment),
+            'on an NVIDIA GPU': last_line(environment.run('-c', SERVES).stdout),
+            'commit': provenance('cpu')['commit'],
+        }
+
+
+def main(names: Iterable[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', default=list(NAMED), metavar='NAME', help=', '.join(NAMED))
+    parser.add_argument('--csv', type=Path, default=STACKS, metavar='FILE', help='default: %(default)s')
+    args = parser.parse_args(names)
+    if unknown := {*args.names} - {*NAMED}:
+        parser.error(f'there is no stack {", ".join(sorted(unknown))}: there are {", ".join(NAMED)}')
+    with tempfile.TemporaryDirectory() as built:
+        command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', built, ROOT]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (wheel,) = Path(built).glob('*.whl')
+        for name in args.names:
+            row = seen(name, wheel)
+            update(args.csv, [row], key=('stack',))
+            print(table([row]), flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
