@@ -246,6 +246,8 @@ def serves(rows: list[Row]) -> str:
     """Which backend serves float32 logits on an NVIDIA GPU beside each stack."""
     lines = []
     for row in rows:
+        if row[ON_GPU] == '-':
+            continue
         host = 'onedl' if 'onedl' in row['host'] else 'mmdet'
         lines.append([row['python'], row['torch'], row['triton'] or 'none', host, row[ON_GPU]])
     return markdown(['Python', 'torch', 'its Triton', 'OpenMMLab', ON_GPU], lines)

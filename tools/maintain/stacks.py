@@ -3,8 +3,8 @@
 In a throw-away environment the stack is installed as its users install it, then this package's wheel. The columns are what
 that changed of the others, whether the package is imported, how many tests pass (tests/floor, from Python 3.10 on those of
 the losses and functions too), the loss after two epochs of mmdet's own train script on the boards, and the backend that
-serves float32 logits on an NVIDIA GPU. mmcv comes without its compiled ops, which take long to build and are not needed: a
-module stands in for them that refuses a call.
+serves float32 logits on an NVIDIA GPU. mmcv comes without its compiled ops (mmcv-lite; onedl's from its sources, the ops
+left out), which take long to build and are not needed: a module stands in for them that refuses a call.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tools.benchmarks.results import ROOT, STACKS, provenance, table, update
 FLOOR = ['tests/floor']
 MORE = ['tests/losses', 'tests/test_functional.py', 'tests/test_override.py', 'tests/interop/test_mmdet.py']
 TRAINED = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
-MM = ('mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0')
+MM = ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0')
 ONEDL = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1')
 
 
@@ -59,8 +59,7 @@ def version(*names):
         except importlib.metadata.PackageNotFoundError:
             pass
     return ''
-host = [version('onedl-' + name, name) for name in ('mmengine', 'mmcv', 'mmdetection')]
-host[2] = host[2] or version('mmdet')
+host = [version('onedl-mmengine', 'mmengine'), version('onedl-mmcv', 'mmcv-lite'), version('onedl-mmdetection', 'mmdet')]
 for each in (', '.join(host), *(version(name) for name in ('numpy', 'setuptools', 'triton'))):
     print(each)
 """
@@ -69,7 +68,7 @@ import torch
 from types import SimpleNamespace
 from focal_plugin import backend
 on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True, device=SimpleNamespace(type='cuda'), dtype=torch.float32)
-print(backend.choose(on_gpu))
+print(backend.choose(on_gpu) if torch.version.cuda else '-')  # a build for CPUs
 """
 
 
@@ -113,15 +112,31 @@ class Environment:
         others = [name for name in unpinned() if name not in ('numpy', 'setuptools')]
         self.install(f'torch=={stack.torch}', *stack.others, *others)
         # As tools/setup_env.sh: mmcv and mmengine ask for opencv-python, which needs the system's libGL.
-        self.install('--no-deps', '--no-build-isolation', *stack.host, MMCV_WITH_OPS='0')
+        sources = folder / 'sources'
+        host = [self.without_ops(each, sources) if each.startswith('onedl-mmcv') else each for each in stack.host]
+        self.install('--no-deps', '--no-build-isolation', *host)
         place = self.run('-c', 'import importlib.util as u; print(u.find_spec("mmcv").submodule_search_locations[0])')
         ops = Path(last_line(place.stdout))
         if not list(ops.glob('_ext*')):
             (ops / '_ext.py').write_text(NO_OPS)
 
-    def install(self, *what: str, **variables: str) -> None:
-        command = ['-m', 'pip', '--disable-pip-version-check', 'install', '-q', *what]
-        subprocess.run([self.python, *command], check=True, env=os.environ | variables, stdout=subprocess.DEVNULL)
+    def pip(self, *arguments: str) -> None:
+        command = [self.python, '-m', 'pip', '--disable-pip-version-check', *arguments, '-q']
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def install(self, *what: str) -> None:
+        self.pip('install', *what)
+
+    def without_ops(self, requirement: str, folder: Path) -> str:
+        """A folder with the sources of a package whose extensions are left out."""
+        self.pip(
+            'download', '--no-deps', '--no-build-isolation', '--no-binary', ':all:', '-d', str(folder), requirement
+        )
+        (archive,) = folder.glob('*.tar.gz')
+        shutil.unpack_archive(archive, folder)
+        setup = folder / archive.name.removesuffix('.tar.gz') / 'setup.py'
+        setup.write_text(setup.read_text().replace('ext_modules=get_extensions()', 'ext_modules=[]'))
+        return str(setup.parent)
 
     def frozen(self) -> set[str]:
         """Everything that is installed."""
