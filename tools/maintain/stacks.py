@@ -121,8 +121,9 @@ class Environment:
             (ops / '_ext.py').write_text(NO_OPS)
 
     def pip(self, *arguments: str) -> None:
-        command = [self.python, '-m', 'pip', '--disable-pip-version-check', *arguments, '-q']
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        done = self.run('-m', 'pip', '--disable-pip-version-check', *arguments, '-q')
+        if done.returncode != 0:
+            raise RuntimeError(f'pip {" ".join(arguments)}: {done.stderr}')
 
     def install(self, *what: str) -> None:
         self.pip('install', *what)
@@ -143,6 +144,7 @@ class Environment:
         return set(self.run('-m', 'pip', 'list', '--format=freeze').stdout.split())
 
     def run(self, *command: str) -> subprocess.CompletedProcess:
+        """What Python says that sees nothing but the environment."""
         return subprocess.run(
             [self.python, *command], cwd=self.work, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': ''}
         )

@@ -6,6 +6,7 @@ before 2.6 would call anything; the variable TORCH_FORCE_WEIGHTS_ONLY_LOAD says 
 downloads, in every torch that has add_safe_globals.
 """
 
+from __future__ import annotations
 import os
 import pickle
 import re

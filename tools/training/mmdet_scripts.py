@@ -1,5 +1,6 @@
 """Finds and runs the scripts that come with the installed mmdet (tools/train.py, tools/test.py)."""
 
+from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Iterator
