@@ -4,7 +4,6 @@ import subprocess
 
 import pytest
 
-from tools.benchmarks import results
 from tools.maintain import stacks
 
 
@@ -79,14 +78,3 @@ def test_an_unknown_stack_is_refused(capsys):
     with pytest.raises(SystemExit):
         stacks.main(['oldst'])
     assert 'there is no stack oldst: there are oldest, ' in capsys.readouterr().err
-
-
-def test_the_committed_table():
-    """Every stack was seen to install without a change to the others, to be imported, to pass its tests and to learn."""
-    rows = {row['stack']: row for row in results.read(results.STACKS)}
-    assert [*rows] == [*stacks.NAMED]
-    for row in rows.values():
-        assert (row['install'], row['import']) == ('changes nothing else', 'works')
-        first, last = map(float, row['training'].split(' to '))
-        assert last < first
-        assert row['on an NVIDIA GPU'] in (('-',) if row['stack'] == 'cpu' else ('triton', 'cuda'))
