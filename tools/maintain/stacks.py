@@ -24,7 +24,8 @@ FLOOR = ['tests/floor']
 MORE = ['tests/losses', 'tests/test_functional.py', 'tests/test_override.py', 'tests/interop/test_mmdet.py']
 TRAINED = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
 MM = ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0')
-ONEDL = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1')
+ONEDL = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1', 'imaug==0.4.3')
+OF_IMAUG = ('scikit-image', 'imageio')  # which asks for two packages of OpenCV
 
 
 class Stack(NamedTuple):
@@ -38,7 +39,7 @@ NAMED = {
     'oldest': Stack('3.8', '2.1.2', ('mmengine==0.10.3', *MM[1:]), ('numpy<2', 'setuptools<70')),
     'torch2.4': Stack('3.10', '2.4.1', MM, ('numpy<2', 'setuptools<81')),
     'cpu': Stack('3.11', '2.13.0', MM, ('numpy>=2', 'setuptools<81')),
-    'onedl': Stack('3.12', '2.14.1', ONEDL, ('numpy>=2', 'setuptools>=84')),
+    'onedl': Stack('3.12', '2.14.1', ONEDL, ('numpy>=2', 'setuptools>=84', *OF_IMAUG)),
 }
 NO_OPS = """
 def __getattr__(name):
@@ -62,6 +63,10 @@ def version(*names):
 host = [version('onedl-mmengine', 'mmengine'), version('onedl-mmcv', 'mmcv-lite'), version('onedl-mmdetection', 'mmdet')]
 for each in (', '.join(host), *(version(name) for name in ('numpy', 'setuptools', 'triton'))):
     print(each)
+"""
+SCRIPT = """
+from importlib.util import find_spec
+print(find_spec('mmdet').submodule_search_locations[0] + '/.mim/tools/train.py')
 """
 SERVES = """
 import torch
@@ -168,7 +173,8 @@ def tested(environment: Environment, stack: Stack) -> str:
 def trained(environment: Environment) -> str:
     """The loss at the beginning and at the end of two epochs, or what went wrong."""
     options = ('train_cfg.max_epochs=2', 'train_cfg.val_interval=9', 'default_hooks.logger.interval=1')
-    done = environment.run('tools/train.py', TRAINED, '--work-dir', 'work_dir', '--cfg-options', *options)
+    script = last_line(environment.run('-c', SCRIPT).stdout)
+    done = environment.run(script, TRAINED, '--work-dir', 'work_dir', '--cfg-options', *options)
     losses = re.findall(r'Epoch\(train\).*? loss: ([\d.]+)', done.stdout + done.stderr)
     return f'{losses[0]} to {losses[-1]}' if losses and done.returncode == 0 else last_line(done.stderr)
 
