@@ -117,7 +117,7 @@ with focal_plugin.use_backend('native'):
     sum(retina.loss_by_feat(*retina(features), [boxes], [image])['loss_cls']).backward()
 print(type(retina.loss_cls).__name__, bool(retina.retina_cls.weight.grad.abs().sum() > 0))
 """
-    assert run(code).splitlines() == [
+    assert run(code).splitlines()[-5:] == [
         'FusedQualityFocalLoss',
         'FusedVarifocalLoss',
         'FusedGaussianFocalLoss',
@@ -141,7 +141,7 @@ for kind in (FocalLoss, Mine):
     loss = MODELS.build(dict(type=kind))
     print(type(loss) is kind, round(float(loss(torch.zeros(1, 1), torch.ones(1, 1))), 6))
 """
-    assert run(code).splitlines() == [
+    assert run(code).splitlines()[-3:] == [  # onedl's packages print lines before
         "__main__ imported mmdet's FocalLoss before focal_plugin.override: there the name stays mmdet's own class",
         *['True 0.043322'] * 2,  # 0.25 * 0.5**2 * log 2
     ]
