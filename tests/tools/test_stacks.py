@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from tools.benchmarks import results
 from tools.maintain import stacks
 
 
@@ -78,3 +79,14 @@ def test_an_unknown_stack_is_refused(capsys):
     with pytest.raises(SystemExit):
         stacks.main(['oldst'])
     assert 'there is no stack oldst: there are oldest, ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('row', results.read(results.STACKS), ids=lambda row: row['stack'])
+def test_a_stack_of_the_committed_table_works(row):
+    """It was seen to install without a change to the others, to be imported, to pass its tests and to learn."""
+    assert row['stack'] in stacks.NAMED
+    assert (row['install'], row['import']) == ('changes nothing else', 'works')
+    assert 'passed' in row['tests'] and 'failed' not in row['tests']
+    first, last = map(float, row['training'].split(' to '))
+    assert last < first
+    assert row['on an NVIDIA GPU'] in (('-',) if row['stack'] == 'cpu' else ('triton', 'cuda'))

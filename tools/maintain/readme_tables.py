@@ -95,6 +95,7 @@ def heads() -> str:
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {
         'promises': promises,
+        'serves': lambda: tables.serves(read(results.STACKS)),
         'losses': losses,
     },
     'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
@@ -112,6 +113,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'bytes': lambda: tables.moved(read(results.BYTES)),
         'accuracy': lambda: tables.accuracy(read(results.ACCURACY)),
         'triton_versions': lambda: tables.triton_versions(read(results.TRITON_VERSIONS)),
+        'stacks': lambda: tables.stacks(read(results.STACKS)),
     },
 }
 """The parts of each document, by the names of their markers."""
