@@ -1,6 +1,7 @@
 """What callers may pass, turned into the canonical form or refused with the value and the remedy."""
 
 from __future__ import annotations
+import sys
 from numbers import Integral
 
 import torch
@@ -19,10 +20,34 @@ _AVG_FACTORS = (*FLOATS, *INTEGERS)
 
 
 def check_reduction(reduction: str, avg_factor) -> None:
-    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:  # without a call more: every loss comes by here
         raise ValueError(f'Invalid reduction {reduction!r}: choose one of {", ".join(map(repr, REDUCTIONS))}')
     if reduction == 'sum' and avg_factor is not None:
         raise ValueError("avg_factor can't be used with reduction='sum': write reduction='mean' to divide by it")
+
+
+class ReductionOverrideError(ValueError, AssertionError):
+    """mmdet asserts that reduction_override is known; here it is a ValueError like any other."""
+
+
+def is_reduction(value) -> bool:
+    return isinstance(value, str) and value in REDUCTIONS
+
+
+def checked_override(reduction_override) -> str:
+    """The reduction of a call that replaces a loss's own."""
+    if not is_reduction(reduction_override):
+        raise ReductionOverrideError(
+            f'reduction_override must be None or one of {REDUCTIONS}, got {reduction_override!r}'
+        )
+    return reduction_override
+
+
+def canonical_loss_weight(loss_weight) -> float:
+    loss_weight = number('loss_weight', loss_weight)
+    if not abs(loss_weight) <= sys.float_info.max:
+        raise ValueError(f'loss_weight must be a finite number, got {loss_weight!r}')
+    return float(loss_weight)
 
 
 def canonical_pred(pred: Tensor) -> Tensor:

@@ -68,12 +68,17 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = previous
 
 
+def _of_gpu(device: str) -> str:
+    """The backend that serves a kind of GPU: 'torch' where nothing compiles kernels for it."""
+    return 'triton' if HAS_TRITON else 'cuda' if HAS_NVRTC and device == 'cuda' else 'torch'
+
+
 def lacks_compiler(device: str) -> bool:
     """Whether the kernels can't be compiled for a kind of GPU: the torch backend serves, which mmdet's losses outrun there.
 
     Not where a backend is forced.
     """
-    return _forced == 'auto' and device in GPUS and not (HAS_TRITON or (HAS_NVRTC and device == 'cuda'))
+    return _forced == 'auto' and device in GPUS and _of_gpu(device) == 'torch'
 
 
 @functools.lru_cache(maxsize=None)
@@ -133,7 +138,7 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
             return 'native' if HAS_NATIVE and pred.dtype in DTYPES['native'] else 'torch'
         if pred.device.type not in GPUS or pred.dtype not in DTYPES['triton']:
             return 'torch'
-        return 'triton' if HAS_TRITON else 'cuda' if pred.is_cuda and HAS_NVRTC else 'torch'
+        return _of_gpu(pred.device.type)
     if differentiates_more and name != 'torch':
         raise ValueError(f"backend {name!r} gives no gradient of target, weight or avg_factor: use 'auto' or 'torch'")
     reason = _why_not(name, pred)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from focal_plugin import arguments, functional
 from focal_plugin.math import SPECS, focal
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter
-from focal_plugin.parameters import check_parameter, number
+from focal_plugin.parameters import check_parameter
 from focal_plugin.tensors import canonical_tensor
 
 CLASS_WEIGHT = Parameter('class_weight', None, "Factor of each class's channel", sequence=True)
@@ -66,11 +66,10 @@ class FusedSegFocalLoss(nn.Module):
                 f'from the loss before; _delete_=True leaves out what it inherits)'
             )
         arguments.check_reduction(reduction, None)
-        if not math.isfinite(number('loss_weight', loss_weight)):
-            raise ValueError(f'loss_weight must be a finite number, got {loss_weight!r}')
         if not isinstance(loss_name, str):
             raise TypeError(f'loss_name must be a string, got {loss_name!r}')
-        self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, float(loss_weight)
+        self.use_sigmoid, self.reduction = use_sigmoid, reduction
+        self.loss_weight = arguments.canonical_loss_weight(loss_weight)
         self.gamma, self.alpha, self.class_weight, self._loss_name = gamma, alpha, class_weight, loss_name
         self._gamma = check_parameter(GAMMA, gamma)
         self._alpha = focal.by_target(check_parameter(ALPHA, alpha))
@@ -114,11 +113,7 @@ class FusedSegFocalLoss(nn.Module):
             ValueError: Shapes that do not fit; on a CPU a label outside [0, C] (on a GPU it makes its pixel's loss NaN).
             TypeError: A wrong type or dtype.
         """
-        if reduction_override is not None and reduction_override not in arguments.REDUCTIONS:
-            raise ValueError(
-                f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
-            )
-        reduction = reduction_override or self.reduction
+        reduction = self.reduction if reduction_override is None else arguments.checked_override(reduction_override)
         pred = arguments.canonical_pred(pred)
         target, ignore_index = _target(pred, target, ignore_index)
         self._check_classes(pred)

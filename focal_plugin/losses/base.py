@@ -3,7 +3,6 @@
 from __future__ import annotations
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,15 +17,11 @@ from focal_plugin.losses import class_weight, inherited, mmcv_op
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
 from focal_plugin.ops import autograd
-from focal_plugin.parameters import flag, number
+from focal_plugin.parameters import flag
 from focal_plugin.rows import Rows
 
 _COMMON = ('reduction', 'loss_weight')
 _OF_LABELS = ('ignore_index', 'class_weight')
-
-
-class ReductionOverrideError(ValueError, AssertionError):
-    """mmdet asserts that reduction_override is known; here it is a ValueError like any other."""
 
 
 class FusedLoss(nn.Module):
@@ -125,12 +120,10 @@ class FusedLoss(nn.Module):
                 f'(Heads read use_sigmoid to choose between num_classes channels with a sigmoid and num_classes + 1 '
                 f'with a softmax.)'
             )
-        if not _is_reduction(reduction):
+        if not arguments.is_reduction(reduction):
             raise ValueError(f'reduction must be one of {arguments.REDUCTIONS}, got {reduction!r}')
-        loss_weight = number('loss_weight', loss_weight)
-        if not abs(loss_weight) <= sys.float_info.max:
-            raise ValueError(f'loss_weight must be a finite number, got {loss_weight!r}')
-        self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, float(loss_weight)
+        self.use_sigmoid, self.reduction = use_sigmoid, reduction
+        self.loss_weight = arguments.canonical_loss_weight(loss_weight)
 
     def _set_parameter(self, name: str, value) -> None:
         """Keeps a parameter: a number as an attribute, a vector as a buffer that checkpoints don't hold."""
@@ -185,11 +178,7 @@ class FusedLoss(nn.Module):
     @in_one_graph
     def run(self, pred, target, weight, avg_factor, reduction_override, *, statistics=None, **given) -> Tensor:
         """The loss, or a part of it, with statistics, channels and parameters of this call."""
-        if reduction_override is not None and not _is_reduction(reduction_override):
-            raise ReductionOverrideError(
-                f'reduction_override must be None or one of {arguments.REDUCTIONS}, got {reduction_override!r}'
-            )
-        reduction = reduction_override or self.reduction
+        reduction = self.reduction if reduction_override is None else arguments.checked_override(reduction_override)
         if not HAS_COMPILER and mmcv_op.serves(self, pred, target, weight, {'statistics': statistics, **given}):
             pred = pred.tensor() if isinstance(pred, Rows) else pred
             return super().forward(pred, target, weight, avg_factor, reduction_override)
@@ -233,7 +222,3 @@ class FusedLoss(nn.Module):
         if self.ignore_index is not None:
             shown['ignore_index'] = self.ignore_index
         return ', '.join(f'{name}={value!r}' for name, value in shown.items() if not isinstance(value, Tensor))
-
-
-def _is_reduction(value) -> bool:
-    return isinstance(value, str) and value in arguments.REDUCTIONS

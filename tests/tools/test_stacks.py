@@ -70,9 +70,9 @@ def test_training_is_its_first_and_last_loss_or_its_error(environment, found):
     assert stacks.trained(environment) == found
 
 
-def test_a_python_that_is_not_there_is_named():
+def test_a_python_that_is_not_there_is_named(tmp_path):
     with pytest.raises(LookupError, match=r'no Python 9\.9'):
-        stacks.interpreter('9.9')
+        stacks.Environment(tmp_path, stacks.NAMED['cpu']._replace(python='9.9'))
 
 
 def test_an_unknown_stack_is_refused(capsys):

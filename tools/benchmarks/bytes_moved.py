@@ -156,7 +156,9 @@ KERNELS = {
 }
 
 
-class _OnGPU(TorchFunctionMode):
+class OnGPU(TorchFunctionMode):
+    """Tensors say that they are on a GPU."""
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return True if func == Tensor.is_cuda.__get__ else func(*args, **(kwargs or {}))
 
@@ -169,7 +171,7 @@ def as_on_gpu() -> Iterator[None]:
         mock.patch.object(mmcv.ops.focal_loss, 'ext_module', Extension),
         mock.patch.multiple(backend, GPUS=('meta',), HAS_TRITON=True),
         use_backend('triton'),
-        _OnGPU(),
+        OnGPU(),
     ):
         yield
 

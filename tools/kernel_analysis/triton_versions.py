@@ -26,6 +26,7 @@ import torch
 
 from tools.benchmarks.results import ROOT, TRITON_VERSIONS, provenance, table, update
 from tools.kernel_analysis.gpus import ARCHS
+from tools.maintain.environments import last_line
 
 # Interpreters before 3.9 take arrays of one element for numbers, which NumPy 2.4 refuses.
 NUMPY = 'numpy<2.4'
@@ -55,10 +56,6 @@ def run(folder: Path, *arguments: Any, interpret: bool = False) -> subprocess.Co
     variables |= {'TRITON_INTERPRET': str(int(interpret))}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=os.environ | variables, cwd=ROOT, capture_output=True, text=True)
-
-
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ['no message'])[-1]
 
 
 def counted(output: str, died: str | None) -> dict[str, Any]:

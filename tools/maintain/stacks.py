@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.benchmarks.results import ROOT, STACKS, provenance, table, update
+from tools.maintain.environments import interpreter, last_line
 
 FLOOR = ['tests/floor']
 MORE = ['tests/losses', 'tests/test_functional.py', 'tests/test_override.py', 'tests/interop/test_mmdet.py']
@@ -78,23 +79,6 @@ print(backend.choose(on_gpu) if torch.version.cuda else '-')  # a build for CPUs
 """
 
 
-def interpreter(version: str) -> str:
-    """A Python of this version, on the path or of pyenv.
-
-    Raises:
-        LookupError: there is none.
-    """
-    pyenv = Path(os.environ.get('PYENV_ROOT', Path.home() / '.pyenv')) / 'versions'
-    for found in (shutil.which(f'python{version}'), *pyenv.glob(f'{version}.*/bin/python')):
-        if found and subprocess.run([found, '--version'], capture_output=True).returncode == 0:
-            return str(found)
-    raise LookupError(f'there is no Python {version} here')
-
-
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ['nothing was printed'])[-1]
-
-
 def unpinned() -> list[str]:
     """The packages that the requirements name without a version of their own: what mmengine, mmcv, mmdet and tests need."""
     lines = (ROOT / 'tools/requirements.txt').read_text().splitlines()
@@ -104,13 +88,19 @@ def unpinned() -> list[str]:
 class Environment:
     """A virtual environment, and a folder with the tests and configs but without the package.
 
+    Raises:
+        LookupError: there is no Python of the stack's version here.
+
     Attributes:
         python: its interpreter.
         work: the folder.
     """
 
     def __init__(self, folder: Path, stack: Stack):
-        subprocess.run([interpreter(stack.python), '-m', 'venv', folder / 'env'], check=True)
+        python = interpreter(stack.python)
+        if python is None:
+            raise LookupError(f'there is no Python {stack.python} here')
+        subprocess.run([python, '-m', 'venv', folder / 'env'], check=True)
         self.python, self.work = folder / 'env/bin/python', folder / 'work'
         for name in ('tests', 'tools', 'configs'):
             shutil.copytree(ROOT / name, self.work / name, ignore=shutil.ignore_patterns('__pycache__'))

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tools.maintain.environments import interpreter
+
 ROOT = Path(__file__).parents[2]
 VERSIONS = ('3.8', '3.10', '3.12')
 OLDEST_TORCH = ('torch==2.1.2', 'numpy<2')
@@ -52,12 +54,6 @@ def output(*command) -> str:
     if done.returncode:
         raise SystemExit(f'{" ".join(map(str, command[:4]))} failed:\n{done.stdout}{done.stderr}')
     return done.stdout
-
-
-def found(version: str) -> str | None:
-    """The Python of a version: pyenv's newest, else that on the path."""
-    pyenv = Path(os.environ.get('PYENV_ROOT', Path.home() / '.pyenv')) / 'versions'
-    return max(map(str, pyenv.glob(f'{version}.*/bin/python')), default=None) or shutil.which(f'python{version}')
 
 
 def environment(python: str, folder: Path) -> Path:
@@ -109,7 +105,7 @@ def attempt(fresh: Path, wheels: list[Path], report: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('pythons', nargs='*', metavar='PYTHON', help='interpreters (default: 3.8, 3.10, 3.12)')
-    pythons = parser.parse_args().pythons or [found(version) or f'python{version}' for version in VERSIONS]
+    pythons = parser.parse_args().pythons or [interpreter(version) or f'python{version}' for version in VERSIONS]
     wheels = sorted((ROOT / 'dist').glob('*.whl'))
     if not wheels:
         raise SystemExit('dist holds no wheel: bash tools/build_wheels.sh builds them')
