@@ -46,14 +46,14 @@ class Loaded:
 def compiled(monkeypatch) -> list[str]:
     """The names of the kernels that Triton's JIT asks its compiler for, in whose place nothing runs."""
     monkeypatch.setattr(torch.utils.deterministic, 'fill_uninitialized_memory', False)  # no value is looked at
-    names, caches = [], binders()
-    take_for_a_gpu(monkeypatch, StandIn(90), caches, relaunches=False)
+    names, caches, driver = [], binders(), StandIn(90)
+    take_for_a_gpu(monkeypatch, driver, caches, relaunches=False)
 
     def compiler(kernel):
         return lambda source, **options: names.append(kernel.fn.__name__) or Loaded()
 
     for kernel, cache in zip(kernels(), caches, strict=True):
-        cache[0]  # which sets the compiler
+        cache[driver.get_current_device()]  # which sets the compiler
         monkeypatch.setattr(kernel, 'compile', compiler(kernel))
     return names
 
