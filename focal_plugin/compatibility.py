@@ -1,6 +1,7 @@
 """What differs by version of torch; each thing is asked for by whether it is there."""
 
 from __future__ import annotations
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -29,6 +30,21 @@ def unravel_index(index: Tensor, shape: torch.Size) -> tuple:
         found.append(index % size)
         index = index.div(size, rounding_mode='floor')
     return tuple(reversed(found))
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast has convolutions computed in, or None where it is off. By type of device from torch 2.4 on."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    if device.type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Operations in the dtypes of their arguments; some types of device know no autocast that could be switched off."""
+    off = autocast_dtype(device) is None
+    return contextlib.nullcontext() if off else torch.autocast(device.type, enabled=False)
 
 
 def is_legacy_batchedtensor(tensor: Tensor) -> bool:

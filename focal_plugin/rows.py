@@ -7,7 +7,9 @@ nobody thought of could only be answered by the copy that these heads promise no
 """
 
 from __future__ import annotations
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,20 +17,29 @@ import torch
 from torch import Tensor
 
 from focal_plugin.compatibility import unravel_index
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.ops import autograd
 
 _NHWC = (0, 2, 3, 1)
 
 
-def _refuse(kind: type, operation: str, error: type[Exception] = TypeError) -> NoReturn:
-    raise error(
-        f"{operation} is not known of the class logits that a head keeps where they lie ({kind.__name__}): mmdet's "
-        f'heads do not use it, and it would copy them. Go back to the stock head (RetinaHead for FusedRetinaHead), or '
-        f'leave it out'
+def _refuse(kind: type[Lazy], operation: str, error: type[Exception] = TypeError) -> NoReturn:
+    raise error(f'{operation} is not known of {kind.description} ({kind.__name__}): {kind.remedy}')
+
+
+class Lazy:
+    """What stands for a tensor that has not been made.
+
+    Attributes:
+        description: what it stands for, in an error.
+        remedy: what to do where more is asked of it.
+    """
+
+    description = 'the class logits that a head keeps where they lie'
+    remedy = (
+        "mmdet's heads do not use it, and it would copy them. Go back to the stock head (RetinaHead for "
+        'FusedRetinaHead), or leave it out'
     )
-
-
-class _Lazy:
-    """What stands for a tensor that has not been made."""
 
     def __getattr__(self, name: str) -> NoReturn:
         _refuse(type(self), name, AttributeError)
@@ -39,10 +50,10 @@ class _Lazy:
 
 
 def _refused(name: str) -> Callable:
-    def operator(self, *operands) -> NoReturn:
+    def refuse(self, *operands) -> NoReturn:
         _refuse(type(self), name)
 
-    return operator
+    return refuse
 
 
 # Python looks operators up past __getattr__, and has answers of its own: `rows == 0` would be False, `bool(rows)` True.
@@ -50,14 +61,50 @@ _OPERATORS = {name for name in dir(Tensor) if name.startswith('__') and not name
 _COMPARISONS = {'__lt__', '__le__', '__eq__', '__ne__', '__gt__', '__ge__'}
 for _name in _OPERATORS - set(dir(object)) | _COMPARISONS:
     if callable(getattr(Tensor, _name)):
-        setattr(_Lazy, _name, _refused(_name))
+        setattr(Lazy, _name, _refused(_name))
 
 
-class _Logits(_Lazy):
+class Levels:
+    """The class logits of some levels of a head, each (B, A * C, H, W), which lie in memory.
+
+    Attributes:
+        maps: the logits.
+        block: as many rows of theirs as may be copied at once, or None: any number.
+    """
+
+    block: int | None = None
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        self.maps = maps
+
+    @property
+    def requires_grad(self) -> bool:
+        return any(level.requires_grad for level in self.maps)
+
+    def __add__(self, others: Levels) -> Levels:
+        return Levels([*self.maps, *others.maps])
+
+    def detach(self) -> Levels:
+        return Levels([level.detach() for level in self.maps])
+
+    def picked(self, level: int, view: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+        """The rows of a level, (M, C), that lie at these places of its view (B, H, W, A, C)."""
+        return view[places]
+
+    def total(self, problems: list[Problem], statistics: Tensor | None) -> Any:
+        """The sum of the problems, one of each level."""
+        return autograd.total_of(problems, statistics)
+
+
+class _Logits(Lazy):
     """Logits whose metadata is a tensor's: asking for it copies nothing."""
 
-    maps: list[Tensor]
+    levels: Levels
     shape: torch.Size
+
+    @property
+    def maps(self) -> list[Tensor]:
+        return self.levels.maps
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         return self.shape if dim is None else self.shape[dim]
@@ -78,7 +125,7 @@ class _Logits(_Lazy):
 
     @property
     def requires_grad(self) -> bool:
-        return any(level.requires_grad for level in self.maps)
+        return self.levels.requires_grad
 
 
 class Map(_Logits):
@@ -89,39 +136,43 @@ class Map(_Logits):
         scored: the loss takes (labels, scores), so dense targets need not be made.
     """
 
-    def __init__(self, logits: Tensor, scored: bool = False) -> None:
-        self.maps, self.shape, self.scored = [logits], logits.shape, scored
+    def __init__(self, logits: Tensor | Levels, scored: bool = False) -> None:
+        self.levels = logits if isinstance(logits, Levels) else Levels([logits])
+        self.shape, self.scored = self.maps[0].shape, scored
 
     def permute(self, *order: int) -> _Permuted:
         if order != _NHWC:
             _refuse(Map, f'permute{order}')
-        return _Permuted(self.maps, self.scored)
+        return _Permuted(self.levels, self.scored)
 
 
 class _Permuted(_Logits):
     """The same as (B, H, W, A * C)."""
 
-    def __init__(self, maps: list[Tensor], scored: bool) -> None:
-        self.maps, self.shape, self.scored = maps, maps[0].permute(_NHWC).shape, scored
+    def __init__(self, levels: Levels, scored: bool) -> None:
+        self.levels, self.scored = levels, scored
+        self.shape = self.maps[0].permute(_NHWC).shape
 
-    def reshape(self, *shape: int) -> Rows:
-        channels = self.shape[-1]
-        if len(shape) != 2 or shape[0] != -1 or shape[1] < 1 or channels % shape[1]:
+    def reshape(self, *shape: int) -> Rows | Images:
+        images, channels = self.shape[0], self.shape[-1]
+        if shape[:-1] not in ((-1,), (images, -1)) or shape[-1] < 1 or channels % shape[-1]:
             _refuse(_Permuted, f'reshape{shape} of {channels} channels')
-        return Rows(self.maps, shape[1], self.scored)
+        rows = Rows(self.levels, shape[-1], self.scored)
+        return rows if len(shape) == 2 else Images(rows)
 
 
 class Rows(_Logits):
     """The logits of all anchors of some levels, (N, C): level by level, image by image, in the order of the pixels."""
 
-    def __init__(self, maps: list[Tensor], classes: int, scored: bool = False) -> None:
-        self.maps, self.classes, self.scored = maps, classes, scored
+    def __init__(self, maps: list[Tensor] | Levels, classes: int, scored: bool = False) -> None:
+        self.levels = maps if isinstance(maps, Levels) else Levels(maps)
+        self.classes, self.scored = classes, scored
         # (B, H, W, A, C): the rows in the order of mmdet's, each where it lies
         self.views = [
             level.view(len(level), level.size(1) // classes, classes, *level.shape[2:]).permute(0, 3, 4, 1, 2)
-            for level in maps
+            for level in self.maps
         ]
-        self.shape = torch.Size((sum(level.numel() for level in maps) // classes, classes))
+        self.shape = torch.Size((sum(level.numel() for level in self.maps) // classes, classes))
 
     def tensor(self) -> Tensor:
         """The copy, for a loss of each element: its result is as large."""
@@ -132,7 +183,7 @@ class Rows(_Logits):
         return self
 
     def detach(self) -> Rows:
-        return Rows([level.detach() for level in self.maps], self.classes, self.scored)
+        return Rows(self.levels.detach(), self.classes, self.scored)
 
     def sigmoid(self) -> _RowByRow:
         """The probabilities, of which GFL looks at the positives' greatest."""
@@ -149,19 +200,24 @@ class Rows(_Logits):
             if index.size(0) != rows:
                 raise IndexError(f'a mask of {index.size(0)} rows of {rows}')
             index = index.nonzero().squeeze(1)
-        picked, places, first = [], [], 0
-        for view in self.views:
+        picked, order, first = [], [], 0
+        for level, view in enumerate(self.views):
             last = first + math.prod(view.shape[:-1])
             of_level = ((index >= first) & (index < last)).nonzero().squeeze(1)
-            picked.append(view[unravel_index(index[of_level] - first, view.shape[:-1])])
-            places.append(of_level)
+            places = unravel_index(index[of_level] - first, view.shape[:-1])
+            picked.append(self.levels.picked(level, view, places))
+            order.append(of_level)
             first = last
-        found = torch.cat(places)
+        found = torch.cat(order)
         if found.size(0) != index.size(0):
             raise IndexError(f'indices of rows outside [0, {rows})')
         return torch.cat(picked)[found.argsort()]
 
-    def levels(self, target, weight) -> Iterator[tuple[Tensor, Any, Any]]:
+    def total(self, problems: list[Problem], statistics: Tensor | None) -> Any:
+        """The sum of the problems of each part."""
+        return self.levels.total(problems, statistics)
+
+    def parts(self, target, weight) -> Iterator[tuple[Tensor, Any, Any]]:
         """(a level's view, the part of the target, or of a pair of them, and that of the weight which belong to it)."""
         first, rows = 0, self.shape[0]
         for view in self.views:
@@ -174,7 +230,8 @@ class Rows(_Logits):
         if function is torch.cat and len(args) == 1 and not kwargs and all(isinstance(each, Rows) for each in args[0]):
             first = args[0][0]
             if all(each.classes == first.classes for each in args[0]):
-                return Rows([level for each in args[0] for level in each.maps], first.classes, first.scored)
+                levels = functools.reduce(operator.add, [each.levels for each in args[0]])
+                return Rows(levels, first.classes, first.scored)
         if function is torch.zeros_like and len(args) == 1 and not kwargs:
             return args[0]._no_targets()
         return super().__torch_function__(function, types, args, kwargs)
@@ -198,7 +255,7 @@ class Scored(NamedTuple):
         self.labels[rows], self.scores[rows] = labels, values.to(self.scores.dtype)
 
 
-class _RowByRow(_Lazy):
+class _RowByRow(Lazy):
     """A function of rows, computed of those that are picked from it."""
 
     def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
@@ -211,7 +268,52 @@ class _RowByRow(_Lazy):
         return values, _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).indices)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.function(self.rows[index])
+        block = self.rows.levels.block
+        if block is None or not isinstance(index, Tensor) or index.dim() != 1:
+            return self.function(self.rows[index])
+        index = index.nonzero().squeeze(1) if index.dtype is torch.bool else index
+        return torch.cat([self.function(self.rows[part]) for part in index.split(block)])
+
+
+class Images(Lazy):
+    """Rows by image, (B, N / B, C), of which CondInst looks at the positives of each image."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, image: int) -> _OfImage:
+        if not isinstance(image, int) or not 0 <= image < self.rows.maps[0].size(0):
+            _refuse(Images, f'__getitem__({image!r})')
+        return _OfImage(self.rows, image)
+
+    @classmethod
+    def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
+        if (
+            function is torch.cat
+            and len(args) == 1
+            and kwargs == {'dim': 1}
+            and all(isinstance(each, Images) for each in args[0])
+        ):
+            return Images(torch.cat([each.rows for each in args[0]]))
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+class _OfImage(Lazy):
+    """The rows of one image, level by level."""
+
+    def __init__(self, rows: Rows, image: int) -> None:
+        self.rows, self.image = rows, image
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The rows of these indices (M,) among the image's, copied."""
+        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
+            _refuse(_OfImage, '__getitem__ of anything but indices of rows')
+        sizes = torch.tensor([math.prod(view.shape[1:-1]) for view in self.rows.views], device=index.device)
+        ends = sizes.cumsum(0)  # of each level among the image's rows
+        level = torch.searchsorted(ends, index, right=True)
+        images = self.rows.maps[0].size(0)
+        # Levels before this one hold all images' rows, this one those of the images before.
+        return self.rows[index + (ends - sizes)[level] * (images - 1) + sizes[level] * self.image]
 
 
 def _part(operand, rows: int, of: slice, shape: torch.Size):

@@ -193,7 +193,7 @@ REFUSED = {
     'the greatest of a column': (lambda rows, plain: rows.sigmoid().max(dim=0), 'max'),
     'another permutation': (lambda rows, plain: Map(rows.maps[0]).permute(1, 0, 2, 3), r'permute\(1, 0, 2, 3\)'),
     'another shape': (
-        lambda rows, plain: Map(rows.maps[0]).permute(0, 2, 3, 1).reshape(2, -1, CLASSES),
+        lambda rows, plain: Map(rows.maps[0]).permute(0, 2, 3, 1).reshape(-1, 2, CLASSES),
         r'reshape\(2, -1, 7\)',
     ),
     'classes that do not divide the channels': (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from focal_plugin.compatibility import outside_of_graphs
+from focal_plugin.cut import checked, chunk_bytes, recording
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.rows import Map
@@ -17,15 +19,30 @@ class ZeroCopyMixin:
     gradients are the stock head's to rounding; everything else, parameters and checkpoints included, is the stock head's.
     A head of another make may ask nothing of its class logits that mmdet's do not ask: what would copy them is an error.
 
+    With cut=True the head never has class logits in training at all: its class convolution and the loss are computed
+    together, a chunk of output channels at a time, in the memory of one chunk at any number of classes. The loss of
+    classes is then one number for all levels. At test time nothing changes.
+
+    Args:
+        *args, **kwargs: The stock head's arguments.
+        cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB of a chunk of
+            logits, 64 for True.
+
     Raises:
-        TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied.
-        ValueError: its reduction is 'none', which needs as many numbers as the copy has.
+        TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs
+            whole rows, or the class convolution is none that can be cut.
+        ValueError: its reduction is 'none', which needs as many numbers as the copy has; cut is no size.
+
+    Attributes:
+        class_convolution: the name of the module that computes the class logits, the last to do so.
     """
 
     loss_cls: FusedLoss
+    class_convolution: str
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, cut: bool | float = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._chunk_bytes = None if cut is False else chunk_bytes(cut)
         stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
         argument = 'loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl'
         loss = type(self.loss_cls).__name__
@@ -40,6 +57,23 @@ class ZeroCopyMixin:
                 f"{type(self).__name__} never copies its logits, but its {loss} with reduction='none' would: write "
                 f"{argument}=dict(reduction='mean', ...), or go back to {stock}"
             )
+        if self._chunk_bytes is not None:
+            if self.loss_cls.spec.family != 'elementwise':
+                raise TypeError(
+                    f'{type(self).__name__} with cut=True computes some classes at a time, and {loss} needs all of a row: '
+                    f'choose a sigmoid loss, or write cut=False'
+                )
+            checked(getattr(self, self.class_convolution))
+
+    def loss(self, *args, **kwargs) -> dict:
+        """The stock head's losses of features; with cut, without class logits."""
+        return super().loss(*args, **kwargs) if self._chunk_bytes is None else self._cut_loss(*args, **kwargs)
+
+    @outside_of_graphs  # whose operators could be captured, but not that the logits are never made
+    def _cut_loss(self, *args, **kwargs) -> dict:
+        with recording(getattr(self, self.class_convolution), self._chunk_bytes, self.loss_cls.spec.scored) as cut:
+            losses = super().loss(*args, **kwargs)
+        return cut.losses(losses)
 
     def loss_by_feat(self, cls_scores: list[Tensor], *args, **kwargs) -> dict:
         """The stock head's losses.
@@ -51,5 +85,5 @@ class ZeroCopyMixin:
         Returns:
             dict[str, Tensor or list[Tensor]]: The stock head's losses.
         """
-        maps = [Map(score, self.loss_cls.spec.scored) for score in cls_scores]
+        maps = [each if isinstance(each, Map) else Map(each, self.loss_cls.spec.scored) for each in cls_scores]
         return super().loss_by_feat(maps, *args, **kwargs)  # type: ignore[misc]  # the head's

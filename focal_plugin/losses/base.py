@@ -213,9 +213,9 @@ class FusedLoss(nn.Module):
         if reduction == 'mean' and avg_factor is None:
             count = rows.shape[0] if self.spec.per_row else math.prod(rows.shape)
             reduction, part = 'sum', 1 / max(count, 1)
-        levels = rows.levels(target, weight)
+        levels = rows.parts(target, weight)
         problems = [self._problem(*level, avg_factor, reduction, part=part, **changed) for level in levels]
-        return autograd.total_of(problems, statistics)
+        return rows.total(problems, statistics)
 
     def extra_repr(self) -> str:
         shown = {name: getattr(self, name) for name in (*self.spec.defaults, *_COMMON)}

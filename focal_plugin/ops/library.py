@@ -108,11 +108,11 @@ def total(problems: Sequence[Problem]) -> Tensor:
     return _run('total', problems[0], problems)
 
 
-def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The sum and the gradient by pred."""
+def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
+    """The sum and the gradient by pred, which overwrites pred where it is computed in place."""
     if problem.activated:
         checks.check_probabilities(problem)
-    return _run('forward_and_backward', problem, problem)
+    return _run('forward_and_backward', problem, problem, in_place)
 
 
 def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:

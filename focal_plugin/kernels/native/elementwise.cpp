@@ -46,9 +46,10 @@ struct Worker {
   double process(int64_t index, bool new_rows, double *statistics) {
     tile.place(index);
     if (by_class && !has_one_layout()) lay_out_parameters();
-    const bool in_place =
-        call.output.data != nullptr && !call.by_row && call.output.type == kFloat && tile.is_contiguous(kOutput);
-    float *const to = in_place ? static_cast<float *>(call.output.data) + tile.at(kOutput, 0) : result;
+    // Not over the logits themselves, of which the positives are read last.
+    const bool is_direct = call.output.data != nullptr && call.output.data != call.input.data && !call.by_row &&
+                           call.output.type == kFloat && tile.is_contiguous(kOutput);
+    float *const to = is_direct ? static_cast<float *>(call.output.data) + tile.at(kOutput, 0) : result;
     const float scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
     const float *const logits = tile.read(kInput, x), *const targets = read_targets(new_rows);
     const Loop whole{logits, targets, to, call.both ? value : nullptr, tile.count(), scale};
@@ -65,7 +66,7 @@ struct Worker {
     }
     if (call.by_row) {
       add_to_rows(to, index % plan.class_tiles);
-    } else if (!in_place) {
+    } else if (!is_direct) {
       tile.write(kOutput, to);
     }
     return total;

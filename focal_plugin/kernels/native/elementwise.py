@@ -18,9 +18,9 @@ def forward(problem: Problem) -> Tensor:
     return out
 
 
-def forward_and_backward(problem: Problem) -> tuple[Tensor, Tensor]:
+def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
     """The sum and its gradient, in one pass over the logits, all of whose channels are read."""
-    out = torch.empty_like(problem.pred)
+    out = problem.pred if in_place else torch.empty_like(problem.pred)
     return _total(problem, call.run(problem, out, derivative=True, both=True)), out
 
 

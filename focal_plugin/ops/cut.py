@@ -1,0 +1,272 @@
+"""A convolution to class logits and the loss of these, a chunk of output channels at a time.
+
+Of each chunk the logits are computed, then the loss and its gradient in their place, then what that adds to the gradients of
+the weight, the bias and the features; then the chunk is freed. Nothing is computed twice, and the logits are never held. The
+chunks are of output channels, with all levels inside: so each part of the weight's gradient is written by one chunk, and
+one chunk's gradient is all that is held beside it.
+
+float16 alone is computed again in the backward: without the loss scale, which comes with the upstream gradient, the
+gradients of easy negatives would underflow to 0.
+"""
+
+from __future__ import annotations
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from focal_plugin.compatibility import without_autocast
+from focal_plugin.kernels import checks
+from focal_plugin.kernels.problem import Problem
+from focal_plugin.ops import library
+from focal_plugin.tensors import require_grad
+from focal_plugin.tracing import is_batch, is_transformed
+
+_CHANNELS = 16  # a GPU's matrix units take so many at once
+
+
+class Geometry(NamedTuple):
+    """How a convolution walks over its features."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+
+class Level(NamedTuple):
+    """A level's features, by index, and what is to be computed of its logits.
+
+    The problem's pred, (B, H, W, A, C), has the shape, dtype and device of the logits and none of their memory.
+    """
+
+    features: int
+    problem: Problem
+
+
+class Chunk(NamedTuple):
+    """Whole anchors, or some classes of one anchor."""
+
+    anchors: slice
+    classes: slice
+    channels: slice
+
+    def of(self, problem: Problem, logits: Tensor) -> Problem:
+        """A level's problem of this chunk's logits alone, (B, channels, H, W)."""
+        anchors, classes = self.anchors, self.classes
+        count = classes.stop - classes.start
+        target, ignored = _labels_among(problem, classes, problem.target[..., anchors])
+        per_class = problem.per_class_parameters
+        return problem._replace(
+            pred=logits.unflatten(1, (-1, count)).permute(0, 3, 4, 1, 2),
+            target=target,
+            ignore_index=ignored,
+            score=None if problem.score is None else problem.score[..., anchors],
+            weight=None if problem.weight is None else problem.weight[..., anchors, classes],
+            per_class_parameters=None if per_class is None else per_class[:, classes].contiguous(),
+        )
+
+
+def _labels_among(problem: Problem, classes: slice, labels: Tensor) -> tuple[Tensor, int | None]:
+    """(the labels among these classes, all others of which are background; the label of rows that are ignored)."""
+    count, all_classes = classes.stop - classes.start, problem.pred.size(-1)
+    if count == all_classes:
+        return labels, problem.ignore_index
+    among = labels - classes.start
+    among = torch.where((among >= 0) & (among < count), among, count)
+    among = among.masked_fill((labels < 0) | (labels > all_classes), -1)  # which no class has: NaN on a GPU
+    if problem.ignore_index is None:
+        return among, None
+    return among.masked_fill(labels == problem.ignore_index, -2), -2
+
+
+def chunks(anchors: int, classes: int, channels: int, multiple: int = 1) -> list[Chunk]:
+    """Chunks of nearly equal size.
+
+    Args:
+        anchors, classes: of each place.
+        channels: the most of a chunk.
+        multiple: what a part of an anchor's classes is a multiple of, where that fits.
+    """
+    if channels >= classes:
+        step = _even(anchors, channels // classes)
+        starts = range(0, anchors, step)
+        some = [slice(a, min(a + step, anchors)) for a in starts]
+        return [Chunk(a, slice(0, classes), slice(a.start * classes, a.stop * classes)) for a in some]
+    step = _even(classes, max(channels, 1))
+    step = min(-(-step // multiple) * multiple, max(channels // multiple * multiple, step))
+    found = []
+    for anchor in range(anchors):
+        for start in range(0, classes, step):
+            of = slice(start, min(start + step, classes))
+            first = anchor * classes
+            found.append(Chunk(slice(anchor, anchor + 1), of, slice(first + of.start, first + of.stop)))
+    return found
+
+
+def _even(count: int, most: int) -> int:
+    """The size of as few equal parts of at most so many as there must be."""
+    parts = -(-count // most)
+    return -(-count // parts)
+
+
+class Cut:
+    """What is to be computed, beside the tensors that get gradients.
+
+    Args:
+        geometry: the convolution's.
+        levels: the levels; at least one.
+        size: bytes that a chunk of the largest level may have.
+        statistics: as for ops.autograd.loss_of.
+    """
+
+    def __init__(self, geometry: Geometry, levels: Sequence[Level], size: int, statistics: Tensor | None) -> None:
+        self.geometry, self.levels, self.statistics = geometry, levels, statistics
+        problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
+        pred = self.pred = problem.pred
+        self.keeps = pred.dtype != torch.float16
+        self.in_place = statistics is None and library.has_one_pass(problem)
+        held = pred[..., 0, 0].numel() * pred.element_size() * (1 if self.in_place else 2)  # by a channel
+        self.chunks = chunks(*pred.shape[-2:], size // max(held, 1), 1 if pred.is_cpu else _CHANNELS)
+
+    def run(
+        self, weight: Tensor, bias: Tensor | None, features: Sequence[Tensor], needed: Sequence[bool],
+        upstream: Tensor | None,
+    ) -> tuple[list[Tensor], list[Tensor | None], Tensor | None]:  # fmt: skip
+        """(the parts of the sum, the gradients that are needed, the statistics).
+
+        Args:
+            needed: which of (weight, bias, *features) get a gradient.
+            upstream: the upstream gradient under which only gradients are computed; None: 1, and the sum is wanted too.
+        """
+        tensors = (weight, bias, *features)
+        found = [_zeros(tensor) if needs else None for tensor, needs in zip(tensors, needed)]
+        gathers = self.statistics is not None and any(needed)
+        gathered = self.pred.new_zeros((2, self.pred.size(-1)), dtype=torch.float64) if gathers else None
+        values = []
+        with without_autocast(weight.device):
+            inputs = [x.to(self.pred.dtype) for x in features]
+            for chunk in self.chunks:
+                kernel = weight[chunk.channels].to(self.pred.dtype)
+                offset = None if bias is None else bias[chunk.channels].to(self.pred.dtype)
+                for level in self.levels:
+                    x = inputs[level.features]
+                    problem = chunk.of(level.problem, torch.conv2d(x, kernel, offset, *self.geometry))
+                    if not any(needed):
+                        values.append(library.forward(problem))
+                        continue
+                    value, grad, statistics = self._differentiated(problem, upstream)
+                    del problem  # and with it the logits
+                    values.append(value)
+                    if gathered is not None:
+                        gathered[:, chunk.classes] += statistics
+                    self._add(found, level.features, chunk, grad, x, kernel)
+                    del grad
+        return values, [None if g is None else g.to(t.dtype) for g, t in zip(found, tensors)], gathered
+
+    def _differentiated(self, problem: Problem, upstream: Tensor | None) -> tuple:
+        """(the sum, the gradient by the logits (B, channels, H, W), the statistics)."""
+        if self.in_place:
+            (value, grad), statistics = library.forward_and_backward(problem, in_place=True), None
+        else:
+            value = library.forward(problem) if upstream is None else None
+            upstream = torch.ones_like(value) if upstream is None else upstream
+            grad, statistics = library.backward(problem, upstream, self.statistics is not None)
+        return value, grad.permute(0, 3, 4, 1, 2).flatten(1, 2), statistics
+
+    def _add(self, found: list, level: int, chunk: Chunk, grad: Tensor, x: Tensor, kernel: Tensor) -> None:
+        """Adds to the gradients what a level's part of a chunk gives."""
+        weight, bias, features = found[0], found[1], found[2 + level]
+        by_features, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            grad, x, kernel, [kernel.size(0)], *self.geometry, False, [0, 0], 1,
+            [features is not None, weight is not None, bias is not None],
+        )  # fmt: skip
+        if features is not None:
+            features += by_features
+        if weight is not None:
+            weight[chunk.channels] += by_weight
+        if bias is not None:
+            bias[chunk.channels] += by_bias
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    """Where a gradient is added up, in float32 at least."""
+    return torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, cut: Cut, weight, bias, *features):
+        needed = ctx.needs_input_grad[1:]
+        keeps = cut.keeps and any(needed)
+        values, found, ctx.gathered = cut.run(weight, bias, features, needed if keeps else [False] * len(needed), None)
+        ctx.save_for_backward(*found if keeps else (weight, bias, *features))
+        ctx.cut, ctx.is_spent = cut, False
+        return _sum(values)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        _refuse_another(ctx, upstream)
+        ctx.is_spent, cut = True, ctx.cut
+        if cut.keeps:
+            found, gathered = _scaled(ctx.saved_tensors, upstream), ctx.gathered
+        else:
+            weight, bias, *features = ctx.saved_tensors
+            _, found, gathered = cut.run(weight, bias, features, ctx.needs_input_grad[1:], upstream)
+        if gathered is not None:
+            cut.statistics += gathered
+        return (None, *found)
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).sum(0, dtype=torch.float64).to(values[0].dtype)
+
+
+def _scaled(kept: Sequence[Tensor | None], upstream: Tensor) -> list[Tensor | None]:
+    """The kept gradients, given away, under an upstream gradient."""
+    if upstream.is_cpu and upstream.item() == 1:  # on a GPU nobody looks
+        return list(kept)
+    return [None if grad is None else grad.mul_(upstream) for grad in kept]
+
+
+def _refuse_another(ctx, upstream: Tensor) -> None:
+    if torch.is_grad_enabled() or is_batch(upstream):
+        raise RuntimeError(
+            'the loss of a head with cut=True holds no logits to differentiate twice, or by a batch of gradients: leave '
+            'create_graph=True and is_grads_batched=True out, or write cut=False'
+        )
+    if ctx.is_spent:
+        raise RuntimeError(
+            'a second backward through the loss of a head with cut=True, whose first has given its gradients away: add '
+            'the losses up and call backward once, or write cut=False'
+        )
+
+
+def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[Tensor]) -> Tensor:
+    """The sum of the levels' losses, shape () or (1,); one scalar, so that one upstream gradient is that of every level.
+
+    Args:
+        cut: what is computed.
+        weight: of the convolution, (A * C, F, kernel height, kernel width), the classes of an anchor side by side.
+        bias: (A * C,), or None.
+        features: of each level, (B, F, H, W).
+
+    Raises:
+        RuntimeError: a transform of torch.func sees through the tensors, or the backward is asked for more than gradients.
+        ValueError: dense targets, which would be as large as the logits; a target, a weight or a divisor wants a gradient;
+            a label that no class has (on a GPU it makes the loss NaN).
+    """
+    if is_transformed():
+        raise RuntimeError(
+            'the loss of a head with cut=True is nothing for torch.func or torch.jit.trace: write cut=False'
+        )
+    for _, problem in cut.levels:
+        if not problem.has_labels:
+            raise ValueError(
+                f'a head with cut=True takes labels, or (labels, scores), got a target of shape '
+                f'{tuple(problem.target.shape)}, as large as the logits that it never holds: write cut=False'
+            )
+        if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
+            raise ValueError('a head with cut=True gives no gradients of targets, weights or avg_factor: detach them')
+        checks.check_labels(problem)
+    return _Loss.apply(cut, weight, bias, *features)
