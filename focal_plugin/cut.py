@@ -26,7 +26,9 @@ MEBIBYTES = 64.0
 
 
 def chunk_bytes(cut: bool | float) -> int:
-    """The bytes of a chunk, of an argument that is True or a number of MiB."""
+    """The bytes of a chunk, of an argument that is a number of MiB or True; 0 of False."""
+    if cut is False:
+        return 0
     size = MEBIBYTES if cut is True else cut
     if not isinstance(size, Real) or not 0 < size < math.inf:
         raise ValueError(f'cut must be True, False or the MiB of a chunk of logits, got {cut!r}')
@@ -86,7 +88,9 @@ class Cut:
 
     def __init__(self, convolution: nn.Conv2d, size: int, scored: bool) -> None:
         self.size, self._scored = size, scored
-        self._geometry = ops.Geometry(convolution.stride, convolution.padding, convolution.dilation)
+        padding = convolution.padding
+        assert not isinstance(padding, str)  # as checked
+        self._geometry = ops.Geometry(convolution.stride, padding, convolution.dilation)
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
         self._features: list[Tensor] = []
@@ -183,6 +187,10 @@ def recording(convolution: nn.Module, size: int, scored: bool) -> Iterator[Cut]:
         yield cut
     finally:
         del vars(convolution)['_conv_forward']
+
+
+def is_recording(convolution: nn.Module) -> bool:
+    return '_conv_forward' in vars(convolution)
 
 
 def checked(convolution: nn.Module) -> nn.Conv2d:

@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -294,7 +294,7 @@ class Images(Lazy):
             and kwargs == {'dim': 1}
             and all(isinstance(each, Images) for each in args[0])
         ):
-            return Images(torch.cat([each.rows for each in args[0]]))
+            return Images(cast(Rows, torch.cat([each.rows for each in args[0]])))
         return super().__torch_function__(function, types, args, kwargs)
 
 
