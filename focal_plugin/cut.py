@@ -53,6 +53,8 @@ class Promise(Lazy):
 class CutLevels(Levels):
     """The class logits of some levels, of which only the shapes are made: tensors of one element, expanded."""
 
+    are_held = False
+
     def __init__(self, cut: Cut, of: list[int], detached: bool = False) -> None:
         super().__init__([cut.logits[level] for level in of])
         self.cut, self.of, self.detached = cut, of, detached

@@ -65,13 +65,15 @@ for _name in _OPERATORS - set(dir(object)) | _COMPARISONS:
 
 
 class Levels:
-    """The class logits of some levels of a head, each (B, A * C, H, W), which lie in memory.
+    """The class logits of some levels of a head, each (B, A * C, H, W).
 
     Attributes:
         maps: the logits.
+        are_held: they lie in memory.
         block: as many rows of theirs as may be copied at once, or None: any number.
     """
 
+    are_held: bool = True
     block: int | None = None
 
     def __init__(self, maps: list[Tensor]) -> None:
@@ -176,6 +178,8 @@ class Rows(_Logits):
 
     def tensor(self) -> Tensor:
         """The copy, for a loss of each element: its result is as large."""
+        if not self.levels.are_held:
+            _refuse(Rows, 'a copy of all')
         return torch.cat([view.reshape(-1, self.classes) for view in self.views])
 
     def contiguous(self) -> Rows:
