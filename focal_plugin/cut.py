@@ -22,7 +22,7 @@ from focal_plugin.ops import cut as ops
 from focal_plugin.rows import Lazy, Levels, Map
 
 MEBIBYTES = 64.0
-"""What a chunk of logits has unless a head says otherwise."""
+"""What a chunk takes unless a head says otherwise: its logits and as much again."""
 
 
 def chunk_bytes(cut: bool | float) -> int:
@@ -31,7 +31,7 @@ def chunk_bytes(cut: bool | float) -> int:
         return 0
     size = MEBIBYTES if cut is True else cut
     if not isinstance(size, Real) or not 0 < size < math.inf:
-        raise ValueError(f'cut must be True, False or the MiB of a chunk of logits, got {cut!r}')
+        raise ValueError(f'cut must be True, False or the MiB that a chunk may take, got {cut!r}')
     return math.ceil(float(size) * 2**20)
 
 

@@ -27,8 +27,8 @@ class ZeroCopyMixin:
 
     Args:
         *args, **kwargs: The stock head's arguments.
-        cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB of a chunk of
-            logits, 64 for True.
+        cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB that a chunk may
+            take, its logits and as much again for their gradient, 64 for True.
 
     Raises:
         TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs

@@ -115,7 +115,7 @@ class Cut:
     Args:
         geometry: the convolution's.
         levels: the levels; at least one.
-        size: bytes that a chunk of the largest level may have.
+        size: bytes that a chunk may take: the logits of the largest level, twice.
         statistics: as for ops.autograd.loss_of.
     """
 
@@ -125,7 +125,8 @@ class Cut:
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
         self.in_place = statistics is None and library.has_one_pass(problem)
-        held = pred[..., 0, 0].numel() * pred.element_size() * (1 if self.in_place else 2)  # by a channel
+        # Logits and their gradient; where that takes their place, a CPU's convolution has held them in a layout of its own.
+        held = 2 * pred[..., 0, 0].numel() * pred.element_size()  # by a channel
         anchors, classes = pred.shape[-2:]
         self.chunks = chunks(anchors, classes, size // max(held, 1))
 

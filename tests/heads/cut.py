@@ -13,7 +13,7 @@ MIB = 2**20
 PLACES = 2 * math.prod(SIZES[0])  # of the largest level
 SIX = (*FIVE, 'condinst')
 ALL = {**HEADS, 'condinst': ('CondInstBboxHead', HEADS['fcos'][1] | dict(num_params=8))}
-CHUNKS = {'all anchors': 64, 'two anchors': 2.5 * CLASSES * PLACES * 4 / MIB, 'three classes': 3.5 * PLACES * 4 / MIB}
+CHUNKS = {'all anchors': 64, 'two anchors': 5 * CLASSES * PLACES * 4 / MIB, 'three classes': 7 * PLACES * 4 / MIB}
 """MiB of a chunk."""
 
 

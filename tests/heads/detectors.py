@@ -207,7 +207,7 @@ def with_fixed_norms(model: torch.nn.Module) -> torch.nn.Module:
 FOCAL = dict(type='FusedFocalLoss')
 QUALITY = dict(type='FusedQualityFocalLoss')
 EQUALIZED = dict(type='FusedEqualizedFocalLoss', num_classes=80)
-SOME_ANCHORS, SOME_CLASSES = 1.5, 0.1  # MiB of a chunk: of 9 x 80 and of 80 classes at up to 2 x 24 x 32 places
+SOME_ANCHORS, SOME_CLASSES = 3, 0.2  # MiB of a chunk: of 9 x 80 and of 80 classes at up to 2 x 24 x 32 places
 MASK_FOCAL = dict(_delete_=True, type='FusedMaskFocalLoss', use_sigmoid=True, loss_weight=1.0)
 # A detector of those above and the losses and head it gets
 FUSED: dict[str, tuple[str, dict]] = {

@@ -217,7 +217,7 @@ def test_heads_and_losses_that_need_whole_rows_are_refused():
 
 @pytest.mark.parametrize('cut', (0, -1, float('nan'), float('inf'), 'large', None))
 def test_a_size_that_is_none(cut):
-    with pytest.raises(ValueError, match='cut must be True, False or the MiB of a chunk of logits, got'):
+    with pytest.raises(ValueError, match='cut must be True, False or the MiB that a chunk may take, got'):
         retina(cut=cut)
 
 
