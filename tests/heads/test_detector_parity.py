@@ -1,4 +1,4 @@
-"""Thirteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with focal_plugin.override.
+"""Fifteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with focal_plugin.override.
 
 Two runs whose gradients differ by rounding are not the same for long: sooner or later an activation is on the other side of
 its ReLU, or a sample on the other side of an assignment, and one iteration's gradients differ by a thousandth. Which
