@@ -11,9 +11,9 @@ __all__ = ['__version__', 'config_dir', 'functional', 'use_backend']
 
 # Without mmdet the functions still serve.
 if importlib.util.find_spec('mmdet') is not None:
-    from focal_plugin import heads, hooks, losses, match_costs
+    from focal_plugin import detectors, heads, hooks, losses, match_costs
 
-    __all__ += ['heads', 'hooks', 'losses', 'match_costs']
+    __all__ += ['detectors', 'heads', 'hooks', 'losses', 'match_costs']
 if importlib.util.find_spec('mmengine') is not None:
     from focal_plugin import segmentation
 

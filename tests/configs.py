@@ -96,7 +96,7 @@ def build_to_train(config: Config) -> torch.nn.Module:
 
 def noise(config: Config) -> dict:
     """A batch of noise. DINO chooses 900 of its places, which takes 256 pixels a side."""
-    side = 256 if config.model.type == 'DINO' else 128
+    side = 256 if config.model.type.endswith('DINO') else 128
     return demo_mm_inputs(2, image_shapes=(3, side, side), num_items=[2, 3], num_classes=num_classes(config))
 
 

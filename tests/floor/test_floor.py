@@ -10,9 +10,11 @@ import pytest
 import torch
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
 import focal_plugin
 from focal_plugin import functional
@@ -99,6 +101,23 @@ def test_hook_finds_another_number_of_classes():
     model = MODELS.build(boards().model)
     assert list(findings(model, 4)) == []
     assert 'num_classes=4' in next(findings(model, 80))
+
+
+def test_the_class_branch_that_selects_queries_has_a_gradient_under_autocast():
+    """torch 2.1's autocast gives a weight no gradient that it first cast under no_grad."""
+    register_all_modules()
+    gradients = []
+    for kind in ('DINO', 'FusedDINO'):
+        torch.manual_seed(0)
+        config = Config.fromfile(f'{focal_plugin.config_dir()}/focal/dino_r18_boards_fused-focal.py').model
+        model = MODELS.build(dict(config, type=kind))
+        photo = DetDataSample(metainfo=dict(img_shape=(64, 64)))
+        photo.gt_instances = InstanceData(bboxes=torch.tensor([[8.0, 8, 40, 60]]), labels=torch.tensor([0]))
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            _, found = model.pre_decoder(torch.randn(1, 80, 256), None, torch.tensor([[8, 8], [4, 4]]), [photo])
+        found['enc_outputs_class'].float().square().sum().backward()
+        gradients.append(model.bbox_head.cls_branches[-1].weight.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.05, atol=0.05 * float(gradients[0].abs().max()))
 
 
 def losses_of_training(head: str, folder) -> list:

@@ -1,4 +1,4 @@
-"""Thirteen of mmdet's detectors from its own configs, made small enough to train on a CPU, and photos to train them on.
+"""Fifteen of mmdet's detectors from its own configs, made small enough to train on a CPU, and photos to train them on.
 
 Weights are random, so nothing is frozen and batch norm takes the batch's statistics, unless a test has it otherwise.
 """
@@ -39,6 +39,14 @@ FEED = dict(embed_dims=32, feedforward_channels=64)
 ENCODER = dict(num_layers=1, layer_cfg=dict(self_attn_cfg=SELF, ffn_cfg=FEED))
 DECODER = dict(num_layers=2, layer_cfg=dict(self_attn_cfg=SELF, cross_attn_cfg=SELF, ffn_cfg=FEED))
 POSITIONS = dict(num_feats=16)
+# mmdet writes the width of 256 into the code of what selects its queries.
+SELECTING = dict(
+    backbone=RESNET,
+    neck=dict(in_channels=FPN['in_channels'][1:]),
+    num_queries=40,
+    encoder=dict(num_layers=1, layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))),
+    decoder=dict(num_layers=2, layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))),
+)
 
 
 def _dynamic(size: int) -> dict:
@@ -132,6 +140,10 @@ DETECTORS: dict[str, tuple[str, dict]] = {
             positional_encoding=POSITIONS,
         ),
     ),
+    'Deformable DETR, two stages': (
+        'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco', SELECTING
+    ),
+    'DINO': ('dino/dino-4scale_r50_8xb2-12e_coco', dict(**SELECTING, dn_cfg=dict(group_cfg=dict(num_dn_queries=20)))),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Thirteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with ours.
+"""Fifteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with ours.
 
 Ours come by focal_plugin.override, and for five of them also in heads that hold no class logits.
 

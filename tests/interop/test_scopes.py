@@ -9,7 +9,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import DefaultScope, Registry
 
-from focal_plugin import heads, hooks, losses, match_costs
+from focal_plugin import detectors, heads, hooks, losses, match_costs
 from focal_plugin.losses import CLASSES, FusedFocalLoss
 
 pytest_plugins = ['tests.swap_tool']
@@ -54,11 +54,12 @@ def test_the_plain_name_is_not_found(registries):
     ('module', 'registry', 'root'),
     [
         (losses, MODELS, ROOT_MODELS),
+        (detectors, MODELS, ROOT_MODELS),
         (heads, MODELS, ROOT_MODELS),
         (hooks, HOOKS, ROOT_HOOKS),
         (match_costs, TASK_UTILS, ROOT_TASK_UTILS),
     ],
-    ids=['losses', 'heads', 'hooks', 'costs'],
+    ids=['losses', 'detectors', 'heads', 'hooks', 'costs'],
 )
 def test_every_name_resolves_in_the_registry_of_another_scope(registries, module, registry, root):
     names = registered(module, registry)

@@ -13,6 +13,7 @@ from tools.maintain import stubs
 CALLS = """
 import torch
 from focal_plugin import functional, use_backend
+from focal_plugin.detectors import FusedDINO
 from focal_plugin.functional import mask_focal_loss, sigmoid_focal_loss, varifocal_loss
 from focal_plugin.heads import FusedRetinaHead
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss, FusedSoftmaxFocalLoss, FusedVarifocalLoss
@@ -30,6 +31,7 @@ gamma: float | torch.Tensor = FusedFocalLoss().gamma
 FusedEqualizedFocalLoss(num_classes=3, gamma=2)
 FusedFocalLossCost(alpha=0.25, weight=2.0)
 FusedRetinaHead(num_classes=3, in_channels=256)
+FusedDINO(chunk=16)
 with use_backend('torch'):
     loss: torch.Tensor = FusedVarifocalLoss().forward(x, x)
 
@@ -47,6 +49,7 @@ FusedFocalLoss(gamma='2')  # arg-type
 FusedEqualizedFocalLoss()  # call-arg
 FusedSoftmaxFocalLoss(iou_weighted=True)  # call-arg
 FusedFocalLossCost(gama=2)  # call-arg
+FusedDINO(chunk='16')  # arg-type
 """
 ERROR = re.compile(r'^[^:]+:(\d+): error: .*\[([\w-]+)\]$', re.MULTILINE)
 
@@ -61,7 +64,7 @@ follow_imports = skip
 ignore_missing_imports = True
 """
 # Modules that have no stub are their own.
-ALLOWED = r'focal_plugin\.(heads|losses|match_costs)\.[a-z]\w*\..*'
+ALLOWED = r'focal_plugin\.(detectors|heads|losses|match_costs)\.[a-z]\w*\..*'
 
 
 def test_the_committed_stubs_are_those_that_the_specs_give():

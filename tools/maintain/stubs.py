@@ -22,7 +22,7 @@ from focal_plugin.math import SPECS, Spec
 from focal_plugin.math.spec import Parameter
 
 ROOT = Path(__file__).parents[2]
-MODULES = ('functional', 'heads', 'losses', 'match_costs')
+MODULES = ('detectors', 'functional', 'heads', 'losses', 'match_costs')
 
 # ruff sorts these, and takes out what a stub does not use.
 IMPORTS = """from abc import ABCMeta
