@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from focal_plugin.compatibility import autocast_dtype, without_autocast
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import cut as ops
+from focal_plugin.parameters import mebibytes
 from focal_plugin.rows import Lazy, Levels, Map
 
 MEBIBYTES = 64.0
@@ -26,13 +26,10 @@ MEBIBYTES = 64.0
 
 
 def chunk_bytes(cut: bool | float) -> int:
-    """The bytes of a chunk, of an argument that is a number of MiB or True; 0 of False."""
+    """The bytes of a chunk, of an argument that is True, False or a number of MiB; 0 of False."""
     if cut is False:
         return 0
-    size = MEBIBYTES if cut is True else cut
-    if not isinstance(size, Real) or not 0 < size < math.inf:
-        raise ValueError(f'cut must be True, False or the MiB that a chunk may take, got {cut!r}')
-    return math.ceil(float(size) * 2**20)
+    return math.ceil((MEBIBYTES if cut is True else mebibytes('cut', cut)) * 2**20)
 
 
 class Promise(Lazy):

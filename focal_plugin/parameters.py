@@ -30,6 +30,16 @@ def number(name: str, value, kind: str = 'a number') -> float | int:
     return float(value)
 
 
+def mebibytes(name: str, value) -> float:
+    """A size in MiB."""
+    value = number(name, value, 'a number of MiB')
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f'{name} must be a positive, finite number of MiB, got {value!r}: leave it out for the default'
+        )
+    return value
+
+
 def flag(name: str, value) -> bool:
     """True or False: a bool, NumPy's too, 0 or 1."""
     if type(value) is bool:

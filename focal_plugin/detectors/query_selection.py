@@ -1,13 +1,12 @@
 """Queries selected among the encoder's tokens, a chunk of class logits at a time."""
 
 from __future__ import annotations
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from focal_plugin.parameters import number
+from focal_plugin.parameters import mebibytes
 
 
 class QuerySelectionMixin:
@@ -35,7 +34,7 @@ class QuerySelectionMixin:
     num_queries: int
 
     def __init__(self, *args, chunk: float = 64, **kwargs) -> None:
-        chunk = _checked_chunk(chunk)
+        chunk = mebibytes('chunk', chunk)
         super().__init__(*args, **kwargs)
         if not self.as_two_stage:
             stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
@@ -78,10 +77,3 @@ class QuerySelectionMixin:
     @property
     def _class_branch(self) -> nn.Module:
         return self.bbox_head.cls_branches[self.decoder.num_layers]
-
-
-def _checked_chunk(chunk) -> float:
-    chunk = number('chunk', chunk, 'a number of MiB')
-    if not 0 < chunk < math.inf:
-        raise ValueError(f'chunk must be a positive, finite number of MiB, got {chunk!r}: leave it out for 64')
-    return chunk

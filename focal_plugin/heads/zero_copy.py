@@ -32,7 +32,7 @@ class ZeroCopyMixin:
 
     Raises:
         TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs
-            whole rows, or the class convolution is none that can be cut.
+            whole rows, the class convolution is none that can be cut, or cut is no number.
         ValueError: its reduction is 'none', which needs as many numbers as the copy has; cut is no size.
 
     Attributes:

@@ -215,9 +215,15 @@ def test_heads_and_losses_that_need_whole_rows_are_refused():
         head.loss(features(), samples(head))
 
 
-@pytest.mark.parametrize('cut', (0, -1, float('nan'), float('inf'), 'large', None))
+@pytest.mark.parametrize('cut', (0, -1, float('nan'), float('inf')))
 def test_a_size_that_is_none(cut):
-    with pytest.raises(ValueError, match='cut must be True, False or the MiB that a chunk may take, got'):
+    with pytest.raises(ValueError, match=f'cut must be a positive, finite number of MiB, got {cut}'):
+        retina(cut=cut)
+
+
+@pytest.mark.parametrize('cut', ('large', None))
+def test_a_size_that_is_no_number(cut):
+    with pytest.raises(TypeError, match=f'cut must be a number of MiB, got {cut!r}'):
         retina(cut=cut)
 
 
