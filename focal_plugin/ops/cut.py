@@ -257,19 +257,25 @@ def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[T
     Raises:
         RuntimeError: a transform of torch.func sees through the tensors, or the backward is asked for more than gradients.
         ValueError: dense targets, which would be as large as the logits; a target, a weight or a divisor wants a gradient;
-            a label that no class has (on a GPU it makes the loss NaN).
+            a label that no class has (on a GPU it makes the loss NaN), or a score outside [0, 1].
     """
     if is_transformed():
         raise RuntimeError(
             'the loss of a head with cut=True is nothing for torch.func or torch.jit.trace: write cut=False'
         )
-    for _, problem in cut.levels:
-        if not problem.has_labels:
-            raise ValueError(
-                f'a head with cut=True takes labels, or (labels, scores), got a target of shape '
-                f'{tuple(problem.target.shape)}, as large as the logits that it never holds: write cut=False'
-            )
-        if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
-            raise ValueError('a head with cut=True gives no gradients of targets, weights or avg_factor: detach them')
-        checks.check_labels(problem)
+    cut.levels = [level._replace(problem=_checked(level.problem)) for level in cut.levels]
     return _Loss.apply(cut, weight, bias, *features)
+
+
+def _checked(problem: Problem) -> Problem:
+    """A level's problem, labels and scores looked at before any logits are overwritten by their gradient."""
+    if not problem.has_labels:
+        raise ValueError(
+            f'a head with cut=True takes labels, or (labels, scores), got a target of shape '
+            f'{tuple(problem.target.shape)}, as large as the logits that it never holds: write cut=False'
+        )
+    if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
+        raise ValueError('a head with cut=True gives no gradients of targets, weights or avg_factor: detach them')
+    checks.check_labels(problem)
+    target, score = checks.targets_in_range(problem.pred, problem.target, problem.score, problem.ignore_index)
+    return problem._replace(target=target, score=score)

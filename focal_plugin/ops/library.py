@@ -109,7 +109,7 @@ def total(problems: Sequence[Problem]) -> Tensor:
 
 
 def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
-    """The sum and the gradient by pred, which overwrites pred where it is computed in place."""
+    """The sum and the gradient by pred, which overwrites pred where it is computed in place: targets must be in range."""
     if problem.activated:
         checks.check_probabilities(problem)
     return _run('forward_and_backward', problem, problem, in_place)

@@ -152,6 +152,21 @@ def test_a_failed_loss_leaves_the_convolution_as_it_was():
     assert head(maps)[0][0].shape == (2, 9 * CLASSES, 16, 20)
 
 
+@pytest.mark.parametrize('cut', CHUNKS.values(), ids=CHUNKS)
+def test_a_score_that_is_rounded_to_just_above_1_is_1(cut, monkeypatch):
+    """As the IoU of equal boxes may be; the native kernel finds it when it has begun to overwrite logits."""
+    name, arguments = ALL['gfl']
+    monkeypatch.setattr('mmdet.models.dense_heads.gfl_head.bbox_overlaps', lambda a, b, **_: torch.ones(len(a)) + 2e-7)
+    whole, parts = (head_of(f'Fused{name}', arguments, cut=c) for c in (False, cut))
+    (want, want_grads), (got, got_grads) = (loss_and_gradients(head, features()) for head in (whole, parts))
+    torch.testing.assert_close(got['loss_cls'], want['loss_cls'], rtol=2e-6, atol=0)
+    key = 'gfl_cls.weight'
+    assert (got_grads[key] - want_grads[key]).abs().max() <= 5e-6 * want_grads[key].abs().max()
+    monkeypatch.setattr('mmdet.models.dense_heads.gfl_head.bbox_overlaps', lambda a, b, **_: torch.ones(len(a)) + 0.1)
+    with pytest.raises(ValueError, match=r'scores of labels are values in \[0, 1\], got values from 1.1 to 1.1'):
+        parts.loss(features(), samples(parts))
+
+
 def test_compiled_it_is_itself():
     head, maps = retina(), features()
     want = loss_and_gradients(head, maps)[0]
