@@ -125,7 +125,8 @@ class Cut:
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
-        self.in_place = statistics is None and library.has_one_pass(problem)
+        self.in_one_pass = self.keeps and statistics is None and library.has_one_pass(problem)
+        self.in_place = self.in_one_pass and library.writes_in_place(problem)
         held = pred[..., 0, 0].numel() * pred.element_size() * (1 if self.in_place else 2)  # by a channel
         self.chunks = chunks(*pred.shape[-2:], size // max(held, 1), 1 if pred.is_cpu else _CHANNELS)
 
@@ -166,8 +167,8 @@ class Cut:
 
     def _differentiated(self, problem: Problem, upstream: Tensor | None) -> tuple:
         """(the sum, the gradient by the logits (B, channels, H, W), the statistics)."""
-        if self.in_place:
-            (value, grad), statistics = library.forward_and_backward(problem, in_place=True), None
+        if self.in_one_pass:
+            (value, grad), statistics = library.forward_and_backward(problem, self.in_place), None
         else:
             value = library.forward(problem) if upstream is None else None
             upstream = torch.ones_like(value) if upstream is None else upstream
