@@ -28,7 +28,9 @@ class _Loss(torch.autograd.Function):
     def forward(ctx, statistics, settings, *tensors):
         problem = Problem(*tensors, *settings)
         grad = None  # under an upstream gradient of 1
-        if statistics is None and library.has_one_pass(problem):
+        # In half precision it would underflow without the loss scale, which comes with the backward.
+        may_keep = statistics is None and problem.backend == 'native' and problem.pred.dtype == torch.float32
+        if may_keep and library.has_one_pass(problem):
             value, grad = library.forward_and_backward(problem)
         else:
             value = library.forward(problem)

@@ -124,7 +124,8 @@ class Cut:
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
-        self.in_place = statistics is None and library.has_one_pass(problem)
+        self.in_one_pass = self.keeps and statistics is None and library.has_one_pass(problem)
+        self.in_place = self.in_one_pass and library.writes_in_place(problem)
         # Logits and their gradient; where that takes their place, a CPU's convolution has held them in a layout of its own.
         held = 2 * pred[..., 0, 0].numel() * pred.element_size()  # by a channel
         anchors, classes = pred.shape[-2:]
@@ -168,8 +169,8 @@ class Cut:
     def _differentiated(self, problem: Problem, upstream: Tensor | None) -> tuple:
         """(the sum, the gradient by the logits (B, channels, H, W), the statistics)."""
         value = statistics = None
-        if self.in_place:
-            value, grad = library.forward_and_backward(problem, in_place=True)
+        if self.in_one_pass:
+            value, grad = library.forward_and_backward(problem, self.in_place)
         else:
             if upstream is None:
                 value = library.forward(problem)
@@ -263,12 +264,13 @@ def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[T
         raise RuntimeError(
             'the loss of a head with cut=True is nothing for torch.func or torch.jit.trace: write cut=False'
         )
-    cut.levels = [level._replace(problem=_checked(level.problem)) for level in cut.levels]
+    for _, problem in cut.levels:
+        _check(problem)
     return _Loss.apply(cut, weight, bias, *features)
 
 
-def _checked(problem: Problem) -> Problem:
-    """A level's problem, labels and scores looked at before any logits are overwritten by their gradient."""
+def _check(problem: Problem) -> None:
+    """Refuses what a cut can't compute; labels are looked at once for all chunks."""
     if not problem.has_labels:
         raise ValueError(
             f'a head with cut=True takes labels, or (labels, scores), got a target of shape '
@@ -277,5 +279,3 @@ def _checked(problem: Problem) -> Problem:
     if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
         raise ValueError('a head with cut=True gives no gradients of targets, weights or avg_factor: detach them')
     checks.check_labels(problem)
-    target, score = checks.targets_in_range(problem.pred, problem.target, problem.score, problem.ignore_index)
-    return problem._replace(target=target, score=score)

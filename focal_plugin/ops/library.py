@@ -27,7 +27,9 @@ _library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Ten
 
 @functools.lru_cache(maxsize=None)
 def _kernels(backend: str, variant: str) -> ModuleType:
-    """The module of a variant's family: forward and backward; forward_and_backward and total where it has them."""
+    """The module of a variant's family: forward and backward, and where it has them total, or forward_and_backward with
+    IN_PLACE.
+    """
     return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
 
 
@@ -84,14 +86,15 @@ def _forward(problem: Problem) -> Tensor:
 
 
 def has_one_pass(problem: Problem) -> bool:
-    """Whether forward_and_backward takes the problem.
-
-    Of half-precision logits no gradient may be kept: it underflows without the loss scale, which comes with the backward.
-    """
-    pred = problem.pred
-    if problem.output != 'sum' or problem.channel is not None or pred.dtype != torch.float32 or pred.numel() == 0:
+    """Whether forward_and_backward takes the problem."""
+    if problem.output != 'sum' or problem.channel is not None or problem.pred.numel() == 0:
         return False
     return _is_direct(problem) and hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward')
+
+
+def writes_in_place(problem: Problem) -> bool:
+    """Whether forward_and_backward, which takes the problem, can write the gradient over pred."""
+    return _kernels(problem.backend, problem.variant).IN_PLACE
 
 
 def has_total(problems: Sequence[Problem]) -> bool:
@@ -109,10 +112,14 @@ def total(problems: Sequence[Problem]) -> Tensor:
 
 
 def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
-    """The sum and the gradient by pred, which overwrites pred where it is computed in place: targets must be in range."""
+    """The sum and the gradient by pred under an upstream gradient of 1, which overwrites pred if it is to be in place.
+
+    In float16 it may underflow: the loss scale comes with the backward.
+    """
     if problem.activated:
         checks.check_probabilities(problem)
-    return _run('forward_and_backward', problem, problem, in_place)
+    out = problem.pred if in_place else torch.empty_like(problem.pred)
+    return _run('forward_and_backward', problem, problem, out), out
 
 
 def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:

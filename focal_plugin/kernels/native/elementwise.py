@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from focal_plugin.kernels import checks
 from focal_plugin.kernels.native import call, loader
 from focal_plugin.kernels.problem import Problem
+
+IN_PLACE = True  # a tile's logits are read before its gradient is written
 
 
 def forward(problem: Problem) -> Tensor:
@@ -18,10 +21,13 @@ def forward(problem: Problem) -> Tensor:
     return out
 
 
-def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
-    """The sum and its gradient, in one pass over the logits, all of whose channels are read."""
-    out = problem.pred if in_place else torch.empty_like(problem.pred)
-    return _total(problem, call.run(problem, out, derivative=True, both=True)), out
+def forward_and_backward(problem: Problem, out: Tensor) -> Tensor:
+    """The sum; into out, which may be pred, the gradient, in one pass over the logits, all of whose channels are read."""
+    # A target that has to be clamped makes the kernel run again, which would then read gradients for logits.
+    if out is problem.pred:
+        target, score = checks.targets_in_range(out, problem.target, problem.score, problem.ignore_index)
+        problem = problem._replace(target=target, score=score)
+    return _total(problem, call.run(problem, out, derivative=True, both=True))
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
