@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import inspect
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import torch
+from mmdet.models import losses as mmdet_losses
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -68,6 +70,25 @@ def fused(node, keys=()) -> Iterator[tuple[tuple, dict]]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield from fused(value, (*keys, key))
+
+
+def take_stock(part: dict) -> None:
+    """Takes a fused part of a model back to mmdet's own."""
+    stock = part['type'].removeprefix('Fused')
+    assert issubclass(MODELS.get(part['type']), MODELS.get(stock))
+    part['type'] = stock
+    part.pop('cut', None)
+
+
+def with_mmdets_losses(config: Config) -> Config:
+    """The config with mmdet's own classes, given what ours are given."""
+    if class_head(config).type.startswith('Fused'):
+        take_stock(config.model.bbox_head)
+    for _, loss in fused(config.model, ('model',)):
+        loss.type = getattr(mmdet_losses, MODELS.get(loss.type).replaces)
+        for key in loss.keys() - inspect.signature(loss.type).parameters.keys() - {'type'}:
+            del loss[key]
+    return config
 
 
 def class_head(config: Config) -> dict:
