@@ -108,6 +108,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'benchmark_gpu': lambda: '\n\n'.join(
             [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
         ),
+        'cut': lambda: tables.cut(read(results.CUT)),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
