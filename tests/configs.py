@@ -3,10 +3,12 @@
 import copy
 import gc
 import inspect
+import re
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
+import mmdet
 import torch
 from mmdet.models import losses as mmdet_losses
 from mmdet.registry import MODELS
@@ -24,6 +26,8 @@ CONFIGS = sorted(path for path in FOLDER.glob('*/*.py') if path.parent.name != '
 OVERRIDE = FOLDER / 'retinanet/retinanet_r50_fpn_1x_coco_override.py'
 SWAPPED = [path for path in CONFIGS if path != OVERRIDE]
 BOARDS = [path for path in SWAPPED if '_boards_' in path.stem]
+# mmdet has none of the same name for LVIS and the small photos.
+WITH_BASE = [path for path in CONFIGS if not re.search('_(lvis-v1|boards|coco-mini)_', path.stem)]
 
 
 # What learns masks takes its training steps on photos with masks: test_instance_configs.py.
@@ -60,6 +64,12 @@ def parsed(path: Path) -> Config:
 def read(path: Path) -> Config:
     """A config of which a test may change its copy."""
     return copy.deepcopy(parsed(path))
+
+
+def mmdet_base(path: Path) -> Config:
+    """mmdet's config of the same name, without the suffix that names the loss, of which a test may change its copy."""
+    stem = re.sub(r'_(fused-[a-z-]+|override)$', '', path.stem).replace('amp-bf16-', '')
+    return read(next((Path(mmdet.__file__).parent / '.mim/configs').glob(f'*/{stem}.py')))
 
 
 def fused(node, keys=()) -> Iterator[tuple[tuple, dict]]:

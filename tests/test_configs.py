@@ -9,7 +9,6 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import mmdet
 import numpy as np
 import pytest
 import torch
@@ -31,9 +30,11 @@ from tests.configs import (
     OVERRIDE,
     ROOT,
     SWAPPED,
+    WITH_BASE,
     build_to_train,
     class_head,
     fused,
+    mmdet_base,
     name,
     noise,
     num_classes,
@@ -45,8 +46,6 @@ from tests.configs import (
 )
 from tests.variants import VARIANTS
 
-# mmdet has none of the same name for LVIS and the small photos.
-WITH_BASE = [path for path in CONFIGS if not re.search('_(lvis-v1|boards|coco-mini)_', path.stem)]
 REPLACED = {kind.replaces: kind for kind in vars(losses).values() if getattr(kind, 'replaces', None)}
 
 
@@ -73,12 +72,6 @@ def complete(config: Config) -> Config:
         for argument, value in required.get(loss.type, lambda _: {})(num_classes(config)).items():
             loss.setdefault(argument, value)
     return config
-
-
-def mmdet_base(path: Path) -> Config:
-    """mmdet's config of the same name, without the suffix that names the loss."""
-    stem = re.sub(r'_(fused-[a-z-]+|override)$', '', path.stem).replace('amp-bf16-', '')
-    return parsed(next((Path(mmdet.__file__).parent / '.mim/configs').glob(f'*/{stem}.py')))
 
 
 @pytest.mark.parametrize('path', SWAPPED, ids=name)
