@@ -2,11 +2,15 @@
 
 import copy
 import gc
+import inspect
+import re
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
+import mmdet
 import torch
+from mmdet.models import losses as mmdet_losses
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -22,6 +26,8 @@ CONFIGS = sorted(path for path in FOLDER.glob('*/*.py') if path.parent.name != '
 OVERRIDE = FOLDER / 'retinanet/retinanet_r50_fpn_1x_coco_override.py'
 SWAPPED = [path for path in CONFIGS if path != OVERRIDE]
 BOARDS = [path for path in SWAPPED if '_boards_' in path.stem]
+# mmdet has none of the same name for LVIS and the small photos.
+WITH_BASE = [path for path in CONFIGS if not re.search('_(lvis-v1|boards|coco-mini)_', path.stem)]
 
 
 # What learns masks takes its training steps on photos with masks: test_instance_configs.py.
@@ -60,6 +66,12 @@ def read(path: Path) -> Config:
     return copy.deepcopy(parsed(path))
 
 
+def mmdet_base(path: Path) -> Config:
+    """mmdet's config of the same name, without the suffix that names the loss, of which a test may change its copy."""
+    stem = re.sub(r'_(fused-[a-z-]+|override)$', '', path.stem).replace('amp-bf16-', '')
+    return read(next((Path(mmdet.__file__).parent / '.mim/configs').glob(f'*/{stem}.py')))
+
+
 def fused(node, keys=()) -> Iterator[tuple[tuple, dict]]:
     """Every fused loss under a part of a config, with the keys that lead there."""
     if isinstance(node, dict):
@@ -68,6 +80,25 @@ def fused(node, keys=()) -> Iterator[tuple[tuple, dict]]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield from fused(value, (*keys, key))
+
+
+def take_stock(part: dict) -> None:
+    """Takes a fused part of a model back to mmdet's own."""
+    stock = part['type'].removeprefix('Fused')
+    assert issubclass(MODELS.get(part['type']), MODELS.get(stock))
+    part['type'] = stock
+    part.pop('cut', None)
+
+
+def with_mmdets_losses(config: Config) -> Config:
+    """The config with mmdet's own classes, given what ours are given."""
+    if class_head(config).type.startswith('Fused'):
+        take_stock(config.model.bbox_head)
+    for _, loss in fused(config.model, ('model',)):
+        loss.type = getattr(mmdet_losses, MODELS.get(loss.type).replaces)
+        for key in loss.keys() - inspect.signature(loss.type).parameters.keys() - {'type'}:
+            del loss[key]
+    return config
 
 
 def class_head(config: Config) -> dict:

@@ -1,6 +1,5 @@
 """Every config that ships: it parses, it swaps only what its name says, and its model takes a training step."""
 
-import inspect
 import json
 import random
 import re
@@ -10,11 +9,9 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import mmdet
 import numpy as np
 import pytest
 import torch
-from mmdet.models import losses as mmdet_losses
 from mmdet.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -33,20 +30,22 @@ from tests.configs import (
     OVERRIDE,
     ROOT,
     SWAPPED,
+    WITH_BASE,
     build_to_train,
     class_head,
     fused,
+    mmdet_base,
     name,
     noise,
     num_classes,
     parsed,
     read,
+    take_stock,
     training_step,
+    with_mmdets_losses,
 )
 from tests.variants import VARIANTS
 
-# LVIS has no base of the same name in mmdet, boards have one that is changed for their size.
-WITH_BASE = [path for path in CONFIGS if '_coco_' in path.stem or '_v3det_' in path.stem]
 REPLACED = {kind.replaces: kind for kind in vars(losses).values() if getattr(kind, 'replaces', None)}
 
 
@@ -73,12 +72,6 @@ def complete(config: Config) -> Config:
         for argument, value in required.get(loss.type, lambda _: {})(num_classes(config)).items():
             loss.setdefault(argument, value)
     return config
-
-
-def mmdet_base(path: Path) -> Config:
-    """mmdet's config of the same name, without the suffix that names the loss."""
-    stem = re.sub(r'_(fused-[a-z-]+|override)$', '', path.stem).replace('amp-bf16-', '')
-    return parsed(next((Path(mmdet.__file__).parent / '.mim/configs').glob(f'*/{stem}.py')))
 
 
 @pytest.mark.parametrize('path', SWAPPED, ids=name)
@@ -133,11 +126,10 @@ def test_only_the_loss_differs_from_mmdet(path):
         for key in keys[:-1]:
             here, there = here[key], there[key]
         here[keys[-1]] = there[keys[-1]]
-    part = dict(zero_copy=ours['model'].get('bbox_head'), query_selection=ours['model']).get(path.parent.name)
-    if part is not None:
-        stock = part['type'].removeprefix('Fused')
-        assert issubclass(MODELS.get(part['type']), MODELS.get(stock))
-        part['type'] = stock
+    if path.parent.name in ('zero_copy', 'cut'):
+        take_stock(ours['model']['bbox_head'])
+    elif path.parent.name == 'query_selection':
+        take_stock(ours['model'])
     for i, cost in enumerate(match_costs(ours)):
         if cost['type'].startswith('Fused'):
             match_costs(ours)[i] = match_costs(base)[i]
@@ -161,15 +153,6 @@ def photos(config: Config) -> dict:
     init_default_scope('mmdet')
     dataset = DATASETS.build(dict(config.train_dataloader.dataset, data_root=str(ROOT / config.data_root)))
     return pseudo_collate([dataset[index] for index in range(0, len(dataset), len(dataset) // 4)])
-
-
-def with_mmdets_losses(config: Config) -> Config:
-    """The config with mmdet's own classes, given what ours are given."""
-    for _, loss in fused(config.model, ('model',)):
-        loss.type = getattr(mmdet_losses, MODELS.get(loss.type).replaces)
-        for key in loss.keys() - inspect.signature(loss.type).parameters.keys() - {'type'}:
-            del loss[key]
-    return config
 
 
 def heads_first(paths: list[Path]) -> list:

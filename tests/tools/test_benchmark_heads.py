@@ -50,7 +50,7 @@ def test_a_head_that_copies_is_seen(tool):
 
 
 def test_page_of_results_measures_all_five_heads():
-    assert {f'Fused{name}' for name in NAMES} == set(heads.__all__)
+    assert {f'Fused{name}' for name in NAMES} == set(heads.__all__) - {'FusedCondInstBboxHead'}  # FCOS's, too
     with MAPS.open(newline='') as file:
         rows = [row for row in csv.DictReader(file) if row['device'] == 'cpu']
     page = (ROOT / 'tools/results/README.md').read_text()

@@ -201,7 +201,11 @@ def test_wrong_paths_are_said(command, message):
     assert message in done.stderr and 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize('arguments', [['--seed', 'one'], ['--sed', '1']], ids=['not a number', 'unknown option'])
+@pytest.mark.parametrize(
+    'arguments',
+    [['--seed', 'one'], ['--sed', '1'], ['--classes', 'many']],
+    ids=['not a number', 'unknown option', 'no number of classes'],
+)
 def test_demo_refuses_wrong_arguments(arguments):
     done = subprocess.run(['bash', 'tools/demo.sh', *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and arguments[-2 if arguments[0] == '--sed' else -1] in done.stderr

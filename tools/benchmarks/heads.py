@@ -74,16 +74,16 @@ def dense_head(config: str, device: str) -> Head:
         logits, *others = heads[fused]([torch.randn(2, 32, size, size) for size in SIZES])
     logits = [torch.randn_like(level).sub_(4).to(device) for level in logits]
     others = [[level.to(device, memory_format=torch.channels_last) for level in kind] for kind in others]
-    objects = [instances(device) for _ in range(2)]
+    objects = [instances(device, SIDE, arguments['num_classes']) for _ in range(2)]
     return logits, {name: class_loss(head.to(device), logits, others, objects) for name, head in heads.items()}
 
 
-def instances(device: str) -> InstanceData:
+def instances(device: str, side: int, classes: int) -> InstanceData:
     """Eight objects, from small ones to half of the image."""
-    sizes = SIDE * (1 + 7 * torch.rand(8, 2)) / 16
-    corners = torch.rand(8, 2) * (SIDE - sizes)
+    sizes = side * (1 + 7 * torch.rand(8, 2)) / 16
+    corners = torch.rand(8, 2) * (side - sizes)
     boxes = torch.cat([corners, corners + sizes], dim=1)
-    return InstanceData(bboxes=boxes.to(device), labels=torch.randint(0, 80, (8,), device=device))
+    return InstanceData(bboxes=boxes.to(device), labels=torch.randint(0, classes, (8,), device=device))
 
 
 class Nothing(torch.nn.Module):
@@ -91,6 +91,17 @@ class Nothing(torch.nn.Module):
 
     def forward(self, pred: Tensor, *args, **kwargs) -> Tensor:
         return pred.new_zeros(())
+
+
+def remembered(find: Callable, given: Callable = lambda found: found) -> Callable:
+    """Finds once; what was found, as `given` makes it, is what each call gives."""
+    found = []
+
+    def call(*args, **kwargs):
+        found[:] = found or [find(*args, **kwargs)]
+        return given(found[0])
+
+    return call
 
 
 def class_loss(head: torch.nn.Module, logits: list[Tensor], others: list, objects: list[InstanceData]) -> Loss:
@@ -101,15 +112,6 @@ def class_loss(head: torch.nn.Module, logits: list[Tensor], others: list, object
             setattr(head, name, Nothing())
     dtype = torch.float32
 
-    def remembered(find: Callable) -> Callable:
-        found = []
-
-        def call(*args, **kwargs):
-            found[:] = found or [find(*args, **kwargs)]
-            return converted(found[0], dtype)
-
-        return call
-
     def loss(*levels: Tensor) -> Tensor:
         nonlocal dtype
         dtype = levels[0].dtype
@@ -118,7 +120,7 @@ def class_loss(head: torch.nn.Module, logits: list[Tensor], others: list, object
 
     for name in ('get_anchors', 'get_targets'):
         if hasattr(head, name):
-            setattr(head, name, remembered(getattr(head, name)))
+            setattr(head, name, remembered(getattr(head, name), lambda found: converted(found, dtype)))
     loss(*logits)
     return loss
 

@@ -127,6 +127,14 @@ def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
     return resident('VmHWM') - before
 
 
+def allocated_bytes(run: Callable[[], object]) -> int:
+    """The most that run() holds at once of what PyTorch allocates on the CPU, beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    changes = (event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == '[memory]')
+    return max(itertools.accumulate(changes), default=0)
+
+
 def release() -> None:
     """Gives the GPU memory that nothing holds any more back, for others to find as free."""
     gc.collect()

@@ -141,6 +141,28 @@ def maps(rows: list[Row]) -> str:
     return '\n\n'.join(parts)
 
 
+def cut(rows: list[Row]) -> str:
+    """Class convolution and loss with the class logits and without; times beside those of the head that copies none."""
+    parts = []
+    for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
+        lines = []
+        for (work, logits), contenders in groups(rows_here, 'work', 'logits_mb').items():
+            ms = {row['contender']: row['both_ms'] for row in contenders}
+            copying_none = ms.get('FusedRetinaHead')
+            for row in contenders:
+                time = row['both_ms']
+                ratio = f'{float(time) / float(copying_none):.2f}' if time and copying_none else '-'
+                cells = [time or '-', ratio, row['allocated_mb'], row['process_mb'] or '-']
+                lines.append([f'{work}, {logits} MB of logits', row['contender'], *cells])
+        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
+        header = ['work', 'head', 'ms', 'times FusedRetinaHead', "MB, PyTorch's allocator", 'MB, the process']
+        parts += [
+            f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
+            markdown(header, lines),
+        ]
+    return '\n\n'.join(parts)
+
+
 def accuracy(rows: list[Row]) -> str:
     parts = []
     for (machine,), rows_here in groups(rows, 'machine').items():

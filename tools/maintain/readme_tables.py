@@ -14,7 +14,7 @@ from tools.benchmarks import results, tables
 from tools.benchmarks.contenders import COMPILED, FORMULA, MMDET, OURS
 from tools.benchmarks.results import ROOT, read
 from tools.benchmarks.tables import Row, label
-from tools.maintain import variant_pages
+from tools.maintain import class_logits, variant_pages
 
 # What the README shows of the benchmark: many logits on each device, and on a GPU so few that Python takes longer.
 SHOWN = (('cpu', 'native', '200000x80'), ('cuda', 'triton', '1459224x80'), ('cuda', 'triton', '200000x80'))
@@ -98,7 +98,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'serves': lambda: tables.serves(read(results.STACKS)),
         'losses': losses,
     },
-    'configs/README.md': {'losses': variant_pages.index, 'heads': heads},
+    'configs/README.md': {'losses': variant_pages.index, 'heads': heads, 'class_logits': class_logits.table},
     'configs/hosts/README.md': {'hosts': lambda: tables.hosts(read(results.HOSTS))},
     **variant_pages.PAGES,
     'tools/results/README.md': {
@@ -108,6 +108,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'benchmark_gpu': lambda: '\n\n'.join(
             [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
         ),
+        'cut': lambda: tables.cut(read(results.CUT)),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),

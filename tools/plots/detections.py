@@ -57,10 +57,9 @@ def _stacked(masks: list[np.ndarray]) -> torch.Tensor:
 def draw(rows: list[dict], truth: COCO, score_thr: float, columns: int, title: str) -> Figure:
     """A figure with one photo per cell: the true objects on its left copy, the predicted ones on its right one."""
     visualizer = DetLocalVisualizer(line_width=2)
-    visualizer.dataset_meta = {
-        'classes': [each['name'] for each in truth.loadCats(truth.getCatIds())],
-        'palette': 'coco',
-    }
+    names = [each['name'] for each in truth.loadCats(truth.getCatIds())]
+    # COCO's palette has as many colours as COCO classes.
+    visualizer.dataset_meta = {'classes': names, 'palette': 'coco' if len(names) <= 80 else 'random'}
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(6.4 * columns, 2.5 * lines + 0.5), layout='constrained')
     axes = figure.subplots(lines, columns, squeeze=False)

@@ -1,9 +1,18 @@
-"""The memory of this process, as Linux tells it."""
+"""Memory, as Linux tells it."""
 
 import re
 from pathlib import Path
 
 
 def resident(name: str) -> int:
-    """Bytes: VmRSS, what is held now, or VmHWM, the most that was."""
-    return 1024 * int(re.search(rf'{name}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+    """Bytes of this process: VmRSS, what is held now, or VmHWM, the most that was."""
+    return _bytes('/proc/self/status', name)
+
+
+def available() -> int:
+    """Bytes that processes can still get."""
+    return _bytes('/proc/meminfo', 'MemAvailable')
+
+
+def _bytes(file: str, name: str) -> int:
+    return 1024 * int(re.search(rf'{name}:\s+(\d+) kB', Path(file).read_text())[1])

@@ -1,0 +1,10 @@
+"""RetinaNet-R50 on OpenImages V6 (601 classes), 12 epochs, whose head never holds its class logits in training."""
+
+_base_ = ['mmdet::openimages/retinanet_r50_fpn_32xb2-1x_openimages.py', '../_base_/focal_plugin.py']
+model = dict(
+    bbox_head=dict(
+        type='FusedRetinaHead',
+        cut=True,
+        loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+    )
+)
