@@ -70,6 +70,9 @@ def outside_of_graphs(function: Callable) -> Callable:
     return uncompiled
 
 
+COMPILES = torch.__version__ >= '2.12'
+"""Whether torch.compile takes a loss into its graph; older ones refuse it, or get its gradient wrong."""
+
+
 def in_one_graph(function: Callable) -> Callable:
-    """torch.compile takes a loss into its graph from torch 2.12; older ones refuse it, or get its gradient wrong."""
-    return function if torch.__version__ >= '2.12' else outside_of_graphs(function)
+    return function if COMPILES else outside_of_graphs(function)

@@ -11,6 +11,7 @@ import torch
 
 import focal_plugin
 from focal_plugin import backend
+from focal_plugin.compatibility import COMPILES
 
 # Fresh allocations hold NaN, so that an output that a kernel leaves unwritten can't pass; torch fills them from 2.2.
 if hasattr(torch.utils, 'deterministic'):
@@ -89,6 +90,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+one_graph = pytest.mark.skipif(
+    not COMPILES, reason='the compiler of this version of torch leaves a loss out of its graph'
+)
 ON_A_GPU = ('triton', 'cuda')  # backends that look at no label and no probability: they would have to wait for it
 
 # Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.

@@ -7,6 +7,7 @@ from focal_plugin import backend
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedFocalLoss, FusedQualityFocalLoss
 from focal_plugin.ops.autograd import total_of
 from focal_plugin.rows import Rows
+from tests.conftest import one_graph
 from tests.gpu.driver import install, needs_compiler
 from tests.kernels.problems import focal_problem
 
@@ -96,6 +97,7 @@ def test_second_derivatives_and_gradients_of_weights_are_composed(driver):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-8)
 
 
+@one_graph
 @pytest.mark.parametrize('name', ('native', 'torch'))
 def test_a_compiler_traces_the_sum_of_levels(name):
     if name == 'native' and not backend.HAS_NATIVE:

@@ -10,6 +10,7 @@ import focal_plugin
 from focal_plugin import functional
 from focal_plugin.kernels.problem import EPS
 from focal_plugin.ops import library
+from tests.conftest import one_graph
 
 N, C = 20, 7
 
@@ -66,6 +67,7 @@ def test_results_lie_as_those_of_the_fakes(any_backend, device, name, output, sh
         torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
 
 
+@one_graph
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 @pytest.mark.parametrize('avg_factor', (None, 3.0, torch.tensor([3.0])), ids=('none', 'number', 'tensor'))
 def test_compiles_into_one_graph(any_backend, device, avg_factor):
@@ -88,6 +90,7 @@ def test_compiles_into_one_graph(any_backend, device, avg_factor):
     torch.testing.assert_close(leaf.grad, eager_grad)
 
 
+@one_graph
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 def test_module_compiles_with_a_batch_of_another_size():
     """mmdet#11398, #11154, #11581: the number of anchors changes from image to image."""
@@ -175,6 +178,7 @@ def test_no_operation_waits_for_the_gpu(any_backend, device):
             torch.cuda.set_sync_debug_mode('default')
 
 
+@one_graph
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 def test_vectors_compile_for_another_number_of_classes():
     """The second number of classes is symbolic to the compiler."""

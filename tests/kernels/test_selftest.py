@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import focal_plugin
 from focal_plugin import backend, functional
+from tests.conftest import one_graph
 
 pytestmark = [
     pytest.mark.triton,
@@ -239,6 +240,7 @@ def test_not_for_tensors_without_values(selftest, tested):
     assert tested == []
 
 
+@one_graph
 def test_not_while_tracing(tested):
     """The compiled function tests it when it runs."""
     traced = []

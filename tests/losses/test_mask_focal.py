@@ -11,7 +11,7 @@ from focal_plugin import functional
 from focal_plugin.ops import library
 from tests import oracle
 from tests.allocations import allocated
-from tests.conftest import ON_A_GPU
+from tests.conftest import ON_A_GPU, one_graph
 from tests.oracle import assert_accurate
 from tests.oracle.check_masks import check_own_channel, expected, masks
 
@@ -286,6 +286,7 @@ def test_twice_differentiable():
     assert second.abs().sum() > 0
 
 
+@one_graph
 def test_compiles_into_one_graph(any_backend, device):
     from focal_plugin.losses import FusedMaskFocalLoss
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from focal_plugin import losses
 from focal_plugin.losses import FusedEqualizedFocalLoss, FusedLoss
+from tests.conftest import one_graph
 from tests.variants import VARIANTS
 
 N, C = 24, 5
@@ -139,6 +140,7 @@ class Head(nn.Module):
         return 2 * self.loss(self.layer(2 * features), labels, avg_factor=3.0)
 
 
+@one_graph
 def test_the_equalized_loss_stays_outside_of_compiled_graphs():
     """Its statistics need autograd's hooks: torch.compile breaks the graph there and goes on behind it."""
     compiled, plain, graphs = Head(), Head(), []

@@ -8,6 +8,7 @@ import torch
 import focal_plugin
 from focal_plugin import functional
 from focal_plugin.ops import library
+from tests.conftest import one_graph
 from tests.oracle.check_softmax import inputs
 
 
@@ -26,6 +27,7 @@ def test_opcheck(any_backend, device, output):
     torch.library.opcheck(library.loss_backward, (upstream, False, *problem))
 
 
+@one_graph
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 def test_compiles_into_one_graph(any_backend, device):
     from focal_plugin.losses import FusedSoftmaxFocalLoss
