@@ -87,6 +87,11 @@ class Problem(NamedTuple):
         """The scale over avg_factor."""
         return self.scale if self.avg_factor is None else self.scale / (self.avg_factor.to(self.arithmetic) + EPS)
 
+    def empty_sum(self) -> Tensor:
+        """What a GPU writes the sum into."""
+        shape = () if self.avg_factor is None else self.avg_factor.shape
+        return self.pred.new_empty(shape, dtype=torch.float32)
+
     def per_element(self, upstream: Tensor) -> Tensor:
         """An upstream gradient of the output, as a view of pred's shape where there is one per row."""
         return upstream.unsqueeze(-1).expand(self.selected(self.pred).shape) if self.output == 'row' else upstream

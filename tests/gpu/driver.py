@@ -16,7 +16,7 @@ needs_compiler = pytest.mark.skipif(
     backend.INTERPRETING or torch.cuda.is_available() or importlib.util.find_spec('triton') is None,
     reason='needs the compiler of Triton, and no GPU',
 )
-OUTPUTS = ('out_ptr', 'statistics_ptr')
+OUTPUTS = ('out_ptr', 'partial_ptr')
 
 
 class StandIn:

@@ -39,17 +39,19 @@ AXES = {
     'layout': LAYOUTS,
     'reduction': ('none', 'sum', 'mean'),
     'extra': EXTRAS,
+    'passes': (1, 2),
     'capability': (80, 90),
 }
 
 
-def possible(variant, classes, reduction, extra, **_) -> bool:
+def possible(variant, classes, reduction, extra, passes, **_) -> bool:
     name, form = variant
     return not (
         (name == 'softmax_focal' and (classes == 1 or extra == 'a weight per element'))
         or (extra == 'avg_factor' and reduction != 'mean')
         or (extra == 'ignore_index' and form == 'dense')
         or (extra == 'a number per class' and not numbers_of_classes(name, classes))
+        or (passes == 1 and (name == 'softmax_focal' or reduction == 'none'))
     )
 
 
@@ -59,7 +61,7 @@ def pairs(case: dict) -> set:
 
 def pairs_to_meet() -> set:
     """Those that a case can hold whose other values allow the most."""
-    most = {'variant': ('focal', 'labels'), 'classes': 80, 'reduction': 'mean', 'extra': 'nothing'}
+    most = {'variant': ('focal', 'labels'), 'classes': 80, 'reduction': 'mean', 'extra': 'nothing', 'passes': 2}
     return {
         ((a, one), (b, other))
         for a, b in itertools.combinations(AXES, 2)
@@ -114,5 +116,7 @@ def test_values_and_gradients(monkeypatch, backend, case):
         if name == 'softmax_focal':
             check_softmax.check('cpu', pred, target, **arguments)
         else:
-            check_variants.check(name, 'cpu', pred, target, **(VARIANTS[name].arguments(classes) | arguments))
-    assert len(driver.launches) == (2 if case['reduction'] == 'none' else 3)
+            check = check_variants.check if case['passes'] == 2 else check_variants.check_in_one_pass
+            check(name, 'cpu', pred, target, **(VARIANTS[name].arguments(classes) | arguments))
+    in_one_pass = 4 if backend == 'cuda' else 2  # beside the logits, and over them
+    assert len(driver.launches) == (in_one_pass if case['passes'] == 1 else 2 if case['reduction'] == 'none' else 3)

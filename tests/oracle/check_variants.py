@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import torch
 
 from focal_plugin import functional
+from focal_plugin.kernels.problem import Problem
 from focal_plugin.math import SPECS
+from focal_plugin.ops import autograd, library
 from tests import oracle
 from tests.oracle import assert_accurate
 from tests.oracle.inputs import C, N, generator, labels, predictions
@@ -38,18 +41,50 @@ def oracle_of(name, pred, target, weight, upstream, probabilities, arguments, un
 def check(name, device, pred, target, weight=None, probabilities=None, exact=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
     variant = VARIANTS[name]
-    to = lambda t: tuple(map(to, t)) if isinstance(t, tuple) else t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
     leaf = pred.detach().to(device).requires_grad_()
     flags = variant.of_logits
     if probabilities:
         flags = {variant.probabilities: variant.probabilities == 'activated'}
-    loss = functional.FUNCTIONS[name](
-        leaf, to(target), to(weight), **{key: to(value) for key, value in arguments.items()}, **flags
-    )
+    target_there, weight_there, arguments_there = _moved((target, weight, arguments), device)
+    loss = functional.FUNCTIONS[name](leaf, target_there, weight_there, **arguments_there, **flags)
     upstream = random_upstream(loss.shape, loss.dtype)
     loss.backward(upstream.to(device))
     units = units_of_p(name, device)
     exact = exact or oracle_of(name, pred, target, weight, upstream, probabilities, arguments, units)
+    _hold(name, device, pred, loss, leaf.grad, exact, probabilities)
+    return loss, leaf.grad
+
+
+def check_in_one_pass(name, device, pred, target, weight=None, **arguments):
+    """The sum and its gradient by the kernel that gives both, beside the logits and over them: pred is spent."""
+    exact = oracle_of(name, pred, target, weight, 1.0, None, arguments, units_of_p(name, device))
+    problem = problem_of(name, *_moved((pred.detach(), target, weight), device), **_moved(arguments, device))
+    assert library.has_one_pass(problem)
+    loss, grad = library.forward_and_backward(problem)
+    _hold(name, device, pred, loss, grad, exact, None)
+    assert grad.stride() == torch.empty_like(problem.pred).stride() and loss.dtype == torch.float32
+    if library.writes_in_place(problem):
+        again, over = library.forward_and_backward(problem, in_place=True)
+        assert over is problem.pred and torch.equal(again, loss) and torch.equal(over, grad)
+    return loss, grad
+
+
+def problem_of(name, *given, **arguments) -> Problem:
+    """What a call of a variant's function hands over to be computed."""
+    with mock.patch.object(autograd, 'loss_of', lambda problem, statistics: problem):
+        return functional.FUNCTIONS[name](*given, **arguments, **VARIANTS[name].of_logits)
+
+
+def _moved(value, device):
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _hold(name, device, pred, loss, grad, exact, probabilities) -> None:
+    """Asserts what the oracle says of a loss and pred's gradient."""
     value, value_terms, value_through_p = (
         each.reshape(loss.shape) for each in (exact.value, exact.value_terms, exact.value_through_p)
     )
@@ -61,8 +96,7 @@ def check(name, device, pred, target, weight=None, probabilities=None, exact=Non
             value_through_p = value_through_p + vanishing(pred, value.reshape(pred.shape)).reshape(value.shape) / eps
     value_through_p, grad_through_p = (units_of_p(name, device) * each for each in (value_through_p, grad_through_p))
     assert_accurate(loss.detach().cpu(), value, value_terms, value_through_p)
-    assert_accurate(leaf.grad.cpu(), exact.grad, exact.grad_terms, grad_through_p, bool(probabilities))
-    return loss, leaf.grad
+    assert_accurate(grad.cpu(), exact.grad, exact.grad_terms, grad_through_p, bool(probabilities))
 
 
 def vanishing(pred, exact) -> np.ndarray:

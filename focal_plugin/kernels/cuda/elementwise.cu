@@ -7,13 +7,14 @@
 
 namespace focal_plugin {
 
-constexpr bool STORES = GRADIENT || OUTPUT == kElement;
+constexpr bool STORES = GRADIENT || OUTPUT == kElement, ADDS = VALUE && OUTPUT != kElement;
 constexpr float kNothing = -0.f;  // to which adding takes no instruction
 
-// Of a sum, which is scaled at the end, the rows have none.
+// Of a sum alone, which is scaled at the end, the rows have none; beside one, the upstream gradient is 1.
 FP_INLINE float factor_of(const Call &call) {
   if (!STORES && OUTPUT == kSum) return 1.f;
   if (!GRADIENT || OUTPUT != kSum) return call.scale;
+  if (BOTH) return divided(call.scale, call.avg);
   return divided(call.scale, call.avg) * widened(*static_cast<const UPSTREAM *>(call.upstream.data));
 }
 
@@ -28,11 +29,14 @@ FP_INLINE void read(const Operand &operand, int count, Offset offset, float (&to
   for (int i = 0; i < NEIGHBOURS; ++i) to[i] = i < count ? widened(from[offset(operand, i)]) : 0.f;
 }
 
-// Evaluates a group: stores its results, or calls add(i, value) with what its rows' factors have still to multiply.
+// Evaluates a group: stores its results, and calls add(i, value) with what its rows' factors have still to multiply.
+// A logit is read by the thread alone that stores its gradient, and before that: so the gradients may be stored over
+// the logits.
 template <class Offset, class RowOf, class ClassOf, class Add>
 FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of, ClassOf class_of, bool has_positive,
                         Add add) {
-  float x[NEIGHBOURS], y[NEIGHBOURS], weight[NEIGHBOURS], upstream[NEIGHBOURS], result[NEIGHBOURS];
+  float x[NEIGHBOURS], y[NEIGHBOURS], weight[NEIGHBOURS], upstream[NEIGHBOURS], result[NEIGHBOURS],
+      derivative[NEIGHBOURS];
   read<X, X_TOGETHER>(call.x, count, offset, x);
   if (!LABELS) read<TARGET, TARGET_TOGETHER>(call.target, count, offset, y);
   if (ELEMENT_WEIGHT) read<WEIGHT, WEIGHT_TOGETHER>(call.weight, count, offset, weight);
@@ -40,7 +44,8 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
 #pragma unroll
   for (int i = 0; i < NEIGHBOURS; ++i) {
     const Parameters parameter{call, class_of(i)};
-    result[i] = LABELS ? value_at(x[i], Negative{}, parameter) : value_at(x[i], Soft{y[i], !(y[i] <= 0.f)}, parameter);
+    result[i] = LABELS ? value_at(x[i], Negative{}, parameter, &derivative[i])
+                       : value_at(x[i], Soft{y[i], !(y[i] <= 0.f)}, parameter, &derivative[i]);
   }
   if (LABELS && has_positive) {
     unsigned positives = 0;
@@ -55,18 +60,21 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
       for (int i = 0; i < NEIGHBOURS; ++i) {
         if (i == at) x_at = x[i], row = row_of(i), column = class_of(i);
       }
-      const float value = positive_at(x_at, row, {call, column});
+      float derivative_of_positive;
+      const float positive = positive_at(x_at, row, {call, column}, &derivative_of_positive);
 #pragma unroll
-      for (int i = 0; i < NEIGHBOURS; ++i) result[i] = i == at ? value : result[i];
+      for (int i = 0; i < NEIGHBOURS; ++i) {
+        result[i] = i == at ? positive : result[i];
+        if (BOTH) derivative[i] = i == at ? derivative_of_positive : derivative[i];
+      }
     }
   }
 #pragma unroll
   for (int i = 0; i < NEIGHBOURS; ++i) {
-    if (ELEMENT_WEIGHT) result[i] = GRADIENT ? weight[i] * result[i] : times(weight[i], result[i]);
-    if (!STORES) {
-      add(i, result[i]);
-      continue;
-    }
+    if (ELEMENT_WEIGHT) result[i] = VALUE ? times(weight[i], result[i]) : weight[i] * result[i];
+    if (ADDS) add(i, result[i]);
+    if (!STORES) continue;
+    if (BOTH) result[i] = ELEMENT_WEIGHT ? weight[i] * derivative[i] : derivative[i];
     const Row row = row_of(i);
     result[i] = GRADIENT ? row.factor * result[i] : times(row.factor, result[i]);
     if (GRADIENT && OUTPUT != kSum) result[i] *= upstream[i];
@@ -132,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
     }
 #pragma unroll
     for (int i = 0; i < NEIGHBOURS; ++i) {
-      if (STORES) continue;
+      if (!ADDS) continue;
       const float of_row = total_of(rows[i], sums[i]);
       if (OUTPUT == kSum) {
         total += of_row;
@@ -183,11 +191,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) elementwise(const 
           sum += is_next ? kNothing : value;
           if (WRAPS) sum_of_next += is_next ? value : kNothing;
         });
-    if (!STORES) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : kNothing);
+    if (ADDS) total += total_of(row, sum) + (wraps ? total_of(next, sum_of_next) : kNothing);
   }
 #endif
-  if (STORES || OUTPUT != kSum) return;
-  total = times(call.scale, sum_of_block(total));
+  if (!ADDS || OUTPUT != kSum) return;
+  total = times(BOTH ? 1.f : call.scale, sum_of_block(total));
   if (threadIdx.x == 0) call.partial[blockIdx.y * gridDim.x + blockIdx.x] = total;
 }
 

@@ -13,19 +13,24 @@ from focal_plugin.kernels.problem import Problem
 
 ROWS = 256  # of a block of statistics
 LANES = 4  # threads that share the classes of the same rows
+IN_PLACE = True  # see evaluate in elementwise.cu
 NARROW = 6  # logits of a thread that goes through rows of few classes
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
-    """The launch that writes out, or the parts of a sum where it is None; None for rows of too many dimensions."""
-    gradient = upstream is not None
+    """The launch that writes out; None for rows of too many dimensions.
+
+    Of a sum without an upstream gradient it writes the parts, and beside them into out, if there is one, the gradient.
+    """
+    value = upstream is None
+    gradient = not value or (problem.reduces and out is not None)
     by_element = upstream if gradient and not problem.reduces else None
     read = problem.selected(out) if out is not None and gradient else out
     layout = layout_of(problem, read, by_element)
     if layout is None:
         return None
     walk = Walk(problem, layout, read, by_element)
-    macros = {**launches.of_variant(problem, out, upstream, gradient), **walk.macros}
+    macros = {**launches.of_variant(problem, out, upstream, gradient), 'VALUE': value, **walk.macros}
     lanes, span = 1, layout.classes
     if walk.along_rows:
         plane = layout.sizes[1]
@@ -61,6 +66,11 @@ def forward(problem: Problem) -> Tensor:
 def total(problems: Sequence[Problem]) -> Tensor:
     """The sum of problems that reduce, over an avg_factor that they share."""
     return launches.total(problems, _launch_of)
+
+
+def forward_and_backward(problem: Problem, out: Tensor) -> Tensor:
+    """The sum; into out the gradient under an upstream gradient of 1."""
+    return launches.both(problem, out, _launch_of)
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:

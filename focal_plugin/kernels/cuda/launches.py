@@ -71,6 +71,24 @@ def stored(problem: Problem, out: Tensor, upstream: Tensor | None, launch_of: Ca
     return out
 
 
+def both(problem: Problem, out: Tensor, launch_of: Callable[..., Launch | None]) -> Tensor:
+    """The sum; into out, which may be pred, the gradient under an upstream gradient of 1."""
+    pred, result = problem.pred, problem.empty_sum()
+    if pred.numel() == 0:
+        return result.zero_()
+    kind = 'in place' if out is pred else 'one pass'
+    launch = like(problem, None, kind, lambda: launch_of(problem, out, None))
+    if launch is None:
+        grad = torch.empty_like(out, memory_format=torch.contiguous_format)
+        result = both(contiguous(problem), grad, launch_of)
+        out.copy_(grad)
+        return result
+    partial = pred.new_empty(launch.parts, dtype=torch.float32)
+    launch(pred.device, tensors_of(problem, None, out, partial), problem.scale)
+    _add(partial, None, result)  # already over avg_factor
+    return result
+
+
 class Walk:
     """How a kernel walks a problem's logits, and how many blocks a multiprocessor should have at once.
 
@@ -181,6 +199,7 @@ def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gr
         'PER_CLASS': problem.per_class_parameters is not None,
         'ACTIVATED': problem.activated,
         'VANISHES': problem.vanishes,
+        'VALUE': not gradient,
         'GRADIENT': gradient,
         'OUTPUT': OUTPUTS[problem.output],
         'LARGEST': f'{torch.finfo(pred.dtype).max!r}f',
@@ -224,8 +243,7 @@ def tensors_of(
 
 def total(problems: Sequence[Problem], launch_of: Callable[..., Launch | None]) -> Tensor:
     """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
-    pred, avg_factor = problems[0].pred, problems[0].avg_factor
-    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    pred, avg_factor, result = problems[0].pred, problems[0].avg_factor, problems[0].empty_sum()
     summed = [_summing(each, launch_of) for each in problems if each.selected(each.pred).numel() > 0]
     if not summed:
         return result.zero_()

@@ -1,10 +1,12 @@
-// The variant's loss of one logit, or its derivative where GRADIENT.
+// The variant's loss of one logit where VALUE, its derivative where GRADIENT, or both.
 #pragma once
 #include "operand.h"
 #include "point.h"
 #include HEADER
 
 namespace focal_plugin {
+
+constexpr bool BOTH = VALUE && GRADIENT;
 
 struct Parameters {
   const Call &call;
@@ -31,7 +33,7 @@ FP_INLINE Terms terms_of_negative(float given, float x) {
   const float series = precise ? polynomial(e, 0.123940043f, -0.235129654f, 0.332076907f, -0.499961942f, 0.999999821f)
                                : polynomial(e, 0.311179757f, -0.499490201f, 0.999998271f);
   float log1p = select(e < (precise ? 0.25f : 0.0625f), series * e, log2(1.f + e) * 0.693147181f);
-  if (!GRADIENT) log1p = greater(log1p, x);
+  if (VALUE) log1p = greater(log1p, x);
   const float p = e * r, q = GRADIENT ? select(given > 87.3365448f, 0.f, r) : r;
   return {x, p, q, select(x < 0.f, x - log1p, log2(p) * 0.693147181f), -log1p, e, e, r};
 }
@@ -44,26 +46,31 @@ FP_INLINE Terms terms_of(float given, float x, const Negative &) {
   return GIVEN_EXPONENT < 0 ? terms_of_logit(x) : terms_of_negative(given, x);
 }
 
+// The loss, or the derivative where that alone is wanted; BOTH: into *derivative the other.
+//
 // VANISHES: a factor of the loss may be 0, which silences the infinite loss of an infinite logit. Derivatives, and
-// losses then, are those of a logit no larger than 1e30: an infinite one would meet a 0.
+// losses beside them or then, are those of a logit no larger than 1e30: an infinite one would meet a 0.
 template <class Target>
-FP_INLINE float value_at(float given, const Target &target, const Parameters &parameter) {
+FP_INLINE float value_at(float given, const Target &target, const Parameters &parameter, float *derivative = nullptr) {
   constexpr int mode = VARIANT::probabilities;
   if constexpr (ACTIVATED) {
     const Terms terms = terms_of_probability<mode>(given);
-    const Point point = VARIANT::template value_and_grad<GIVEN_EXPONENT>(terms, target, parameter);
-    return GRADIENT ? point.derivative * outer_derivative_of_probability<mode>(terms, target.y + 0.f) : point.value;
+    Point point = VARIANT::template value_and_grad<GIVEN_EXPONENT>(terms, target, parameter);
+    if (GRADIENT) point.derivative *= outer_derivative_of_probability<mode>(terms, target.y + 0.f);
+    if (BOTH) *derivative = point.derivative;
+    return VALUE ? point.value : point.derivative;
   } else {
     const float x = GRADIENT || VANISHES ? clamp(given, 1e30f) : given;
     const Point point = VARIANT::template value_and_grad<GIVEN_EXPONENT>(terms_of(given, x, target), target, parameter);
-    if (GRADIENT) return point.derivative;
+    if (BOTH) *derivative = point.derivative;
+    if (!VALUE) return point.derivative;
     // Near a finite limit, or grown with the logit.
-    if (VANISHES && fabsf(given) == infinity() && point.value > 1e8f) return infinity();
+    if ((GRADIENT || VANISHES) && fabsf(given) == infinity() && point.value > 1e8f) return infinity();
     return point.value;
   }
 }
 
-// What is the same along a row: its label (of a wrong one any, of an ignored one -1), the value of its positive, and
+// What is the same along a row: its label (of a wrong one any, of an ignored one -1), the target of its positive, and
 // its factors.
 struct Row {
   int label = -1;
@@ -83,10 +90,10 @@ struct Row {
   FP_METHOD bool has_positive(const Call &call) const { return static_cast<unsigned>(label) < call.classes; }
 };
 
-// The value of a positive of a row.
-FP_INLINE float positive_at(float x, const Row &row, const Parameters &parameter) {
-  if constexpr (HAS_SCORE) return value_at(x, Soft{row.y, true}, parameter);
-  return value_at(x, Positive{}, parameter);
+// The same of the positive of a row.
+FP_INLINE float positive_at(float x, const Row &row, const Parameters &parameter, float *derivative = nullptr) {
+  if constexpr (HAS_SCORE) return value_at(x, Soft{row.y, true}, parameter, derivative);
+  return value_at(x, Positive{}, parameter, derivative);
 }
 
 }  // namespace focal_plugin

@@ -11,12 +11,18 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.triton import flat, launches, operands, points, sums, tiles
 from focal_plugin.kernels.triton.launches import Launch
 
+IN_PLACE = False  # flat_kernel could, but not tiled_kernel: see there
+
 
 def launch_of(
     problem: Problem, out: Tensor | None = None, upstream: Tensor | None = None, gathers: bool = False
 ) -> Launch | None:
-    """The launch that writes out, or the parts of a sum where it is None; None for strides that layout_of refuses."""
-    gradient = upstream is not None
+    """The launch that writes out; None for strides that layout_of refuses.
+
+    Of a sum without an upstream gradient it writes the parts, and beside them into out, if there is one, the gradient.
+    """
+    value = upstream is None
+    gradient = not value or (problem.reduces and out is not None)
     by_row = out is not None and problem.output == 'row' and not gradient
     read = out if out is None or by_row else problem.selected(out)
     layout = layout_of(problem, read, None if problem.reduces else upstream, gathers)
@@ -26,6 +32,7 @@ def launch_of(
     numbers = {**points.numbers(problem), 'largest': torch.finfo(pred.dtype).max}
     constants = {
         **points.constants(problem, gradient),
+        'VALUE': value,
         'LABELS': problem.has_labels,
         'HAS_SCORE': problem.score is not None,
         'WEIGHT': layout.weight,
@@ -59,9 +66,10 @@ def launch_of(
 
 
 def launch(
-    problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None, partial: Tensor | None = None, first: int = 0
-) -> None:
-    """Launches on a problem's tensors; the parts of a sum begin at the first-th place of out."""
+    problem: Problem, like: Launch, out: Tensor | None = None, upstream: Tensor | None = None,
+    partial: Tensor | None = None, first: int = 0,
+) -> None:  # fmt: skip
+    """Launches on a problem's tensors; the parts of a sum begin at the first-th place of partial."""
     by_row, labels = like.layout.weight == 'row', problem.has_labels
     tensors = {
         'x_ptr': problem.pred,
@@ -75,8 +83,8 @@ def launch(
         'per_class_ptr': problem.per_class_parameters,
     }
     if not like.layout.flat:
-        tensors.update({'channel_ptr': problem.channel, 'statistics_ptr': partial})
-    tensors['out_ptr'] = out
+        tensors['channel_ptr'] = problem.channel
+    tensors.update({'partial_ptr': partial, 'out_ptr': out})
     like(tensors, scale=problem.scale, first=first)
 
 
@@ -99,7 +107,7 @@ def _stored(problem: Problem, upstream: Tensor | None = None, statistics: Tensor
         return out.copy_(_stored(contiguous(problem), None if upstream is None else upstream.contiguous(), statistics))
     if by_row and like.layout.splits > 1:
         parts = pred.new_empty((like.layout.splits, *out.shape), dtype=torch.float32)
-        launch(problem, like, parts, None)
+        launch(problem, like, parts)
         return parts.sum(0).to(out.dtype)
     if statistics is None:
         launch(problem, like, out, upstream)
@@ -118,8 +126,7 @@ def forward(problem: Problem) -> Tensor:
 
 def total(problems: Sequence[Problem]) -> Tensor:
     """The sum of problems that reduce, over an avg_factor that they share: a launch each, and one that adds their parts."""
-    pred, avg_factor = problems[0].pred, problems[0].avg_factor
-    result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
+    pred, avg_factor, result = problems[0].pred, problems[0].avg_factor, problems[0].empty_sum()
     launched: list[tuple[Problem, Launch, int]] = []
     for problem in problems:
         if problem.pred.numel() > 0:
@@ -129,7 +136,7 @@ def total(problems: Sequence[Problem]) -> Tensor:
         return result.zero_()
     partial, first = pred.new_empty(sum(parts for *_, parts in launched), dtype=torch.float32), 0
     for problem, like, parts in launched:
-        launch(problem, like, partial, None, first=first)
+        launch(problem, like, partial=partial, first=first)
         first += parts
     sums.add(partial, avg_factor, result)
     return result
@@ -139,6 +146,23 @@ def _summing(problem: Problem) -> tuple[Problem, Launch]:
     """(the problem, with copies where its strides ask for them, the launch of its sum's parts)."""
     like = launches.like(problem, None, lambda: launch_of(problem))
     return _summing(contiguous(problem)) if like is None else (problem, like)
+
+
+def forward_and_backward(problem: Problem, out: Tensor) -> Tensor:
+    """The sum; into out the gradient under an upstream gradient of 1."""
+    pred, result = problem.pred, problem.empty_sum()
+    if pred.numel() == 0:
+        return result.zero_()
+    like = launches.like(problem, None, lambda: launch_of(problem, out), 'one pass')
+    if like is None:
+        grad = torch.empty_like(out, memory_format=torch.contiguous_format)
+        result = forward_and_backward(contiguous(problem), grad)
+        out.copy_(grad)
+        return result
+    partial = pred.new_empty(like.layout.programs * like.layout.splits, dtype=torch.float32)
+    launch(problem, like, out, partial=partial)
+    sums.add(partial, None, result)  # already over avg_factor
+    return result
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:

@@ -72,14 +72,15 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
 
 @triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index', 'first'])
 def flat_kernel(
-    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, out_ptr,
+    x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr,
+    partial_ptr, out_ptr,
     # Three numbers before p0: after four, a GPU loads the parameters in pairs, and needs 40 registers instead of 32.
     scale, first, ignore_index, p0, p1, p2, p3, p4, p5,
     t_s, t_sc, s_s, w_s, w_sc, u_s, u_sc, largest, rows,
     # as tiled_kernel's
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
-    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
     T_IN_ORDER: tl.constexpr,  # dense targets are contiguous as the logits are
     W_IN_ORDER: tl.constexpr,  # weights per element are
     U_IN_ORDER: tl.constexpr,  # upstream gradients are
@@ -93,6 +94,7 @@ def flat_kernel(
     HARD: tl.constexpr = LABELS and not HAS_SCORE
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    ADDS: tl.constexpr = VALUE and REDUCE
     PLAIN_SUM: tl.constexpr = REDUCE and not (GRADIENT or HAS_IGNORE)
     PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     BLOCK: tl.constexpr = GROUPS * WIDTH
@@ -100,7 +102,9 @@ def flat_kernel(
     # 1. the factor of every element: scale, and for gradients of a sum the upstream scalar over avg_factor
     factor = scale
     if GRADIENT and REDUCE:
-        factor = divided(factor, avg_ptr, HAS_AVG) * tl.load(upstream_ptr).to(tl.float32)
+        factor = divided(factor, avg_ptr, HAS_AVG)
+        if not VALUE:
+            factor *= tl.load(upstream_ptr).to(tl.float32)
 
     # 2. places of this program; the row and class of each group's first
     pid = tl.program_id(0)
@@ -141,15 +145,17 @@ def flat_kernel(
             if HAS_SCORE:
                 score = of_row(score_ptr + first_row * s_s, s_s, row, last, 0.0, first_col, C, WIDTH)
                 y = tl.where(is_positive, score.to(tl.float32), 0.0)  # a product would spread a NaN over the row
-            result = validity * point(
+            value, derivative = point(
                 x, y, is_positive, per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
                 FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
+            value *= validity
+            derivative *= validity
         else:
             col = class_at(first_col, C, WIDTH)
-            result = negative_point(
+            value, derivative = negative_point(
                 x, per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
+                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, VALUE, GRADIENT, VANISHES, PLAIN_SUM,
             )  # fmt: skip
     else:
         col = class_at(first_col, C, WIDTH)
@@ -157,12 +163,12 @@ def flat_kernel(
             y = in_order(target_ptr + start, lane, left, BLOCK)
         else:
             y = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
-        result = point(
+        value, derivative = point(
             x, y, ~(y <= 0), per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
             FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
         )  # fmt: skip
 
-    # 4. weights and upstream gradients; the sum, or one result per place
+    # 4. weights and upstream gradients; the sum, one result per place, or both
     weight = 1.0
     if WEIGHT == 'row':
         weight = of_row(row_weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
@@ -171,18 +177,19 @@ def flat_kernel(
             weight = in_order(weight_ptr + start, lane, left, BLOCK)
         else:
             weight = of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
-    if not STORES:
-        weighted = result if WEIGHT == 'none' else weight * result
+    if ADDS:
+        weighted = value if WEIGHT == 'none' else weight * value
         if HAS_IGNORE:
             weighted = tl.where(kept, weighted, 0.0)
         total = tl.sum(tl.sum(weighted, 1), 0)
         if total != total:  # perhaps a weight of 0 has met an infinite loss; seldom, and then all is done again
-            weighted = prim.times(weight, result)
+            weighted = prim.times(weight, value)
             if HAS_IGNORE:
                 weighted = tl.where(kept, weighted, 0.0)
             total = tl.sum(tl.sum(weighted, 1), 0)
-        tl.store(out_ptr + first + pid, prim.times(factor, total))
-    else:
+        tl.store(partial_ptr + first + pid, prim.times(factor, total))
+    if STORES:
+        result = derivative if GRADIENT else value
         if WEIGHT != 'none':
             result = weight * result if GRADIENT else prim.times(weight, result)
         result = factor * result if GRADIENT else prim.times(factor, result)

@@ -57,7 +57,7 @@ def kept(key: Hashable, make: Callable[[], Any]) -> Any:
 
 
 def like(
-    problem: Problem, upstream: Tensor | None, make: Callable[[], Launch | None], gathers: bool = False
+    problem: Problem, upstream: Tensor | None, make: Callable[[], Launch | None], kind: Hashable = None
 ) -> Launch | None:
-    """The launch of a problem like this one."""
-    return kept((gathers, *key_of(problem, upstream)), make)
+    """The launch of a problem like this one; kind: what is wanted, where the problem and upstream don't say it."""
+    return kept((kind, *key_of(problem, upstream)), make)

@@ -83,7 +83,10 @@ def point(
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, HARD: tl.constexpr, PER_CLASS: tl.constexpr,
     ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
 ):  # fmt: skip
-    """The variant's value, or its derivative by what the caller passed. VANISHES: a factor of the loss may be 0."""
+    """(value, derivative by what the caller passed) of the variant; the derivative where GRADIENT.
+
+    VANISHES: a factor of the loss may be 0.
+    """
     if ACTIVATED:
         x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
     else:
@@ -96,21 +99,22 @@ def point(
         x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, HARD, PER_CLASS,
     )  # fmt: skip
-    if GRADIENT:
-        if ACTIVATED:
-            return derivative * prim.outer_derivative_of_probability(p, q, y, EPSILON)
-        return derivative
-    return prim.limit(value, given) if VANISHES and not ACTIVATED else value
+    if ACTIVATED:
+        if GRADIENT:
+            derivative *= prim.outer_derivative_of_probability(p, q, y, EPSILON)
+    elif GRADIENT or VANISHES:
+        value = prim.limit(value, given)
+    return value, derivative
 
 
 @triton.jit
 def negative_point(
     x, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr,
-    EPSILON: tl.constexpr, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
     PLAIN_SUM: tl.constexpr,
 ):  # fmt: skip
-    """The same where the target is 0, known at compile time."""
+    """The same where the target is 0, known at compile time; the value where VALUE."""
     y = tl.zeros(x.shape, tl.float32)
     is_positive = tl.zeros(x.shape, tl.int1)
     if ACTIVATED or EXPONENT < 0:
@@ -121,11 +125,11 @@ def negative_point(
     given = x
     if GRADIENT or VANISHES:
         x = prim.clamp(x, 1e30)
-    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, GRADIENT, PLAIN_SUM)
+    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, VALUE, GRADIENT, PLAIN_SUM)
     value, derivative = at_parameters(
         x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, True, PER_CLASS,
     )  # fmt: skip
-    if GRADIENT:
-        return derivative
-    return prim.limit(value, given) if VANISHES else value
+    if GRADIENT or VANISHES:
+        value = prim.limit(value, given)
+    return value, derivative

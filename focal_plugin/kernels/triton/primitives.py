@@ -139,8 +139,10 @@ def terms_of_logit(x):
 
 
 @triton.jit
-def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr):
-    """The same for the value of a target 0 or, with GRADIENT, for its derivative, in fewer instructions.
+def terms_of_negative(
+    x, PRECISE: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr
+):  # fmt: skip
+    """The same for the VALUE of a target 0, for its derivative (GRADIENT), or for both, in fewer instructions.
 
     exp(x) is formed as it is, up to just below 2 ** 126, whose reciprocal is normal whatever the instructions' errors;
     1 - p is 0 where it is no normal number.
@@ -168,7 +170,7 @@ def terms_of_negative(x, PRECISE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SU
         series = 0.311179757 * e - 0.499490201
         series = series * e + 0.999998271
     log1p = tl.where(small, series * e, log2(1.0 + e) * 0.6931471805599453)
-    if not GRADIENT:
+    if VALUE:
         log1p = tl.maximum(log1p, x)
     p = e * r
     q = tl.where(x > 87.3365448, 0.0, r) if GRADIENT else r

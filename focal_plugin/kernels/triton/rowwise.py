@@ -147,12 +147,12 @@ def rowwise_kernel(
         x_ptr, x_row, x_sc, label, row_mask, lane, C, BLOCKS, BLOCK_R, BLOCK_C, MASK_C, HELD
     )  # fmt: skip
     target_logit = tl.load(x_ptr + (x_row + label.to(tl.int64) * x_sc), mask=is_inside, other=0.0).to(tl.float32)
-    result = point(
+    value, derivative = point(
         _margin(target_logit, top, total), tl.full([BLOCK_R, 1], 1.0, tl.float32), row_mask | True, per_class_ptr,
         label, is_inside, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, True, PER_CLASS, False, 0.0, GRADIENT, VANISHES,
     )  # fmt: skip
-    result = factor * result if GRADIENT else prim.times(factor, result)
+    result = factor * derivative if GRADIENT else prim.times(factor, value)
     if HAS_IGNORE:
         result = tl.where(kept, result, 0.0)
 
@@ -245,11 +245,8 @@ def _launch(problem: Problem, like: Launch, out: Tensor, upstream: Tensor | None
 
 
 def forward(problem: Problem) -> Tensor:
-    pred, avg_factor = problem.pred, problem.avg_factor
-    if problem.reduces:
-        result = pred.new_empty(() if avg_factor is None else avg_factor.shape, dtype=torch.float32)
-    else:
-        result = pred.new_empty(pred.shape[:-1])
+    pred = problem.pred
+    result = problem.empty_sum() if problem.reduces else pred.new_empty(pred.shape[:-1])
     if pred.numel() == 0:
         return result.zero_()
     like = launches.like(problem, None, lambda: _launch_of(problem, None if problem.reduces else result, None))
@@ -260,7 +257,7 @@ def forward(problem: Problem) -> Tensor:
         return result
     partial = pred.new_empty(like.layout.programs, dtype=torch.float32)
     _launch(problem, like, partial)
-    sums.add(partial, avg_factor, result)
+    sums.add(partial, problem.avg_factor, result)
     return result
 
 

@@ -19,7 +19,7 @@ def _loss_of_target(
     PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr, GRADIENT: tl.constexpr,
     VANISHES: tl.constexpr,
 ):  # fmt: skip
-    """The value, or derivative, of each row's positive: its logit lies at `at`, where the row has one."""
+    """(value, derivative) of each row's positive: its logit lies at `at`, where the row has one."""
     target_logit = tl.load(x_ptr + at, mask=has_positive, other=0.0).to(tl.float32)
     y = score if HAS_SCORE else tl.full(target_logit.shape, 1.0, tl.float32)
     return point(
@@ -30,11 +30,11 @@ def _loss_of_target(
 
 
 @triton.jit
-def _store_statistics(statistics_ptr, size, is_positive, col, C):
+def _store_statistics(partial_ptr, size, is_positive, col, C):
     """The sums of a block's absolute gradients by class, of positives and of negatives: rows of (2, C)."""
     is_class = col < C
-    tl.store(statistics_ptr + col, tl.sum(tl.where(is_positive, size, 0.0), 0), mask=is_class)
-    tl.store(statistics_ptr + C + col, tl.sum(tl.where(is_positive, 0.0, size), 0), mask=is_class)
+    tl.store(partial_ptr + col, tl.sum(tl.where(is_positive, size, 0.0), 0), mask=is_class)
+    tl.store(partial_ptr + C + col, tl.sum(tl.where(is_positive, 0.0, size), 0), mask=is_class)
 
 
 @triton.jit(
@@ -45,7 +45,7 @@ def _store_statistics(statistics_ptr, size, is_positive, col, C):
 )  # fmt: skip
 def tiled_kernel(
     x_ptr, label_ptr, score_ptr, row_weight_ptr, target_ptr, weight_ptr, upstream_ptr, avg_ptr, per_class_ptr, channel_ptr,
-    statistics_ptr, out_ptr,
+    partial_ptr, out_ptr,
     scale, first, C, n1, n2, ignore_index, p0, p1, p2, p3, p4, p5,
     x_s0, x_s1, x_s2, x_sc, t_s0, t_s1, t_s2, t_sc, s_s0, s_s1, s_s2,
     w_s0, w_s1, w_s2, w_sc, u_s0, u_s1, u_s2, u_sc, o_s0, o_s1, o_s2, o_sc, largest,
@@ -62,7 +62,8 @@ def tiled_kernel(
     EPSILON: tl.constexpr,  # added to a probability inside logarithms
     HAS_IGNORE: tl.constexpr,  # rows of ignore_index are left out
     VANISHES: tl.constexpr,  # a factor of the loss may be 0
-    GRADIENT: tl.constexpr,  # gradients are wanted, not losses
+    VALUE: tl.constexpr,  # losses are wanted
+    GRADIENT: tl.constexpr,  # gradients are
     OUTPUT: tl.constexpr,  # 'element', 'row' or 'sum'
     STATISTICS: tl.constexpr,  # the sums of absolute gradients by class are stored too
     DIMS: tl.constexpr,  # of the rows
@@ -75,15 +76,19 @@ def tiled_kernel(
     HAS_CHANNEL: tl.constexpr,  # each row reads one channel of its own
     SPLIT: tl.constexpr,  # a second dimension of programs shares the classes, `span` blocks each
 ):  # fmt: skip
-    """Losses, or gradients if GRADIENT, of BLOCK_R rows by all their classes.
+    """Losses, gradients, or the sum of the losses and its gradient, of BLOCK_R rows by all their classes.
 
-    OUTPUT: 'element' stores per logit, 'row' per row, 'sum' one partial sum per program, from place `first` on; of
-    gradients it says what the loss was, and they are stored per logit. STATISTICS are the absolute gradients before the
-    upstream gradient.
+    OUTPUT: 'element' stores per logit, 'row' per row, 'sum' one partial sum per program, from place `first` of partial
+    on; of gradients it says what the loss was, and they are stored per logit. STATISTICS are the absolute gradients
+    before the upstream gradient, which is 1 where the losses are wanted too.
+
+    The gradients may not overwrite the logits: a row's positive is read by other threads than the one that stores its
+    gradient, where SPLIT of other programs, and nothing makes that one wait for them.
     """
     HARD: tl.constexpr = LABELS and not HAS_SCORE  # every target is 0 or 1
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
+    ADDS: tl.constexpr = VALUE and OUTPUT != 'element'
     PLAIN_SUM: tl.constexpr = REDUCE and not (GRADIENT or HAS_IGNORE)  # one wrong logit may spoil its neighbour
     PRECISE: tl.constexpr = x_ptr.dtype.element_ty == tl.float32
     pid = tl.program_id(0)
@@ -95,7 +100,7 @@ def tiled_kernel(
         factor = divided(factor, avg_ptr, HAS_AVG)
         if STATISTICS:
             after = tl.load(upstream_ptr).to(tl.float32)
-        else:
+        elif not VALUE:
             factor = factor * tl.load(upstream_ptr).to(tl.float32)
 
     # 2. rows of this program
@@ -152,20 +157,21 @@ def tiled_kernel(
             label, validity, _ = checked(read, C, ignore_index, HAS_IGNORE)
             row_factor *= validity
             has_positive = (label >= 0) & (label < C)
-            positive = _loss_of_target(
+            value, derivative = _loss_of_target(
                 x_ptr, x_row + label.to(tl.int64) * x_sc, label, has_positive, score if HAS_SCORE else 1.0,
                 per_class_ptr, C, p0, p1, p2, p3, p4, p5,
                 FN, PARAMETERS, EXPONENT, HAS_SCORE, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
-            if not STORES:
+            positive = derivative if GRADIENT else value
+            if ADDS:
                 if WEIGHT == 'element':
                     at = w_row + label.to(tl.int64) * w_sc
                     target_weight = tl.load(weight_ptr + at, mask=has_positive, other=0.0)
-                    positive = prim.times(target_weight.to(tl.float32), positive)
+                    value = prim.times(target_weight.to(tl.float32), value)
                 is_first = tl.arange(0, BLOCK_C)[None, :] == 0
                 if SPLIT:
                     is_first = is_first & (tl.program_id(1) == 0)
-                total = tl.where(is_first & has_positive, positive, 0.0)
+                total = tl.where(is_first & has_positive, value, 0.0)
 
     # 5. the classes, BLOCK_C at a time: added up, or stored
     first_class = tl.program_id(1) * span * BLOCK_C if SPLIT else 0
@@ -180,34 +186,38 @@ def tiled_kernel(
         x = tl.load(x_ptr + (x_row + col.to(tl.int64) * x_sc), mask=read_mask, other=0.0)
         x = x.to(tl.float32) if NARROW > 0 else prim.widened(x)
         if LABELS:
-            if not STORES:
+            if ADDS:
                 if any_positive:
                     # In the place of the label a logit that adds 0.
                     x = tl.where(col == label, 0.0 if ACTIVATED else -float('inf'), x)
-            result = negative_point(
+            value, derivative = negative_point(
                 x, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, GRADIENT, VANISHES, PLAIN_SUM,
+                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, VALUE, GRADIENT, VANISHES, PLAIN_SUM,
             )  # fmt: skip
+            result = derivative if GRADIENT else value
             if STORES:
                 if any_positive:
                     result = tl.where(col == label, positive, result)
         else:
             y = tl.load(target_ptr + (t_row + col.to(tl.int64) * t_sc), mask=mask, other=0.0).to(tl.float32)
             is_positive = ~(y <= 0)  # NaN is no negative
-            result = point(
+            value, derivative = point(
                 x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
                 FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
             )  # fmt: skip
+            result = derivative if GRADIENT else value
         if WEIGHT == 'element':
             weight = tl.load(weight_ptr + (w_row + col.to(tl.int64) * w_sc), mask=mask, other=0.0).to(tl.float32)
+            if ADDS:
+                value = prim.times(weight, value)
             result = weight * result if GRADIENT else prim.times(weight, result)
-        if not STORES:
-            total += tl.where(mask, result, 0.0) if MASK_C else result
-        else:
+        if ADDS:
+            total += tl.where(mask, value, 0.0) if MASK_C else value
+        if STORES:
             result = row_factor * result if GRADIENT else prim.times(row_factor, result)
             if STATISTICS:
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
-                part = statistics_ptr + pid.to(tl.int64) * 2 * C
+                part = partial_ptr + pid.to(tl.int64) * 2 * C
                 is_positive = col == label if LABELS else is_positive
                 _store_statistics(part, size, is_positive, first_class + c + tl.arange(0, BLOCK_C), C)
                 result *= after
@@ -221,7 +231,7 @@ def tiled_kernel(
             tl.store(out_ptr + (o_row + col.to(tl.int64) * o_sc), result.to(out_ptr.dtype.element_ty), mask=mask)
 
     # 6. the sums of this program's rows, or their sum
-    if not STORES:
+    if ADDS:
         total = prim.times(row_factor, tl.sum(total, 1, keep_dims=True))
         if HAS_IGNORE:
             total = tl.where(kept, total, 0.0)
@@ -231,4 +241,4 @@ def tiled_kernel(
             tl.store(out_ptr + o_row, total.to(out_ptr.dtype.element_ty), mask=row_mask)
         else:
             at = pid + tl.program_id(1) * tl.num_programs(0) if SPLIT else pid
-            tl.store(out_ptr + first + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))
+            tl.store(partial_ptr + first + at, tl.sum(tl.sum(tl.where(row_mask, total, 0.0), 1), 0))
