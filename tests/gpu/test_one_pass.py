@@ -69,7 +69,7 @@ def test_a_thread_per_row(launches):
     """Of few classes, with parameters of their own."""
     pred, target = predictions(150, 3), labels(150, classes=3)
     assert layout_of(focal_problem(pred, target, per_class_parameters=torch.rand(3, 3)), pred).narrow
-    check('focal', pred, target, torch.rand(150), reduction='sum', alpha=[0.2, 0.5, 0.7])
+    check('focal', pred, target, torch.rand(150), reduction='mean', alpha=[0.2, 0.5, 0.7])
 
 
 @pytest.mark.parametrize('label', (0, 1))

@@ -83,7 +83,7 @@ def test_outputs_left_unwritten(instead_of_launching):
 
 def test_a_gradient_left_unwritten(instead_of_launching):
     instead_of_launching(
-        lambda launch, problem, layout, out, upstream: upstream is None and launch(problem, layout, out, None)
+        lambda launch, problem, layout, out, *others: out is None and launch(problem, layout, None, *others)
     )
     assert 'the gradient is NaN or was left unwritten' in str(refusal())
 

@@ -83,7 +83,7 @@ def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
 
     like, loss, grad = cast(Launch, launch_of(problem)), unwritten(), unwritten(*problem.pred.shape)
     partial = unwritten(like.layout.programs * like.layout.splits)
-    elementwise.launch(problem, like, partial=partial)
+    elementwise.launch(problem, like, None, None, partial)
     sums.add(partial, None, loss)
     one = torch.ones_like(loss)
     elementwise.launch(problem, cast(Launch, launch_of(problem, grad, one)), grad, one)
