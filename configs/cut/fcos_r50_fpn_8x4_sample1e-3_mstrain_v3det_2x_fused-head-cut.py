@@ -6,8 +6,6 @@ model = dict(
         type='FusedFCOSHead',
         cut=True,
         # The base's FocalCustomLoss is this loss; it would also log an accuracy, for which it makes the positives' logits.
-        loss_cls=dict(
-            _delete_=True, type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
-        ),
+        loss_cls=dict(_delete_=True, type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
     )
 )
