@@ -11,5 +11,6 @@ model = dict(
         # Logits are cosines times this number. Of 64 channels random cosines are large: V3Det's 50 would begin at a loss of
         # thousands.
         cls_predictor_cfg=dict(type='NormedLinear', tempearture=10, bias=True),
+        loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
     )
 )
