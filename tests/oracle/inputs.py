@@ -32,3 +32,11 @@ def predictions(*shape):
 
 def labels(*shape, classes=C, seed=1):
     return torch.randint(0, classes + 1, shape, generator=generator(seed))
+
+
+LAYOUTS = {
+    'an NCHW map as (N, H, W, C)': lambda: predictions(2, C, 6, 9).permute(0, 2, 3, 1),
+    'transposed': lambda: predictions(C, 70).t(),
+    'a slice of rows and classes': lambda: predictions(N + 3, C + 3)[1:-2, 1:-2],
+    'six dimensions that do not join': lambda: predictions(4, 4, 4, 4, 4, C)[::2, ::2, ::2, ::2, ::2],
+}

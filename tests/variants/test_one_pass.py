@@ -7,16 +7,15 @@ from focal_plugin import backend
 from focal_plugin.ops import library
 from tests.kernels.problems import focal_problem
 from tests.oracle.check_variants import ELEMENTWISE, check_in_one_pass, target_of
-from tests.oracle.inputs import C, N, generator, labels, predictions
+from tests.oracle.inputs import LAYOUTS, C, N, generator, labels, predictions
 from tests.variants import VARIANTS
-from tests.variants.test_variants import LAYOUTS
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize('name', ELEMENTWISE)
 @pytest.mark.parametrize('make', LAYOUTS.values(), ids=LAYOUTS)
-def test_every_variant(any_backend, device, name, make, dtype):
+def test_sum_and_gradient_of_logits_that_are_not_contiguous(any_backend, device, name, make, dtype):
     """But for float16, whose gradients underflow before the loss scale is known."""
     if any_backend == 'torch':
         pytest.skip('plain PyTorch has no kernels')

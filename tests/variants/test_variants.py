@@ -20,7 +20,7 @@ from tests.oracle.check_variants import (
     random_upstream,
     target_of,
 )
-from tests.oracle.inputs import DTYPES, HALVES, C, N, generator, labels, logits, predictions
+from tests.oracle.inputs import DTYPES, HALVES, LAYOUTS, C, N, generator, labels, logits, predictions
 from tests.variants import POINTS, VARIANTS
 
 # Than a tile: 128 in Triton, of which the interpreter takes its time; 8192 logits in the native kernel.
@@ -148,14 +148,6 @@ def test_target_forms(device, name, form):
     for reduction in ('none', 'mean'):
         check(name, device, predictions(N, C), target, reduction=reduction, **VARIANTS[name].arguments(C))
         check(name, device, predictions(N, C).half(), target, reduction=reduction, **VARIANTS[name].arguments(C))
-
-
-LAYOUTS = {
-    'an NCHW map as (N, H, W, C)': lambda: predictions(2, C, 6, 9).permute(0, 2, 3, 1),
-    'transposed': lambda: predictions(C, 70).t(),
-    'a slice of rows and classes': lambda: predictions(N + 3, C + 3)[1:-2, 1:-2],
-    'six dimensions that do not join': lambda: predictions(4, 4, 4, 4, 4, C)[::2, ::2, ::2, ::2, ::2],
-}
 
 
 @pytest.mark.compiled
