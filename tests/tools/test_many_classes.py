@@ -1,6 +1,8 @@
 """The demo's many classes: the data, the metric of those that are shown, the memory of mmdet's head beside it."""
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,26 +100,31 @@ def test_mmdets_own_head_is_what_is_compared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('free', 'most'), [(20, 13204), (6, 10000), (1, 1320)], ids=['all fit', 'half of what is free', 'hardly any']
+    ('free', 'most'),
+    [(20, 13204), (7.7, 13204), (6, 10000), (1, 1000)],
+    ids=['all fit', 'hardly all', 'half of what is free', 'not even the first ones'],
 )
 def test_no_more_classes_than_fit_are_trained(free, most, monkeypatch):
-    """In GB; a process takes 0.5, and each class 250 kB."""
+    """In GB; a process takes 0.5, and each class 250 kB, below 0.7 beside what else it does."""
     trained = []
 
     def peak(file, folder, classes):
         trained.append(classes)
-        return 500_000_000 + 250_000 * classes
+        return int(max(0.7e9, 0.5e9 + 250e3 * classes))
 
-    monkeypatch.setattr(many_classes, 'available', lambda: free * 1_000_000_000)
+    monkeypatch.setattr(many_classes, 'available', lambda: int(free * 1e9))
     monkeypatch.setattr(many_classes, 'stock_peak', peak)
     lines = many_classes.compare(CONFIG, Path('unused'), 13204, 700_000_000).splitlines()
-    assert max(trained) == most
-    assert lines[0].startswith('0.65 GiB: the training above, 13204 classes with cut=True')
-    measured = (0.5 + 250e-6 * most) * 1e9 / 2**30
-    assert lines[1].startswith(f"{measured:.2f} GiB: mmdet's head and loss, {most} classes")
-    computed = [line for line in lines if 'computed' in line]
-    assert [line.split(':')[0] for line in computed] == ['3.54 GiB'] * (most < 13204)
-    assert ('more were not tried' in lines[1]) == (most < 13204)
+    assert most / 1.1 <= max(trained) <= most
+    assert all(later <= 4 * earlier for earlier, later in itertools.pairwise(trained))
+    assert lines[0] == '0.65 GiB: the training above, 13204 classes with cut=True'
+    assert lines[1].startswith(
+        f"{peak(0, 0, max(trained)) / 2**30:.2f} GiB: mmdet's head and loss, {max(trained)} classes"
+    )
+    assert ('more were not tried' in lines[1]) == (len(lines) == 3) == (most < 13204)
+    if 6000 < most < 13204:
+        computed = float(re.match(r'([\d.]+) GiB: the same, 13204 classes, computed', lines[2])[1])
+        assert computed == pytest.approx(3.54, abs=0.05)
 
 
 def test_the_peak_of_a_process_is_written_down(tmp_path):
@@ -131,7 +138,7 @@ def test_the_peak_of_a_process_is_written_down(tmp_path):
 def test_few_classes_are_refused(capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         many_classes.main([str(CONFIG), str(tmp_path), '--classes', '4'])
-    assert stopped.value.code == 2 and '--classes must be at least 100, got 4' in capsys.readouterr().err
+    assert stopped.value.code == 2 and '--classes must be at least 1000, got 4' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -144,7 +151,7 @@ def test_a_short_training_with_mmdets_head_is_measured(tmp_path):
 
 @pytest.mark.slow
 def test_the_fused_head_trains_and_is_tested_on_them(tmp_path):
-    many_classes.main([str(CONFIG), str(tmp_path), '--classes', str(MANY)])
+    many_classes.main([str(CONFIG), str(tmp_path), '--classes', '1000'])
     few = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=16']
     command = ['tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work', '--cfg-options', *few]
     done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)

@@ -24,7 +24,7 @@ from .memory import available
 ROOT = Path(__file__).parents[2]
 MOST = 8 * 2**30  # bytes of a training with mmdet's head, so that the comparison stays short
 ITERATIONS = 2  # of a training with mmdet's head
-FEWEST = 100  # classes, since a twentieth is trained too
+FIRST = (500, 1000)  # classes
 
 
 @METRICS.register_module()
@@ -103,27 +103,32 @@ def stock_peak(file: Path, folder: Path, classes: int) -> int:
 def compare(file: Path, folder: Path, classes: int, ours: int) -> str:
     """The peak of the training with the fused head, and that of a short one with mmdet's, in words."""
     limit = min(MOST, available() // 2)
-    peaks = {count: stock_peak(file, folder, count) for count in (classes // 20, classes // 10)}
-    for _ in range(2):  # a line through two points so near to each other leads only roughly to the limit
-        base, slope = line(peaks)
-        most = min(classes, int((limit - base) / slope))
-        if most > max(peaks):
-            peaks[most] = stock_peak(file, folder, most)
-    most = max(peaks)
-    base, slope = line(peaks)
+    peaks = {count: stock_peak(file, folder, count) for count in FIRST}
+    while (more := next_classes(peaks, classes, limit)) > 1.1 * max(peaks):
+        peaks[more] = stock_peak(file, folder, more)
+    most, (base, slope) = max(peaks), line(peaks)
     said = [
         f'{gibibytes(ours)}: the training above, {classes} classes with cut=True',
         f"{gibibytes(peaks[most])}: mmdet's head and loss, {most} classes, {ITERATIONS} iterations",
     ]
     if most < classes:
         said[-1] += f'; more were not tried, to stay below {gibibytes(limit)}'
-        said.append(f'{gibibytes(base + slope * classes)}: the same, {classes} classes, computed: each takes as much')
+        said.append(
+            f'{gibibytes(base + slope * classes)}: the same, {classes} classes, computed from what each class took'
+        )
     return '\n'.join(said)
 
 
+def next_classes(peaks: dict[int, int], classes: int, limit: int) -> int:
+    """How many classes to train next: so far only as the line is known to lead, and within the limit."""
+    base, slope = line(peaks)
+    fitting = (limit - base) / slope if slope > 0 else classes  # few classes take less than the rest of the process
+    return int(min(classes, 4 * max(peaks), fitting))
+
+
 def line(peaks: dict[int, int]) -> tuple[float, float]:
-    """(bytes without a class, bytes of each), by the peaks of the fewest and the most classes."""
-    few, many = min(peaks), max(peaks)
+    """(bytes without a class, bytes of each), by the peaks of the most classes."""
+    *_, few, many = sorted(peaks)
     slope = (peaks[many] - peaks[few]) / (many - few)
     return peaks[few] - few * slope, slope
 
@@ -139,8 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--classes', type=int, required=True)
     parser.add_argument('--compare', type=int, metavar='BYTES')
     args = parser.parse_args(arguments)
-    if args.classes < FEWEST:
-        parser.error(f'--classes must be at least {FEWEST}, got {args.classes}')
+    if args.classes < max(FIRST):
+        parser.error(f'--classes must be at least {max(FIRST)}, got {args.classes}')
     if args.compare:
         print(compare(args.config, args.folder / 'stock', args.classes, args.compare))
     else:
