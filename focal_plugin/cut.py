@@ -22,14 +22,16 @@ from focal_plugin.ops import cut as ops
 from focal_plugin.rows import Lazy, Levels, Map
 
 MEBIBYTES = 64.0
-"""What a chunk of logits has unless a head says otherwise."""
+"""What a chunk takes unless a head says otherwise: its logits and as much again."""
 
 
 def chunk_bytes(cut: bool | float) -> int:
-    """The bytes of a chunk, of an argument that is True or a number of MiB."""
+    """The bytes of a chunk, of an argument that is a number of MiB or True; 0 of False."""
+    if cut is False:
+        return 0
     size = MEBIBYTES if cut is True else cut
     if not isinstance(size, Real) or not 0 < size < math.inf:
-        raise ValueError(f'cut must be True, False or the MiB of a chunk of logits, got {cut!r}')
+        raise ValueError(f'cut must be True, False or the MiB that a chunk may take, got {cut!r}')
     return math.ceil(float(size) * 2**20)
 
 
@@ -50,6 +52,8 @@ class Promise(Lazy):
 
 class CutLevels(Levels):
     """The class logits of some levels, of which only the shapes are made: tensors of one element, expanded."""
+
+    are_held = False
 
     def __init__(self, cut: Cut, of: list[int], detached: bool = False) -> None:
         super().__init__([cut.logits[level] for level in of])
@@ -86,7 +90,9 @@ class Cut:
 
     def __init__(self, convolution: nn.Conv2d, size: int, scored: bool) -> None:
         self.size, self._scored = size, scored
-        self._geometry = ops.Geometry(convolution.stride, convolution.padding, convolution.dilation)
+        padding = convolution.padding
+        assert not isinstance(padding, str)  # as checked
+        self._geometry = ops.Geometry(convolution.stride, padding, convolution.dilation)
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
         self._features: list[Tensor] = []
@@ -183,6 +189,10 @@ def recording(convolution: nn.Module, size: int, scored: bool) -> Iterator[Cut]:
         yield cut
     finally:
         del vars(convolution)['_conv_forward']
+
+
+def is_recording(convolution: nn.Module) -> bool:
+    return '_conv_forward' in vars(convolution)
 
 
 def checked(convolution: nn.Module) -> nn.Conv2d:

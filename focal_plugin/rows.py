@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -65,13 +65,15 @@ for _name in _OPERATORS - set(dir(object)) | _COMPARISONS:
 
 
 class Levels:
-    """The class logits of some levels of a head, each (B, A * C, H, W), which lie in memory.
+    """The class logits of some levels of a head, each (B, A * C, H, W).
 
     Attributes:
         maps: the logits.
+        are_held: they lie in memory.
         block: as many rows of theirs as may be copied at once, or None: any number.
     """
 
+    are_held: bool = True
     block: int | None = None
 
     def __init__(self, maps: list[Tensor]) -> None:
@@ -176,6 +178,8 @@ class Rows(_Logits):
 
     def tensor(self) -> Tensor:
         """The copy, for a loss of each element: its result is as large."""
+        if not self.levels.are_held:
+            _refuse(Rows, 'a copy of all')
         return torch.cat([view.reshape(-1, self.classes) for view in self.views])
 
     def contiguous(self) -> Rows:
@@ -294,7 +298,7 @@ class Images(Lazy):
             and kwargs == {'dim': 1}
             and all(isinstance(each, Images) for each in args[0])
         ):
-            return Images(torch.cat([each.rows for each in args[0]]))
+            return Images(cast(Rows, torch.cat([each.rows for each in args[0]])))
         return super().__torch_function__(function, types, args, kwargs)
 
 

@@ -194,7 +194,7 @@ REFUSED = {
     'another permutation': (lambda rows, plain: Map(rows.maps[0]).permute(1, 0, 2, 3), r'permute\(1, 0, 2, 3\)'),
     'another shape': (
         lambda rows, plain: Map(rows.maps[0]).permute(0, 2, 3, 1).reshape(-1, 2, CLASSES),
-        r'reshape\(2, -1, 7\)',
+        r'reshape\(-1, 2, 7\)',
     ),
     'classes that do not divide the channels': (
         lambda rows, plain: Map(rows.maps[0]).permute(0, 2, 3, 1).reshape(-1, 2),

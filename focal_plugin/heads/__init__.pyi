@@ -6,6 +6,7 @@ Written by python -m tools.maintain.stubs.
 from abc import ABCMeta
 
 from mmdet.models.dense_heads.atss_head import ATSSHead
+from mmdet.models.dense_heads.condinst_head import CondInstBboxHead
 from mmdet.models.dense_heads.fcos_head import FCOSHead
 from mmdet.models.dense_heads.gfl_head import GFLHead
 from mmdet.models.dense_heads.retina_head import RetinaHead
@@ -13,16 +14,37 @@ from mmdet.models.dense_heads.vfnet_head import VFNetHead
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
 
-__all__ = ['FusedATSSHead', 'FusedFCOSHead', 'FusedGFLHead', 'FusedRetinaHead', 'FusedVFNetHead']
+__all__ = [
+    'FusedATSSHead',
+    'FusedCondInstBboxHead',
+    'FusedFCOSHead',
+    'FusedGFLHead',
+    'FusedRetinaHead',
+    'FusedVFNetHead',
+]
 
 class FusedRetinaHead(ZeroCopyMixin, RetinaHead, metaclass=ABCMeta):
     """RetinaHead (arXiv 1708.02002) that hands its class logits over without copying them."""
 
+    class_convolution: str
+
 class FusedATSSHead(ZeroCopyMixin, ATSSHead, metaclass=ABCMeta):
     """ATSSHead (arXiv 1912.02424) that hands its class logits over without copying them."""
 
+    class_convolution: str
+
 class FusedFCOSHead(ZeroCopyMixin, FCOSHead, metaclass=ABCMeta):
     """FCOSHead (arXiv 1904.01355) that hands its class logits over without copying or joining them."""
+
+    class_convolution: str
+
+class FusedCondInstBboxHead(ZeroCopyMixin, CondInstBboxHead, metaclass=ABCMeta):
+    """CondInstBboxHead (arXiv 2003.05664) that hands its class logits over without copying or joining them.
+
+    The scores that a limit of masks goes by are found from the positives' logits alone.
+    """
+
+    class_convolution: str
 
 class FusedGFLHead(ZeroCopyMixin, GFLHead, metaclass=ABCMeta):
     """GFLHead (arXiv 2006.04388) that hands its class logits over without copying them.
@@ -30,9 +52,13 @@ class FusedGFLHead(ZeroCopyMixin, GFLHead, metaclass=ABCMeta):
     The weights of its box losses, the greatest probability of each positive, are found from the positives' logits alone.
     """
 
+    class_convolution: str
+
 class FusedVFNetHead(ZeroCopyMixin, VFNetHead, metaclass=ABCMeta):
     """VFNetHead (arXiv 2008.13367) that hands its class logits over without copying or joining them.
 
     A loss that takes (labels, scores), as FusedVarifocalLoss does, gets its targets so. For any other the dense targets are
     made as in VFNetHead, as large as the logits.
     """
+
+    class_convolution: str

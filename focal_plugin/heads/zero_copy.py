@@ -1,11 +1,13 @@
 """Dense heads whose loss reads the maps of logits where they lie."""
 
 from __future__ import annotations
+from contextlib import AbstractContextManager, nullcontext
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from focal_plugin.compatibility import outside_of_graphs
-from focal_plugin.cut import checked, chunk_bytes, recording
+from focal_plugin.cut import Cut, checked, chunk_bytes, is_recording, recording
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.rows import Map
@@ -25,8 +27,8 @@ class ZeroCopyMixin:
 
     Args:
         *args, **kwargs: The stock head's arguments.
-        cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB of a chunk of
-            logits, 64 for True.
+        cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB that a chunk may
+            take, its logits and as much again for their gradient, 64 for True.
 
     Raises:
         TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs
@@ -38,11 +40,11 @@ class ZeroCopyMixin:
     """
 
     loss_cls: FusedLoss
-    class_convolution: str
+    class_convolution: str = ''
 
     def __init__(self, *args, cut: bool | float = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._chunk_bytes = None if cut is False else chunk_bytes(cut)
+        self._chunk_bytes = chunk_bytes(cut)
         stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
         argument = 'loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl'
         loss = type(self.loss_cls).__name__
@@ -57,23 +59,44 @@ class ZeroCopyMixin:
                 f"{type(self).__name__} never copies its logits, but its {loss} with reduction='none' would: write "
                 f"{argument}=dict(reduction='mean', ...), or go back to {stock}"
             )
-        if self._chunk_bytes is not None:
+        if self._chunk_bytes:
             if self.loss_cls.spec.family != 'elementwise':
                 raise TypeError(
                     f'{type(self).__name__} with cut=True computes some classes at a time, and {loss} needs all of a row: '
                     f'choose a sigmoid loss, or write cut=False'
                 )
-            checked(getattr(self, self.class_convolution))
+            if not self.class_convolution:
+                raise TypeError(
+                    f'{type(self).__name__} does not say which of its modules is its class_convolution: name it in the '
+                    f'class, or write cut=False'
+                )
+            checked(self._class_convolution)
 
     def loss(self, *args, **kwargs) -> dict:
         """The stock head's losses of features; with cut, without class logits."""
-        return super().loss(*args, **kwargs) if self._chunk_bytes is None else self._cut_loss(*args, **kwargs)
+        if self._chunk_bytes:
+            return self._cut_loss(*args, **kwargs)
+        return super().loss(*args, **kwargs)  # type: ignore[misc]  # the head's
 
-    @outside_of_graphs  # whose operators could be captured, but not that the logits are never made
+    @outside_of_graphs  # a compiler would have to see through tensors that are not there
     def _cut_loss(self, *args, **kwargs) -> dict:
-        with recording(getattr(self, self.class_convolution), self._chunk_bytes, self.loss_cls.spec.scored) as cut:
-            losses = super().loss(*args, **kwargs)
+        with self._recording() as cut:
+            losses = super().loss(*args, **kwargs)  # type: ignore[misc]  # the head's
         return cut.losses(losses)
+
+    def forward(self, *args, **kwargs):
+        """The stock head's outputs."""
+        recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
+        cuts = self._chunk_bytes and recomputes and not is_recording(self._class_convolution)
+        with self._recording() if cuts else nullcontext():  # what is recomputed has no logits the second time either
+            return super().forward(*args, **kwargs)  # type: ignore[misc]  # the head's
+
+    def _recording(self) -> AbstractContextManager[Cut]:
+        return recording(self._class_convolution, self._chunk_bytes, self.loss_cls.spec.scored)
+
+    @property
+    def _class_convolution(self) -> nn.Module:
+        return getattr(self, self.class_convolution)
 
     def loss_by_feat(self, cls_scores: list[Tensor], *args, **kwargs) -> dict:
         """The stock head's losses.

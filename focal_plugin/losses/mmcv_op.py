@@ -58,5 +58,6 @@ def serves(loss: FusedLoss, pred: Any, target: Any, weight: Any, given: Mapping[
         and loss.ignore_index is None
         and loss.class_weight is None
         and not loss.takes_probabilities
+        and (isinstance(pred, Tensor) or pred.levels.are_held)
         and _runs(device)
     )

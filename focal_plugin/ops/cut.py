@@ -23,15 +23,15 @@ from focal_plugin.ops import library
 from focal_plugin.tensors import require_grad
 from focal_plugin.tracing import is_batch, is_transformed
 
-_CHANNELS = 16  # a GPU's matrix units take so many at once
+_CHANNELS = 16  # what convolutions take at once, on a CPU with AVX-512 and on a GPU's matrix units
 
 
 class Geometry(NamedTuple):
     """How a convolution walks over its features."""
 
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
 
 
 class Level(NamedTuple):
@@ -80,13 +80,12 @@ def _labels_among(problem: Problem, classes: slice, labels: Tensor) -> tuple[Ten
     return among.masked_fill(labels == problem.ignore_index, -2), -2
 
 
-def chunks(anchors: int, classes: int, channels: int, multiple: int = 1) -> list[Chunk]:
+def chunks(anchors: int, classes: int, channels: int) -> list[Chunk]:
     """Chunks of nearly equal size.
 
     Args:
         anchors, classes: of each place.
-        channels: the most of a chunk.
-        multiple: what a part of an anchor's classes is a multiple of, where that fits.
+        channels: the most of a chunk; parts of an anchor's classes are multiples of 16 where that fits.
     """
     if channels >= classes:
         step = _even(anchors, channels // classes)
@@ -94,7 +93,7 @@ def chunks(anchors: int, classes: int, channels: int, multiple: int = 1) -> list
         some = [slice(a, min(a + step, anchors)) for a in starts]
         return [Chunk(a, slice(0, classes), slice(a.start * classes, a.stop * classes)) for a in some]
     step = _even(classes, max(channels, 1))
-    step = min(-(-step // multiple) * multiple, max(channels // multiple * multiple, step))
+    step = min(-(-step // _CHANNELS) * _CHANNELS, max(channels // _CHANNELS * _CHANNELS, step))
     found = []
     for anchor in range(anchors):
         for start in range(0, classes, step):
@@ -116,7 +115,7 @@ class Cut:
     Args:
         geometry: the convolution's.
         levels: the levels; at least one.
-        size: bytes that a chunk of the largest level may have.
+        size: bytes that a chunk may take: the logits of the largest level, twice.
         statistics: as for ops.autograd.loss_of.
     """
 
@@ -127,8 +126,10 @@ class Cut:
         self.keeps = pred.dtype != torch.float16
         self.in_one_pass = self.keeps and statistics is None and library.has_one_pass(problem)
         self.in_place = self.in_one_pass and library.writes_in_place(problem)
-        held = pred[..., 0, 0].numel() * pred.element_size() * (1 if self.in_place else 2)  # by a channel
-        self.chunks = chunks(*pred.shape[-2:], size // max(held, 1), 1 if pred.is_cpu else _CHANNELS)
+        # Logits and their gradient; where that takes their place, a CPU's convolution has held them in a layout of its own.
+        held = 2 * pred[..., 0, 0].numel() * pred.element_size()  # by a channel
+        anchors, classes = pred.shape[-2:]
+        self.chunks = chunks(anchors, classes, size // max(held, 1))
 
     def run(
         self, weight: Tensor, bias: Tensor | None, features: Sequence[Tensor], needed: Sequence[bool],
@@ -141,7 +142,7 @@ class Cut:
             upstream: the upstream gradient under which only gradients are computed; None: 1, and the sum is wanted too.
         """
         tensors = (weight, bias, *features)
-        found = [_zeros(tensor) if needs else None for tensor, needs in zip(tensors, needed)]
+        found = [None if t is None or not needs else _zeros(t) for t, needs in zip(tensors, needed)]
         gathers = self.statistics is not None and any(needed)
         gathered = self.pred.new_zeros((2, self.pred.size(-1)), dtype=torch.float64) if gathers else None
         values = []
@@ -163,15 +164,17 @@ class Cut:
                         gathered[:, chunk.classes] += statistics
                     self._add(found, level.features, chunk, grad, x, kernel)
                     del grad
-        return values, [None if g is None else g.to(t.dtype) for g, t in zip(found, tensors)], gathered
+        return values, [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors)], gathered
 
     def _differentiated(self, problem: Problem, upstream: Tensor | None) -> tuple:
         """(the sum, the gradient by the logits (B, channels, H, W), the statistics)."""
+        value = statistics = None
         if self.in_one_pass:
-            (value, grad), statistics = library.forward_and_backward(problem, self.in_place), None
+            value, grad = library.forward_and_backward(problem, self.in_place)
         else:
-            value = library.forward(problem) if upstream is None else None
-            upstream = torch.ones_like(value) if upstream is None else upstream
+            if upstream is None:
+                value = library.forward(problem)
+                upstream = torch.ones_like(value)
             grad, statistics = library.backward(problem, upstream, self.statistics is not None)
         return value, grad.permute(0, 3, 4, 1, 2).flatten(1, 2), statistics
 

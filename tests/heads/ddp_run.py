@@ -1,6 +1,6 @@
 """One of two data-parallel processes, which keeps its gradients.
 
-python -m tests.heads.ddp_run RANK RENDEZVOUS OUT NAME PHOTO
+python -m tests.heads.ddp_run RANK RENDEZVOUS OUT NAME PHOTO [find_unused_parameters]
 """
 
 import sys
@@ -14,12 +14,12 @@ import focal_plugin  # noqa: F401  registers
 from tests.heads.detectors import batch, fused, gradients, losses
 
 
-def main(rank: str, rendezvous: str, out: str, name: str, photo: str) -> None:
+def main(rank: str, rendezvous: str, out: str, name: str, photo: str, unused: str = '') -> None:
     torch.set_num_threads(1)
     register_all_modules()
     distributed.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=int(rank), world_size=2)
     try:
-        model = DistributedDataParallel(fused(name))
+        model = DistributedDataParallel(fused(name), find_unused_parameters=bool(unused))
         total, _ = losses(model, batch(int(photo)))
         total.backward()
         torch.save(gradients(model.module), out)

@@ -205,6 +205,9 @@ def with_fixed_norms(model: torch.nn.Module) -> torch.nn.Module:
 
 
 FOCAL = dict(type='FusedFocalLoss')
+QUALITY = dict(type='FusedQualityFocalLoss')
+EQUALIZED = dict(type='FusedEqualizedFocalLoss', num_classes=80)
+SOME_ANCHORS, SOME_CLASSES = 3, 0.2  # MiB of a chunk: of 9 x 80 and of 80 classes at up to 2 x 24 x 32 places
 MASK_FOCAL = dict(_delete_=True, type='FusedMaskFocalLoss', use_sigmoid=True, loss_weight=1.0)
 # A detector of those above and the losses and head it gets
 FUSED: dict[str, tuple[str, dict]] = {
@@ -212,10 +215,17 @@ FUSED: dict[str, tuple[str, dict]] = {
     'RetinaNet, maps': ('RetinaNet', dict(bbox_head=dict(type='FusedRetinaHead', loss_cls=FOCAL))),
     'ATSS': ('ATSS', dict(bbox_head=dict(loss_cls=FOCAL))),
     'FCOS, maps': ('FCOS', dict(bbox_head=dict(type='FusedFCOSHead', loss_cls=FOCAL))),
-    'GFL, maps': ('GFL', dict(bbox_head=dict(type='FusedGFLHead', loss_cls=dict(type='FusedQualityFocalLoss')))),
+    'GFL, maps': ('GFL', dict(bbox_head=dict(type='FusedGFLHead', loss_cls=QUALITY))),
     'CondInst': ('CondInst', dict(bbox_head=dict(loss_cls=FOCAL), mask_head=dict(loss_mask=MASK_FOCAL))),
-    'equalized': ('RetinaNet', dict(bbox_head=dict(loss_cls=dict(type='FusedEqualizedFocalLoss', num_classes=80)))),
+    'equalized': ('RetinaNet', dict(bbox_head=dict(loss_cls=EQUALIZED))),
+    'RetinaNet, cut': ('RetinaNet', dict(bbox_head=dict(type='FusedRetinaHead', loss_cls=FOCAL, cut=SOME_ANCHORS))),
+    'ATSS, cut': ('ATSS', dict(bbox_head=dict(type='FusedATSSHead', loss_cls=FOCAL, cut=SOME_CLASSES))),
+    'FCOS, cut': ('FCOS', dict(bbox_head=dict(type='FusedFCOSHead', loss_cls=FOCAL, cut=SOME_CLASSES))),
+    'GFL, cut': ('GFL', dict(bbox_head=dict(type='FusedGFLHead', loss_cls=QUALITY, cut=SOME_CLASSES))),
+    'CondInst, cut': ('CondInst', dict(bbox_head=dict(type='FusedCondInstBboxHead', loss_cls=FOCAL, cut=SOME_CLASSES))),
+    'equalized, cut': ('RetinaNet', dict(bbox_head=dict(type='FusedRetinaHead', loss_cls=EQUALIZED, cut=SOME_ANCHORS))),
 }
+CUT = [name for name in FUSED if name.endswith(', cut')]
 
 
 def fused(name: str, **changes) -> torch.nn.Module:

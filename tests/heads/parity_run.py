@@ -2,7 +2,8 @@
 
     python -m tests.heads.parity_run MODE FOLDER NAMES
 
-MODE is 'mmdet', or 'override' (the same with focal_plugin.override imported), which needs what 'mmdet' left in the folder.
+MODE is 'mmdet', 'override' (the same with focal_plugin.override imported) or 'cut' (with heads that hold no class
+logits); the last two need what 'mmdet' left in the folder.
 """
 
 import importlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from mmdet.utils import register_all_modules
 
-from tests.heads.detectors import batch, build, gradients, losses, with_fixed_norms
+from tests.heads.detectors import FUSED, batch, build, gradients, losses, with_fixed_norms
 
 ITERATIONS = 5
 
@@ -26,8 +27,12 @@ def step(model: torch.nn.Module, iteration: int) -> tuple[dict[str, float], dict
     return {key: float(value) for key, value in log.items()}, gradients(model)
 
 
-def trained(name: str, seed: int) -> dict:
-    model = with_fixed_norms(build(name, seed))
+def begun(name: str, seed: int, mode: str) -> torch.nn.Module:
+    """The detector as a mode has it, with the same weights in all of them."""
+    return with_fixed_norms(build(name, seed, **FUSED[f'{name}, cut'][1] if mode == 'cut' else {}))
+
+
+def trained(model: torch.nn.Module) -> dict:
     kinds = [type(module).__name__ for module in model.modules() if type(module).__name__.endswith('Loss')]
     # Plain SGD with clipping: Adam's normalisation would blow rounding up.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -42,9 +47,9 @@ def trained(name: str, seed: int) -> dict:
     return result
 
 
-def at_weights(name: str, seed: int, weights: list[dict]) -> list[dict[str, torch.Tensor]]:
+def at_weights(model: torch.nn.Module, weights: list[dict]) -> list[dict[str, torch.Tensor]]:
     """The gradients of each iteration, begun from these weights."""
-    model, found = with_fixed_norms(build(name, seed)), []
+    found = []
     for iteration, state in enumerate(weights):
         model.load_state_dict(state)
         found.append(step(model, iteration)[1])
@@ -55,15 +60,15 @@ def main(mode: str, folder: str, *names: str) -> None:
     torch.set_num_threads(1)  # one thread adds up in one order
     torch.use_deterministic_algorithms(True, warn_only=True)
     register_all_modules()
-    if mode == 'override':
-        importlib.import_module('focal_plugin.override')
+    if mode != 'mmdet':
+        importlib.import_module('focal_plugin.override' if mode == 'override' else 'focal_plugin')
     results = {}
-    theirs = torch.load(Path(folder) / 'mmdet.pt') if mode == 'override' else {}
+    theirs = {} if mode == 'mmdet' else torch.load(Path(folder) / 'mmdet.pt')
     for name in names:
         detector, _, seed = name.partition(':')
-        results[name] = trained(detector, int(seed))
-        if mode == 'override':
-            results[name]['at their weights'] = at_weights(detector, int(seed), theirs[name]['weights'])
+        results[name] = trained(begun(detector, int(seed), mode))
+        if mode != 'mmdet':
+            results[name]['at their weights'] = at_weights(begun(detector, int(seed), mode), theirs[name]['weights'])
     torch.save(results, Path(folder) / f'{mode}.pt')
 
 

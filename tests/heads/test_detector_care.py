@@ -17,7 +17,13 @@ import focal_plugin  # noqa: F401  registers
 from focal_plugin.losses import FusedLoss
 from tests.heads.detectors import DATA, FUSED, ROOT, batch, dataset, error, fused, gradients, losses, model_config
 
-LEARNT = [name for name in FUSED if name != 'equalized']
+LEARNT = [name for name in FUSED if not name.startswith('equalized')]
+
+
+OTHERS_BY_TWO = (
+    ('RetinaNet', ''), ('ATSS', ''), ('FCOS, cut', ''),
+    *((name, 'find_unused_parameters') for name in ('RetinaNet, cut', 'ATSS, cut')),
+)  # fmt: skip
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -114,9 +120,14 @@ def test_activation_checkpointing(name):
 
 
 @pytest.mark.parametrize(
-    'name', ('FCOS, maps', *(pytest.param(name, marks=pytest.mark.slow) for name in ('RetinaNet', 'ATSS')))
+    ('name', 'unused'),
+    [
+        ('FCOS, maps', ''),
+        ('FCOS, cut', 'find_unused_parameters'),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS_BY_TWO),
+    ],
 )
-def test_two_processes_are_one(name, tmp_path):
+def test_two_processes_are_one(name, unused, tmp_path):
     """DDP averages what two processes found for a photo each.
 
     ATSS and FCOS divide by the mean count of positives over the processes, which makes that the step of one process on
@@ -126,7 +137,7 @@ def test_two_processes_are_one(name, tmp_path):
     outs = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
     processes = [
         subprocess.Popen(
-            [*command, *map(str, (rank, tmp_path / 'rendezvous', out, name, photo))],
+            [*command, *map(str, (rank, tmp_path / 'rendezvous', out, name, photo, unused))],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
         )
@@ -135,7 +146,7 @@ def test_two_processes_are_one(name, tmp_path):
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     first, second = map(torch.load, outs)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    if name == 'RetinaNet':
+    if name.startswith('RetinaNet'):
         alone = [step(fused(name), batch(photo))[1] for photo in photos]
         assert error(alone[0], alone[1]) > 0.1  # what is averaged differs
         wanted = {key: (alone[0][key] + alone[1][key]) / 2 for key in first}
@@ -167,7 +178,9 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
     )
 
 
-@pytest.mark.parametrize('name', ('equalized', 'CondInst'))
+@pytest.mark.parametrize(
+    'name', ('equalized', 'CondInst', 'equalized, cut', pytest.param('CondInst, cut', marks=pytest.mark.slow))
+)
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
     from tools.training.checkpoints import safe_checkpoints
 
@@ -180,6 +193,6 @@ def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
     assert any(not torch.equal(half[key], whole[key]) for key in whole)
     for key, value in whole.items():
         assert torch.equal(resumed[key], value), key
-    if name == 'equalized':
+    if name.startswith('equalized'):
         gathered = [key for key in whole if key.startswith('bbox_head.loss_cls.')]
         assert gathered and any(not torch.equal(half[key], whole[key]) for key in gathered)

@@ -11,6 +11,7 @@ from mmdet.models.losses import FocalLoss
 from torch import Tensor
 
 from focal_plugin import backend, use_backend
+from focal_plugin.cut import recording
 from focal_plugin.losses import (
     FusedFocalCustomLoss,
     FusedFocalLoss,
@@ -64,6 +65,21 @@ def calls(monkeypatch) -> list[str]:
 
 def rows(dtype=torch.float32) -> tuple[Tensor, Tensor]:
     return predictions(40, C).to(dtype).requires_grad_(), labels(40, classes=C)
+
+
+def test_rows_that_are_never_held_do_not(calls):
+    convolution, features = torch.nn.Conv2d(4, 3 * C, 1), torch.randn(2, 4, 4, 5)
+    target = labels(2 * 3 * 4 * 5, classes=C)
+    with recording(convolution, 2**10, False) as cut:
+        rows = convolution(features).permute(0, 2, 3, 1).reshape(-1, C)
+        losses = dict(loss_cls=FusedFocalLoss()(rows, target, avg_factor=9.0))
+    found = cut.losses(losses)['loss_cls']
+    found.backward()
+    assert not calls
+    plain = convolution(features).permute(0, 2, 3, 1).reshape(-1, C)
+    torch.testing.assert_close(found, FocalLoss()(plain, target, avg_factor=9.0))
+    with pytest.raises(TypeError, match='a copy of all is not known of the class logits'):
+        rows.tensor()
 
 
 @pytest.mark.parametrize(
