@@ -60,7 +60,7 @@ def typical_problem(kernel: str, dtype: torch.dtype, classes: int) -> Problem:
 def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[Any]:
     """The kernels of a forward of the package, of its sum and of a backward, compiled by Triton in place of being launched.
 
-    Where one can't be compiled, the error takes its place.
+    Of MAPS also that of both in one pass, and of its sum. Where one can't be compiled, the error takes its place.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -90,9 +90,16 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[A
         mock.patch.object(launches, '_kept', {}),
         mock.patch.object(selftest, 'require'),
     ):
-        library.forward(problem)
-        library.backward(problem, torch.empty((), device='meta'), problem.spec.statistics)
+        run(kernel, problem, problem.spec.statistics)
     return kernels
+
+
+def run(kernel: str, problem: Problem, gathers: bool) -> None:
+    """What is launched in training: forward and backward; of maps also both in one pass, as of a head with cut=True."""
+    library.forward(problem)
+    library.backward(problem, torch.empty((), device='meta'), gathers)
+    if kernel in MAPS:
+        library.forward_and_backward(problem)
 
 
 def main(arch: str) -> None:

@@ -8,9 +8,8 @@ import torch
 
 from focal_plugin.kernels.cuda import compiler, driver, launches, selftest
 from focal_plugin.kernels.cuda.call import TENSORS, Call
-from focal_plugin.ops import library
 from tools.kernel_analysis.cubin import resources
-from tools.kernel_analysis.launches import typical_problem
+from tools.kernel_analysis.launches import run, typical_problem
 
 
 class Kernel(NamedTuple):
@@ -30,7 +29,7 @@ class Kernel(NamedTuple):
 
 
 def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[Kernel]:
-    """The kernels of a forward of the cuda backend, of its sum and of a backward, compiled in place of being launched."""
+    """The kernels that launches.compiled gives, of the cuda backend, compiled in place of being launched."""
     problem = typical_problem(kernel, dtype, classes)._replace(backend='cuda')
     kernels: list[Kernel] = []
 
@@ -49,6 +48,5 @@ def compiled(kernel: str, dtype: torch.dtype, classes: int, arch: str) -> list[K
     with contextlib.ExitStack() as patched:
         for module, functions in stand_ins.items():
             patched.enter_context(mock.patch.multiple(module, **functions))
-        library.forward(problem)
-        library.backward(problem, torch.empty((), device='meta'), gathers=False)
+        run(kernel, problem, gathers=False)
     return kernels

@@ -3,8 +3,9 @@
     python -m tools.kernel_analysis.report --arch sm_80 sm_90 gfx942
 
 One row per kernel, backend, dtype and architecture: the forward (a sum, with a weight per row) and the backward of every
-variant, of masks in the channels of their classes, and of a head's maps of four sizes, for the targets that heads hand them
-most, compiled with the arguments that the package itself launches them with. Everything here is predicted: nothing is run.
+variant, of masks in the channels of their classes, and of a head's maps of four sizes (of these also the kernel of both in
+one pass, which a head with cut=True runs), for the targets that heads hand them most, compiled with the arguments that the
+package itself launches them with. Everything here is predicted: nothing is run.
 Slots are what a thread executes (loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile
 with a positive takes a longer way than one without, and of the cuda backend a warp with one. FP32, integer and MUFU
 (special-function) instructions issue at rates of their own; memory, copies and control only take slots. For sm_60 and sm_70
@@ -44,13 +45,14 @@ from tools.kernel_analysis.shares import share
 RETINANET = 16 * 9 * (100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11)  # rows of a batch
 KEY = ('kernel', 'backend', 'classes', 'dtype', 'arch', 'card')
 BACKENDS = {'triton': launches.compiled, 'cuda': nvrtc.compiled}
+KINDS = ('fwd', 'sum', 'bwd', 'both', 'sum')  # as they are launched
 FEW_BYTES = {'triton': 0, 'cuda': driver.FEW_BYTES}
 SERVED = {'triton': tuple(ARCHS), 'cuda': (*OLDER, *NVIDIA)}
 
 
 def moved_bytes(form: str, kind: str, logit: int, classes: int) -> float:
     """Bytes per logit that a kernel has to move; partial sums, a few per program, are left out."""
-    logits = 1 + (form == 'dense') + (kind == 'bwd')
+    logits = 1 + (form == 'dense') + (kind != 'fwd')
     row = 4 + 8 * (form != 'dense') + 4 * (form == 'scored')  # weight, label, score
     return logits * logit + row / classes
 
@@ -84,8 +86,10 @@ def report(classes: int, name: str, dtype: str, arch: str, backend: str) -> list
     bits = torch.finfo(DTYPES[dtype]).bits
     along = PIXELS if name == MASKS else classes
     rows = []
-    forward, _, backward = BACKENDS[backend](name, DTYPES[dtype], classes, arch)
-    for kernel, kind in ((forward, 'fwd'), (backward, 'bwd')):
+    kernels = BACKENDS[backend](name, DTYPES[dtype], classes, arch)
+    for kernel, kind in zip(kernels, KINDS, strict=False):
+        if kind == 'sum':  # see of_sum
+            continue
         if isinstance(kernel, Exception):
             raise kernel
         head = {'kernel': f'{name}_{kind}', 'backend': backend, 'classes': classes, 'dtype': dtype, 'arch': arch}
@@ -100,7 +104,7 @@ def report(classes: int, name: str, dtype: str, arch: str, backend: str) -> list
             bits,
             slots=found.slots,
             logits=found.logits,
-            stores=kind == 'bwd',
+            stores=kind != 'fwd',
             positives=found.positives,
         )
         rows += on_cards(head | code.resources, counted, moved_bytes(form_of(name), kind, bits // 8, along))
