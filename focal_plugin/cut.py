@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet.models.layers import NormedConv2d
@@ -62,7 +62,7 @@ class CutLevels(Levels):
         return not self.detached and any(tensor.requires_grad for tensor in self.cut.tensors())
 
     def __add__(self, others: Levels) -> Levels:
-        assert isinstance(others, CutLevels)
+        others = cast(CutLevels, others)  # Rows join what is of one kind
         return CutLevels(self.cut, [*self.of, *others.of], self.detached and others.detached)
 
     def detach(self) -> Levels:
@@ -85,13 +85,13 @@ class Cut:
         hooks: of the loss.
     """
 
+    _weight: Tensor  # those of the first level
+    _bias: Tensor | None
+
     def __init__(self, convolution: nn.Conv2d, size: int, scored: bool) -> None:
         self.size, self._scored = size, scored
-        padding = convolution.padding
-        assert not isinstance(padding, str)  # as checked
+        padding = cast('tuple[int, ...]', convolution.padding)  # as checked
         self._geometry = ops.Geometry(convolution.stride, padding, convolution.dilation)
-        self._weight: Tensor | None = None
-        self._bias: Tensor | None = None
         self._features: list[Tensor] = []
         self._levels: list[ops.Level] = []
         self._statistics: Tensor | None = None
@@ -100,7 +100,7 @@ class Cut:
 
     def __call__(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Map:
         """Takes the place of nn.Conv2d._conv_forward."""
-        if self._weight is None:  # a normalised weight is another tensor, and the same, at every level
+        if not self._features:  # a normalised weight is another tensor, and the same, at every level
             _check_weight(weight)
             self._weight, self._bias = weight, bias
         dtype = autocast_dtype(features.device) or features.dtype
@@ -138,7 +138,6 @@ class Cut:
         return {**losses, name: self._total()}
 
     def _total(self) -> Tensor:
-        assert self._weight is not None
         cut = ops.Cut(self._geometry, self._levels, self.size, self._statistics)
         total = ops.total_of(cut, self._weight, self._bias, self._features)
         for hook in self.hooks:
@@ -147,7 +146,6 @@ class Cut:
 
     def rows(self, level: int, classes: int, image: Tensor, y: Tensor, x: Tensor, anchor: Tensor) -> Tensor:
         """The logits of some rows, (M, C), from the features around each."""
-        assert self._weight is not None
         (height, width), (stride, padding, dilation) = self._weight.shape[2:], self._geometry
         dtype, features, picked, order = self.logits[level].dtype, self._features[level], [], []
         with without_autocast(features.device):
@@ -195,11 +193,12 @@ def is_recording(convolution: nn.Module) -> bool:
 def checked(convolution: nn.Module) -> nn.Conv2d:
     """A class convolution that can be cut."""
     name = type(convolution).__name__
-    if type(convolution) not in (nn.Conv2d, NormedConv2d):  # a subclass, LoRA's say, may do more with its logits
+    kinds = nn.Conv2d, NormedConv2d
+    # Another subclass, LoRA's say, may do more with its logits.
+    if not isinstance(convolution, nn.Conv2d) or type(convolution) not in kinds:
         raise TypeError(
             f'cut=True knows class convolutions that are nn.Conv2d or NormedConv2d, got {name}: write cut=False'
         )
-    assert isinstance(convolution, nn.Conv2d)
     if convolution.groups != 1 or convolution.padding_mode != 'zeros' or isinstance(convolution.padding, str):
         raise TypeError(
             f'cut=True knows class convolutions of one group, padded by zeros, got {convolution}: write cut=False'

@@ -233,7 +233,8 @@ class Rows(_Logits):
     def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
         if function is torch.cat and len(args) == 1 and not kwargs and all(isinstance(each, Rows) for each in args[0]):
             first = args[0][0]
-            if all(each.classes == first.classes for each in args[0]):
+            kind = first.classes, type(first.levels)
+            if all((each.classes, type(each.levels)) == kind for each in args[0]):
                 levels = functools.reduce(operator.add, [each.levels for each in args[0]])
                 return Rows(levels, first.classes, first.scored)
         if function is torch.zeros_like and len(args) == 1 and not kwargs:

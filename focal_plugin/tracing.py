@@ -38,6 +38,11 @@ def is_watched() -> bool:
     return is_compiling() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def recomputes() -> bool:
+    """Whether a forward runs inside of a backward, as activation checkpointing has it."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def may_look(tensor: Tensor) -> bool:
     """Whether values may be looked at: on a GPU that would synchronise, and under a tracer there are none."""
     if not tensor.is_cpu or is_compiling() or torch._C._are_functorch_transforms_active():

@@ -62,6 +62,15 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope='module')
+def one_thread():
+    """One thread adds up in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def _scopes_are_kept():
     """mmengine's default scope, which whatever builds a Runner or a detector leaves behind, stays what it was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from focal_plugin.compatibility import outside_of_graphs
@@ -11,6 +10,7 @@ from focal_plugin.cut import Cut, checked, chunk_bytes, is_recording, recording
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.rows import Map
+from focal_plugin.tracing import recomputes
 
 
 class ZeroCopyMixin:
@@ -86,8 +86,7 @@ class ZeroCopyMixin:
 
     def forward(self, *args, **kwargs):
         """The stock head's outputs."""
-        recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
-        cuts = self._chunk_bytes and recomputes and not is_recording(self._class_convolution)
+        cuts = self._chunk_bytes and recomputes() and not is_recording(self._class_convolution)
         with self._recording() if cuts else nullcontext():  # what is recomputed has no logits the second time either
             return super().forward(*args, **kwargs)  # type: ignore[misc]  # the head's
 

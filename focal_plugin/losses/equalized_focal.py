@@ -11,6 +11,7 @@ from focal_plugin.compatibility import outside_of_graphs
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.math import equalized_focal
 from focal_plugin.math.spec import REQUIRED, Parameter
+from focal_plugin.tracing import recomputes
 
 
 @MODELS.register_module()
@@ -56,15 +57,15 @@ class FusedEqualizedFocalLoss(FusedLoss):
                 f'loss.to(pred.device)'
             )
         counts = self.training and torch.is_grad_enabled() and pred.requires_grad
-        recomputes = torch._C._current_graph_task_id() != -1  # inside a backward: activation checkpointing
-        if self._is_queued and not recomputes:  # that backward failed, and its update never came
+        again = recomputes()
+        if self._is_queued and not again:  # that backward failed, and its update never came
             self._is_queued = False
             self._gathered.zero_()
-        if self._is_put_off and not recomputes:
+        if self._is_put_off and not again:
             self._update()
         loss = super().run(pred, *arguments, statistics=self._gathered if counts else None, **changed)
         if counts:
-            loss.register_hook(self._put_off if recomputes else self._queue)
+            loss.register_hook(self._put_off if again else self._queue)
         return loss
 
     def _put_off(self, _: Tensor) -> None:

@@ -22,13 +22,7 @@ from tests.detectors.selecting import (
 )
 from tests.heads.detectors import build, error, gradients, model_config
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one thread adds up in one order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def compare(stock: nn.Module, fused: nn.Module, given: dict, rtol: float = 1e-5) -> None:

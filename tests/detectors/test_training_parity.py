@@ -12,12 +12,7 @@ ITERATIONS = 5
 PHOTOS = (0, 1)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one thread adds up in one order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def photos(classes: int, *indices: int) -> dict:

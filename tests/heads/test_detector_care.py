@@ -26,12 +26,7 @@ OTHERS_BY_TWO = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one thread adds up in one order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def alike() -> tuple[int, int]:
