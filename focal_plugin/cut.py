@@ -16,10 +16,11 @@ from mmdet.models.layers import NormedConv2d
 from torch import Tensor, nn
 
 from focal_plugin.compatibility import autocast_dtype, without_autocast
+from focal_plugin.deferred import Deferred
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import cut as ops
 from focal_plugin.parameters import mebibytes
-from focal_plugin.rows import Lazy, Levels, Map
+from focal_plugin.rows import Levels, Map
 
 MEBIBYTES = 64.0
 """What a chunk takes unless a head says otherwise: its logits and as much again."""
@@ -32,7 +33,7 @@ def chunk_bytes(cut: bool | float) -> int:
     return math.ceil((MEBIBYTES if cut is True else mebibytes('cut', cut)) * 2**20)
 
 
-class Promise(Lazy):
+class Promise(Deferred):
     """A level's loss, which is computed with those of the others when the head has called for all of them."""
 
     description = 'the loss of one level of a head with cut=True'

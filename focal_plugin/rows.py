@@ -11,57 +11,17 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from focal_plugin.compatibility import unravel_index
+from focal_plugin.deferred import Deferred, refuse
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import autograd
 
 _NHWC = (0, 2, 3, 1)
-
-
-def _refuse(kind: type[Lazy], operation: str, error: type[Exception] = TypeError) -> NoReturn:
-    raise error(f'{operation} is not known of {kind.description} ({kind.__name__}): {kind.remedy}')
-
-
-class Lazy:
-    """What stands for a tensor that has not been made.
-
-    Attributes:
-        description: what it stands for, in an error.
-        remedy: what to do where more is asked of it.
-    """
-
-    description = 'the class logits that a head keeps where they lie'
-    remedy = (
-        "mmdet's heads do not use it, and it would copy them. Go back to the stock head (RetinaHead for "
-        'FusedRetinaHead), or leave it out'
-    )
-
-    def __getattr__(self, name: str) -> NoReturn:
-        _refuse(type(self), name, AttributeError)
-
-    @classmethod
-    def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
-        _refuse(cls, getattr(function, '__name__', str(function)))
-
-
-def _refused(name: str) -> Callable:
-    def refuse(self, *operands) -> NoReturn:
-        _refuse(type(self), name)
-
-    return refuse
-
-
-# Python looks operators up past __getattr__, and has answers of its own: `rows == 0` would be False, `bool(rows)` True.
-_OPERATORS = {name for name in dir(Tensor) if name.startswith('__') and not name.startswith('__torch_')}
-_COMPARISONS = {'__lt__', '__le__', '__eq__', '__ne__', '__gt__', '__ge__'}
-for _name in _OPERATORS - set(dir(object)) | _COMPARISONS:
-    if callable(getattr(Tensor, _name)):
-        setattr(Lazy, _name, _refused(_name))
 
 
 class Levels:
@@ -98,7 +58,7 @@ class Levels:
         return autograd.total_of(problems, statistics)
 
 
-class _Logits(Lazy):
+class _Logits(Deferred):
     """Logits whose metadata is a tensor's: asking for it copies nothing."""
 
     levels: Levels
@@ -144,7 +104,7 @@ class Map(_Logits):
 
     def permute(self, *order: int) -> _Permuted:
         if order != _NHWC:
-            _refuse(Map, f'permute{order}')
+            refuse(Map, f'permute{order}')
         return _Permuted(self.levels, self.scored)
 
 
@@ -158,7 +118,7 @@ class _Permuted(_Logits):
     def reshape(self, *shape: int) -> Rows | Images:
         images, channels = self.shape[0], self.shape[-1]
         if shape[:-1] not in ((-1,), (images, -1)) or shape[-1] < 1 or channels % shape[-1]:
-            _refuse(_Permuted, f'reshape{shape} of {channels} channels')
+            refuse(_Permuted, f'reshape{shape} of {channels} channels')
         rows = Rows(self.levels, shape[-1], self.scored)
         return rows if len(shape) == 2 else Images(rows)
 
@@ -179,7 +139,7 @@ class Rows(_Logits):
     def tensor(self) -> Tensor:
         """The copy, for a loss of each element: its result is as large."""
         if not self.levels.are_held:
-            _refuse(Rows, 'a copy of all')
+            refuse(Rows, 'a copy of all')
         return torch.cat([view.reshape(-1, self.classes) for view in self.views])
 
     def contiguous(self) -> Rows:
@@ -198,7 +158,7 @@ class Rows(_Logits):
         if isinstance(index, tuple) and index == (slice(None), slice(None, self.classes)):
             return self
         if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.bool, torch.int64):
-            _refuse(Rows, '__getitem__ of anything but a mask of rows or their indices')
+            refuse(Rows, '__getitem__ of anything but a mask of rows or their indices')
         rows = self.shape[0]
         if index.dtype is torch.bool:
             if index.size(0) != rows:
@@ -260,7 +220,7 @@ class Scored(NamedTuple):
         self.labels[rows], self.scores[rows] = labels, values.to(self.scores.dtype)
 
 
-class _RowByRow(Lazy):
+class _RowByRow(Deferred):
     """A function of rows, computed of those that are picked from it."""
 
     def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
@@ -268,7 +228,7 @@ class _RowByRow(Lazy):
 
     def max(self, dim: int) -> tuple[_RowByRow, _RowByRow]:
         if dim != 1:
-            _refuse(_RowByRow, f'max over dimension {dim}')
+            refuse(_RowByRow, f'max over dimension {dim}')
         values = _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).values)
         return values, _RowByRow(self.rows, lambda rows: self.function(rows).max(dim=1).indices)
 
@@ -280,7 +240,7 @@ class _RowByRow(Lazy):
         return torch.cat([self.function(self.rows[part]) for part in index.split(block)])
 
 
-class Images(Lazy):
+class Images(Deferred):
     """Rows by image, (B, N / B, C), of which CondInst looks at the positives of each image."""
 
     def __init__(self, rows: Rows) -> None:
@@ -288,7 +248,7 @@ class Images(Lazy):
 
     def __getitem__(self, image: int) -> _OfImage:
         if not isinstance(image, int) or not 0 <= image < self.rows.maps[0].size(0):
-            _refuse(Images, f'__getitem__({image!r})')
+            refuse(Images, f'__getitem__({image!r})')
         return _OfImage(self.rows, image)
 
     @classmethod
@@ -303,7 +263,7 @@ class Images(Lazy):
         return super().__torch_function__(function, types, args, kwargs)
 
 
-class _OfImage(Lazy):
+class _OfImage(Deferred):
     """The rows of one image, level by level."""
 
     def __init__(self, rows: Rows, image: int) -> None:
@@ -312,7 +272,7 @@ class _OfImage(Lazy):
     def __getitem__(self, index: Tensor) -> Tensor:
         """The rows of these indices (M,) among the image's, copied."""
         if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
-            _refuse(_OfImage, '__getitem__ of anything but indices of rows')
+            refuse(_OfImage, '__getitem__ of anything but indices of rows')
         sizes = torch.tensor([math.prod(view.shape[1:-1]) for view in self.rows.views], device=index.device)
         ends = sizes.cumsum(0)  # of each level among the image's rows
         level = torch.searchsorted(ends, index, right=True)
