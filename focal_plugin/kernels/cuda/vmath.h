@@ -69,6 +69,12 @@ FP_INLINE float exp_nonpositive(float x) {
   return fma(e, fma(power_of_two, -0.693147181f, near), e);
 }
 
+// The same where what is left to 1 matters, by which the instruction is off a few roundings: near it the series.
+FP_INLINE float exp_near_one(float x) {
+  const float series = polynomial(x, 0.001388888889f, 0.008333333333f, 0.041666666667f, 0.166666666667f, 0.5f, 1.f);
+  return x > -0.25f ? fma(series, x, 1.f) : exp_nonpositive(x);
+}
+
 // log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
 FP_INLINE float log1p_over(float e) {
   // 5.4e-9

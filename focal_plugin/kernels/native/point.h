@@ -121,6 +121,9 @@ FP_INLINE V power_above_one(V base, V log_base, V exponent) {
 
 // The same of a base in [0, 1] of which the logarithm alone is at hand, and of one of which it is not.
 FP_INLINE V power_by_log(V log_base, V exponent) { return power<-1>(log_base, log_base, exponent); }
+FP_INLINE V power_by_log_near_one(V log_base, V exponent) {  // where what is left to 1 matters
+  return exp_near_one(select(exponent == 0.f, V{}, exponent * log_base));
+}
 template <int EXPONENT = -1>
 FP_INLINE V power_by_base(V base, V exponent) {
   return EXPONENT < 0 ? power_by_log(log_nonnegative(base), exponent) : power<EXPONENT>(base, base, exponent);

@@ -103,6 +103,9 @@ FP_INLINE V exp_nonpositive(V x) {
   return select(x < -87.3365448f, V{}, p * power);
 }
 
+// The same where what is left to 1 matters: it is off by a rounding everywhere.
+FP_INLINE V exp_near_one(V x) { return exp_nonpositive(x); }
+
 // log(1 + e) / e for e in [0, 1]: this quotient is fitted, so that the logarithm of a small e keeps its digits.
 FP_INLINE V log1p_over(V e) {
   // 5.4e-9
