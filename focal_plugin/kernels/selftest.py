@@ -52,20 +52,24 @@ def fault(
 
 def require(
     pred: Tensor,
-    verdicts: dict[torch.device, RuntimeError | None],
-    verdict_of: Callable[[torch.device], RuntimeError | None],
+    in_one_pass: bool,
+    verdicts: dict[tuple[torch.device, bool], RuntimeError | None],
+    verdict_of: Callable[[torch.device, bool], RuntimeError | None],
 ) -> None:
     """Tests the device of these logits, unless that is done, or nothing is computed there now.
+
+    Args:
+        in_one_pass: by the kernel of a loss and its gradient, which few need, instead of by that of each.
 
     Raises:
         RuntimeError: the verdict, which every later call raises again.
     """
-    device = pred.device
-    if device not in verdicts:
+    asked = pred.device, in_one_pass
+    if asked not in verdicts:
         if pred.is_meta or (pred.is_cuda and _may_not_wait()):
             return
-        verdicts[device] = verdict_of(device)
-    verdict = verdicts[device]
+        verdicts[asked] = verdict_of(*asked)
+    verdict = verdicts[asked]
     if verdict is not None:
         raise verdict.with_traceback(None)
 

@@ -39,7 +39,7 @@ def _run(function: str, problem: Problem, *arguments):
     if problem.backend not in ('triton', 'cuda'):
         return call(*arguments)
     with _current(problem.pred.device):
-        _selftest(problem.backend).require(problem.pred)
+        _selftest(problem.backend).require(problem.pred, function == 'forward_and_backward')
         return call(*arguments)
 
 

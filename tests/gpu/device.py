@@ -232,7 +232,9 @@ def compute_without_kernels(monkeypatch) -> str:
         module = sys.modules[kernel.fn.__module__]
         monkeypatch.setattr(module, kernel.fn.__name__, Unlaunched(kernel))
     monkeypatch.setattr(launches, '_kept', {})
-    monkeypatch.setattr(selftest, '_verdicts', {torch.device(NAME, 0): None})
+    monkeypatch.setattr(
+        selftest, '_verdicts', {(torch.device(NAME, 0), in_one_pass): None for in_one_pass in (False, True)}
+    )
     # A storage is allocated beside the operators.
     to = torch.UntypedStorage.to
     monkeypatch.setattr(

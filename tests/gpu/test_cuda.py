@@ -101,9 +101,10 @@ def test_nan_reaches_no_neighbour(driver, classes):
     check_focal.check_nan_reaches_no_neighbour(classes)
 
 
-def test_the_self_test_passes_and_finds_a_fault(driver):
+@pytest.mark.parametrize('in_one_pass', (False, True))
+def test_the_self_test_passes_and_finds_a_fault(driver, in_one_pass):
     from focal_plugin.kernels.cuda import selftest
 
-    assert selftest._verdict(torch.device('cpu')) is None
+    assert selftest._verdict(torch.device('cpu'), in_one_pass) is None
     driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
-    assert 'is off by' in str(selftest._verdict(torch.device('cpu')))
+    assert 'is off by' in str(selftest._verdict(torch.device('cpu'), in_one_pass))

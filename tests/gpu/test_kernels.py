@@ -180,12 +180,13 @@ def test_statistics_that_are_gathered(driver, layout):
 
 
 @slow_80
-def test_the_self_test_passes(driver):
+@pytest.mark.parametrize('in_one_pass', (False, True))
+def test_the_self_test_passes(driver, in_one_pass):
     from focal_plugin.kernels.triton import selftest
 
-    assert selftest._verdict(torch.device('cpu')) is None
+    assert selftest._verdict(torch.device('cpu'), in_one_pass) is None
     driver.edit = lambda text: text.replace('neg.f32', 'abs.f32')
-    assert 'is off by' in str(selftest._verdict(torch.device('cpu')))
+    assert 'is off by' in str(selftest._verdict(torch.device('cpu'), in_one_pass))
 
 
 @only_90

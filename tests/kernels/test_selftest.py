@@ -11,7 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import focal_plugin
 from focal_plugin import backend, functional
+from focal_plugin.ops import library
 from tests.conftest import one_graph
+from tests.kernels.problems import focal_problem
 
 pytestmark = [
     pytest.mark.triton,
@@ -46,7 +48,7 @@ def instead_of_launching(selftest, monkeypatch):
 def tested(selftest, monkeypatch) -> list[torch.device]:
     """The devices that are tested, in whose place nothing runs."""
     devices = []
-    monkeypatch.setattr(selftest, '_verdict', devices.append)
+    monkeypatch.setattr(selftest, '_verdict', lambda device, in_one_pass: devices.append(device))
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: False)
     monkeypatch.setattr(torch.cuda, 'get_sync_debug_mode', lambda: 0)
     return devices
@@ -198,13 +200,13 @@ def test_memory_that_ran_out_is_no_verdict(selftest, instead_of_launching, monke
         loss()
     instead_of_launching(lambda launch, *args: launch(*args))
     assert loss().isfinite()
-    assert selftest._verdicts == {CPU: None}
+    assert selftest._verdicts == {(CPU, False): None}
 
 
 def test_passes_in_inference_mode(selftest):
     with torch.inference_mode():
         assert loss().isfinite()
-    assert selftest._verdicts == {CPU: None}
+    assert selftest._verdicts == {(CPU, False): None}
 
 
 def test_once_for_each_device(selftest, tested):
@@ -218,6 +220,22 @@ def test_forward_and_backward_share_a_test(tested):
         pred = torch.zeros(2, 80, requires_grad=True)
         functional.sigmoid_focal_loss(pred, torch.tensor([3, 80])).backward()
     assert tested == [CPU]
+
+
+def test_one_pass_has_a_test_of_its_own(selftest, instead_of_launching):
+    """It is compiled where a loss first needs it: here it alone does nothing."""
+
+    def launch_two_passes(launch, problem, like, out, upstream, *partial):
+        if out is None or upstream is not None:
+            launch(problem, like, out, upstream, *partial)
+
+    instead_of_launching(launch_two_passes)
+    with focal_plugin.use_backend('triton'):
+        problem = focal_problem(torch.zeros(2, 80), torch.tensor([3, 80]), 'triton')
+        assert library.forward(problem).isfinite()
+        with pytest.raises(RuntimeError, match='the loss is NaN or was left unwritten'):
+            library.forward_and_backward(problem)
+    assert list(selftest._verdicts) == [(CPU, False), (CPU, True)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ machines on which Triton can't start a kernel: its launcher is a C extension, bu
 from __future__ import annotations
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,22 +23,22 @@ from focal_plugin.kernels.triton.launches import Launch
 
 CLASSES = (9, 8)  # walked in order, and in tiles
 
-_verdicts: dict[torch.device, RuntimeError | None] = {}
+_verdicts: dict[tuple[torch.device, bool], RuntimeError | None] = {}
 
 
-def require(pred: Tensor) -> None:
+def require(pred: Tensor, in_one_pass: bool = False) -> None:
     """Tests the device of these logits; raises RuntimeError where Triton's results are wrong, or there are none."""
-    selftest.require(pred, _verdicts, _verdict)
+    selftest.require(pred, in_one_pass, _verdicts, _verdict)
 
 
-def _verdict(device: torch.device) -> RuntimeError | None:
+def _verdict(device: torch.device, in_one_pass: bool) -> RuntimeError | None:
     cause = remedy = None
     root: BaseException
     try:
         with torch.inference_mode(False):  # the expected gradient is autograd's
-            fault = next(
-                filter(None, (selftest.fault('triton', device, classes, _computed) for classes in CLASSES)), None
-            )
+            computed = partial(_computed, in_one_pass=in_one_pass)
+            faults = (selftest.fault('triton', device, classes, computed) for classes in CLASSES)
+            fault = next(filter(None, faults), None)
     except torch.cuda.OutOfMemoryError:  # of every device; torch 2.4 has no torch.OutOfMemoryError
         raise
     except Exception as error:
@@ -75,16 +76,19 @@ def _remedy(error: BaseException) -> str | None:
     return None
 
 
-def _computed(problem: Problem) -> tuple[Tensor, Tensor]:
+def _computed(problem: Problem, in_one_pass: bool) -> tuple[Tensor, Tensor]:
     """The kernels' sum and gradient, written over NaN."""
 
     def unwritten(*shape: int) -> Tensor:
         return torch.full(shape, float('nan'), dtype=torch.float32, device=problem.pred.device)
 
-    like, loss, grad = cast(Launch, launch_of(problem)), unwritten(), unwritten(*problem.pred.shape)
-    partial = unwritten(like.layout.programs * like.layout.splits)
-    elementwise.launch(problem, like, None, None, partial)
-    sums.add(partial, None, loss)
-    one = torch.ones_like(loss)
-    elementwise.launch(problem, cast(Launch, launch_of(problem, grad, one)), grad, one)
+    loss, grad = unwritten(), unwritten(*problem.pred.shape)
+    beside = grad if in_one_pass else None
+    like = cast(Launch, launch_of(problem, beside))
+    parts = unwritten(like.layout.programs * like.layout.splits)
+    elementwise.launch(problem, like, beside, None, parts)
+    sums.add(parts, None, loss)
+    if not in_one_pass:
+        one = torch.ones_like(loss)
+        elementwise.launch(problem, cast(Launch, launch_of(problem, grad, one)), grad, one)
     return loss, grad
