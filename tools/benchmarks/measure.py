@@ -6,14 +6,13 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from tools.training.memory import resident
+from tools.training.memory import reset_peak, resident
 
 Runs = Iterable[Iterable[Callable[[], object]]]
 REPLAYS = 10
@@ -119,7 +118,7 @@ def peak_bytes(device: str, run: Callable[[], object]) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')
+        reset_peak()
     except (AttributeError, OSError):
         return None
     before = resident('VmRSS')

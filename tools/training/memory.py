@@ -9,6 +9,11 @@ def resident(name: str) -> int:
     return _bytes('/proc/self/status', name)
 
 
+def reset_peak() -> None:
+    """Has VmHWM begin anew at VmRSS."""
+    Path('/proc/self/clear_refs').write_text('5')
+
+
 def available() -> int:
     """Bytes that processes can still get."""
     return _bytes('/proc/meminfo', 'MemAvailable')

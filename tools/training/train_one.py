@@ -18,7 +18,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 from .checkpoints import safe_checkpoints
-from .memory import resident
+from .memory import reset_peak, resident
 
 
 @LOOPS.register_module()
@@ -97,7 +97,7 @@ class Recorder(Hook):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         else:
-            Path('/proc/self/clear_refs').write_text('5')
+            reset_peak()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         self.begun = now()
