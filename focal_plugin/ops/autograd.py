@@ -28,8 +28,8 @@ class _Loss(torch.autograd.Function):
     def forward(ctx, statistics, settings, *tensors):
         problem = Problem(*tensors, *settings)
         grad = None  # under an upstream gradient of 1
-        # In half precision it would underflow without the loss scale, which comes with the backward.
-        may_keep = statistics is None and problem.backend == 'native' and problem.pred.dtype == torch.float32
+        # In float16 it would underflow without the loss scale, which comes with the backward.
+        may_keep = statistics is None and problem.backend == 'native' and problem.pred.dtype != torch.float16
         if may_keep and library.has_one_pass(problem):
             value, grad = library.forward_and_backward(problem)
         else:
@@ -96,9 +96,15 @@ def _gradients(
 
 
 def _scaled(kept: Tensor, upstream: Tensor) -> Tensor | None:
-    """The kept gradient under an upstream gradient; None where 0 times that is NaN, also in rows that are ignored."""
+    """The kept gradient under an upstream gradient; None where that product is not what the backward gives.
+
+    0 times what is not finite is NaN, also in rows that are ignored. And a gradient of bfloat16 has been rounded to 8 bits,
+    to fewer where it is subnormal: halving it, as gradient accumulation does, is all that needs no other ones.
+    """
     factor = upstream.item()  # on a CPU, where nothing waits
     if not math.isfinite(factor):
+        return None
+    if kept.dtype != torch.float32 and (factor > 1 or math.frexp(factor)[0] != 0.5):
         return None
     # .data: what is saved for a second backward is this memory too, and must not be found to have changed.
     return kept.data if factor == 1 else kept.data.mul_(factor)

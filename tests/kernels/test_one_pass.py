@@ -21,6 +21,7 @@ from tests.variants import POINTS, VARIANTS
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 N, C = 1031, 7  # several tiles, none of them whole
 INF = float('inf')
+KEPT = pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=('fp32', 'bf16'))
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +68,10 @@ def assert_same(seen: torch.Tensor, wanted: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(('name', 'reason'), POINTS, ids=lambda value: value)
 @pytest.mark.parametrize('kind', ('labels', 'scored', 'one class', 'dense', 'probabilities'))
-def test_every_loss_and_kind_of_target(name, reason, kind, monkeypatch):
+@KEPT
+def test_every_loss_and_kind_of_target(dtype, name, reason, kind, monkeypatch):
     spec, classes = SPECS[name], 1 if kind == 'one class' else C
-    pred, target, score = logits(N, classes), labels(classes), None
+    pred, target, score = logits(N, classes).to(dtype), labels(classes), None
     if kind == 'scored':
         score = torch.rand(N).mul_(1.2).clamp_(max=1)
     if kind == 'dense':
@@ -111,8 +113,9 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize('weighted', ('one per row', 'one per element', 'none'))
-def test_layouts_weights_and_ignored_rows(layout, weighted, monkeypatch):
-    pred, target = logits(N, C), labels(C)
+@KEPT
+def test_layouts_weights_and_ignored_rows(dtype, layout, weighted, monkeypatch):
+    pred, target = logits(N, C).to(dtype), labels(C)
     target[::5] = 255
     pred = layout(pred)
     target = target[: pred.shape[:-1].numel()].view(pred.shape[:-1])
@@ -131,9 +134,10 @@ def test_layouts_weights_and_ignored_rows(layout, weighted, monkeypatch):
 
 @pytest.mark.parametrize('logit', (INF, -INF, 3e38, -3e38, 2e30))
 @pytest.mark.parametrize('label', (0, 1))
-def test_value_beyond_where_derivatives_are_clamped(logit, label, monkeypatch):
+@KEPT
+def test_value_beyond_where_derivatives_are_clamped(dtype, logit, label, monkeypatch):
     """The derivative there is that of a smaller logit, the value must not be."""
-    pred, target = torch.zeros(N, 1), torch.ones(N, dtype=torch.int64)
+    pred, target = torch.zeros(N, 1, dtype=dtype), torch.ones(N, dtype=torch.int64)
     pred[77], target[77] = logit, label
 
     def call(leaf):
@@ -247,6 +251,23 @@ def test_a_checkpointed_loss_keeps_no_gradient_between_the_passes():
     assert {t.untyped_storage().data_ptr() for t in alive} == {leaf.untyped_storage().data_ptr()}
     loss.backward()
     assert leaf.grad is not None
+
+
+@pytest.mark.parametrize('factor', (1.0, 0.5, 0.25, 1 / 3, 0.0, -0.5, 3.0, 65536.0))
+def test_a_kept_bf16_gradient_is_rounded_once(factor, monkeypatch):
+    """Under every upstream gradient it is the backward's own, also where 65536 lifts subnormals to normal numbers.
+
+    Halved subnormals alone lose a bit more, and may be one unit off.
+    """
+    pred = torch.cat([logits(N - 100, C), torch.linspace(-50, -25, 100)[:, None].expand(100, C)]).bfloat16()
+
+    def call(leaf):
+        return factor * functional.sigmoid_focal_loss(leaf, labels(C), reduction='sum')
+
+    seen, wanted = one_pass(call, pred, monkeypatch)[1], two_passes(call, pred)[1]
+    torch.testing.assert_close(seen, wanted, rtol=0, atol=2**-133 if factor in (0.5, 0.25) else 0)
+    is_normal = wanted.abs() > 2**-126
+    assert_same(seen[is_normal], wanted[is_normal])
 
 
 def test_half_gradients_wait_for_the_loss_scale():
