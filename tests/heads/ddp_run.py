@@ -1,6 +1,8 @@
 """One of two data-parallel processes, which keeps its gradients.
 
-python -m tests.heads.ddp_run RANK RENDEZVOUS OUT NAME PHOTO [find_unused_parameters]
+python -m tests.heads.ddp_run RANK RENDEZVOUS OUT NAME PHOTO [find_unused_parameters] [held]
+
+held: the class logits, of a head that else cuts them.
 """
 
 import sys
@@ -14,12 +16,13 @@ import focal_plugin  # noqa: F401  registers
 from tests.heads.detectors import batch, fused, gradients, losses
 
 
-def main(rank: str, rendezvous: str, out: str, name: str, photo: str, unused: str = '') -> None:
+def main(rank: str, rendezvous: str, out: str, name: str, photo: str, *options: str) -> None:
     torch.set_num_threads(1)
     register_all_modules()
     distributed.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=int(rank), world_size=2)
     try:
-        model = DistributedDataParallel(fused(name), find_unused_parameters=bool(unused))
+        detector = fused(name, **{'bbox_head': {'cut': False}} if 'held' in options else {})
+        model = DistributedDataParallel(detector, find_unused_parameters='find_unused_parameters' in options)
         total, _ = losses(model, batch(int(photo)))
         total.backward()
         torch.save(gradients(model.module), out)
