@@ -1,8 +1,6 @@
 """Whole detectors under what training does around the losses: autocast, accumulation, checkpointing, DDP, resuming."""
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import focal_plugin  # noqa: F401  registers
 from focal_plugin.losses import FusedLoss
 from tests.heads.detectors import CUT, DATA, FUSED, ROOT, batch, dataset, error, fused, gradients, losses, model_config
+from tests.processes import side_by_side
 
 LEARNT = [name for name in FUSED if not name.startswith('equalized')]
 
@@ -145,17 +144,11 @@ def test_two_processes_are_one(name, unused, tmp_path):
 def by_two(name: str, photos: tuple[int, int], folder: Path, *options: str) -> dict[str, torch.Tensor]:
     """The gradients that two processes have, of a photo each."""
     folder.mkdir()
-    command = [sys.executable, '-W', 'ignore', '-m', 'tests.heads.ddp_run']
     outs = [folder / f'{rank}.pt' for rank in (0, 1)]
-    processes = [
-        subprocess.Popen(
-            [*command, *map(str, (rank, folder / 'rendezvous', out, name, photo, *options))],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
+    side_by_side(
+        ['-m', 'tests.heads.ddp_run', rank, folder / 'rendezvous', out, name, photo, *options]
         for rank, (out, photo) in enumerate(zip(outs, photos, strict=True))
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    )
     first, second = map(torch.load, outs)
     assert all(torch.equal(first[key], second[key]) for key in first)
     return first

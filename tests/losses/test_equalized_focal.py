@@ -1,10 +1,6 @@
 """FusedEqualizedFocalLoss over iterations: what its buffers gather, and when, against the definition in float64."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from focal_plugin.losses import FusedEqualizedFocalLoss
 from tests.losses.iterations import C, check_gathered, check_iterations, levels
+from tests.processes import side_by_side
 
 
 def step(loss, iteration, upstream=1.0, **kwargs):
@@ -164,38 +161,28 @@ def test_another_number_of_classes():
 
 
 PROCESS = """
-import os, sys, torch, torch.distributed as dist
+import sys, torch, torch.distributed as dist
 from tests.losses.iterations import C, levels
 from focal_plugin.losses import FusedEqualizedFocalLoss
-dist.init_process_group('gloo')
-rank = dist.get_rank()
+rank, rendezvous, out = int(sys.argv[1]), *sys.argv[2:]
+dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=2)
 loss = FusedEqualizedFocalLoss(C)
 for iteration in range(3):
     inputs = [(p[rank::2].contiguous().requires_grad_(), y[rank::2], w[rank::2]) for p, y, w in levels(iteration)]
     sum(loss(*each, avg_factor=7.0) for each in inputs).backward()
-torch.save((loss.gradients, loss.ratio, inputs[0][0].grad), os.path.join(sys.argv[1], f'{rank}.pt'))
+torch.save((loss.gradients, loss.ratio, inputs[0][0].grad), out)
 dist.destroy_process_group()
 """
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d',
-         '--rdzv_endpoint=localhost:0', script(tmp_path), tmp_path],
-        env=os.environ | {'PYTHONPATH': str(Path(__file__).parents[2])}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    outs = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
+    side_by_side(['-c', PROCESS, rank, tmp_path / 'rendezvous', out] for rank, out in enumerate(outs))
     joined = FusedEqualizedFocalLoss(C)
     for iteration in range(3):
         _, (grad, _) = step(joined, iteration)
     for rank in (0, 1):
-        gradients, ratio, its_grad = torch.load(tmp_path / f'{rank}.pt')
+        gradients, ratio, its_grad = torch.load(outs[rank])
         torch.testing.assert_close(gradients, joined.gradients, rtol=1e-9, atol=0)
         torch.testing.assert_close(ratio, joined.ratio, rtol=1e-6, atol=0)
         torch.testing.assert_close(its_grad, grad[rank::2], rtol=1e-6, atol=0)
-
-
-def script(folder: Path) -> Path:
-    path = folder / 'process.py'
-    path.write_text(PROCESS)
-    return path
