@@ -1,9 +1,7 @@
 """The autograd.Function of every loss.
 
 A GPU computes the terms again in the backward, since there memory is what costs. On a CPU the arithmetic is, so the forward
-of a sigmoid loss leaves the gradient behind where one is wanted: the backward's own allocation, made earlier. Of a softmax
-nothing is left behind: a row that the backward reads is in registers, or in the first-level cache, long enough to find its
-sum of exponentials again, and one float32 per row could not hold its logarithm to the digits promised.
+leaves the gradient behind where one is wanted: the backward's own allocation, made earlier.
 """
 
 from __future__ import annotations
@@ -27,11 +25,13 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, statistics, settings, *tensors):
         problem = Problem(*tensors, *settings)
-        grad = None  # under an upstream gradient of 1
+        grad = ctx.gathered = None  # under an upstream gradient of 1
         # In float16 it would underflow without the loss scale, which comes with the backward.
-        may_keep = statistics is None and problem.backend == 'native' and problem.pred.dtype != torch.float16
-        if may_keep and library.has_one_pass(problem):
-            value, grad = library.forward_and_backward(problem)
+        may_keep = problem.backend == 'native' and problem.pred.dtype != torch.float16
+        if may_keep and library.has_one_pass(problem, statistics is not None):
+            if statistics is not None:
+                ctx.gathered = library.new_statistics(problem)
+            value, grad = library.forward_and_backward(problem, statistics=ctx.gathered)
         else:
             value = library.forward(problem)
         ctx.save_for_backward(*tensors, grad)  # the gradient too, so that activation checkpointing can drop it
@@ -46,9 +46,11 @@ class _Loss(torch.autograd.Function):
         # Given away, the kept gradient may be changed in its place: a second backward computes its own.
         kept, ctx.is_spent = None if ctx.is_spent else kept, True
         needed = ctx.needs_input_grad[2:]
-        if kept is not None and not _is_composed(needed, upstream) and (grad := _scaled(kept, upstream)) is not None:
-            return None, None, grad, *[None] * (TENSORS - 1)
         statistics, ctx.statistics = ctx.statistics, None  # a second backward of the same loss counts no second time
+        if kept is not None and not _is_composed(needed, upstream) and (grad := _scaled(kept, upstream)) is not None:
+            if statistics is not None:
+                statistics += ctx.gathered
+            return None, None, grad, *[None] * (TENSORS - 1)
         return None, None, *_gradients(Problem(*tensors, *ctx.settings), needed, upstream, statistics)
 
 

@@ -124,7 +124,7 @@ class Cut:
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
-        self.in_one_pass = self.keeps and statistics is None and library.has_one_pass(problem)
+        self.in_one_pass = self.keeps and library.has_one_pass(problem, statistics is not None)
         self.in_place = self.in_one_pass and library.writes_in_place(problem)
         # Logits and their gradient; where that takes their place, a CPU's convolution has held them in a layout of its own.
         held = 2 * pred[..., 0, 0].numel() * pred.element_size()  # by a channel
@@ -170,7 +170,8 @@ class Cut:
         """(the sum, the gradient by the logits (B, channels, H, W), the statistics)."""
         value = statistics = None
         if self.in_one_pass:
-            value, grad = library.forward_and_backward(problem, self.in_place)
+            statistics = None if self.statistics is None else library.new_statistics(problem)
+            value, grad = library.forward_and_backward(problem, self.in_place, statistics)
         else:
             if upstream is None:
                 value = library.forward(problem)

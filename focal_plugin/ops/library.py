@@ -28,7 +28,7 @@ _library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Ten
 @functools.lru_cache(maxsize=None)
 def _kernels(backend: str, variant: str) -> ModuleType:
     """The module of a variant's family: forward and backward, and where it has them total, or forward_and_backward with
-    IN_PLACE.
+    IN_PLACE and GATHERS.
     """
     return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
 
@@ -85,11 +85,12 @@ def _forward(problem: Problem) -> Tensor:
     return _run('forward', problem, problem)
 
 
-def has_one_pass(problem: Problem) -> bool:
-    """Whether forward_and_backward takes the problem."""
-    if problem.output != 'sum' or problem.channel is not None or problem.pred.numel() == 0:
+def has_one_pass(problem: Problem, gathers: bool) -> bool:
+    """Whether forward_and_backward takes the problem, statistics being gathered or not."""
+    if problem.output != 'sum' or problem.channel is not None or problem.pred.numel() == 0 or not _is_direct(problem):
         return False
-    return _is_direct(problem) and hasattr(_kernels(problem.backend, problem.variant), 'forward_and_backward')
+    kernels = _kernels(problem.backend, problem.variant)
+    return hasattr(kernels, 'forward_and_backward') and (kernels.GATHERS or not gathers)
 
 
 def writes_in_place(problem: Problem) -> bool:
@@ -111,15 +112,21 @@ def total(problems: Sequence[Problem]) -> Tensor:
     return _run('total', problems[0], problems)
 
 
-def forward_and_backward(problem: Problem, in_place: bool = False) -> tuple[Tensor, Tensor]:
+def forward_and_backward(
+    problem: Problem, in_place: bool = False, statistics: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The sum and the gradient by pred under an upstream gradient of 1, which overwrites pred if it is to be in place.
 
     In float16 it may underflow: the loss scale comes with the backward.
+
+    Args:
+        statistics: new_statistics, to be filled in.
     """
     if problem.activated:
         checks.check_probabilities(problem)
     out = problem.pred if in_place else torch.empty_like(problem.pred)
-    return _run('forward_and_backward', problem, problem, out), out
+    gathered = () if statistics is None else (statistics,)
+    return _run('forward_and_backward', problem, problem, out, *gathered), out
 
 
 def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
@@ -130,12 +137,13 @@ def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor,
 
 
 def _backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:
-    statistics = _statistics(problem, gathers).zero_()
+    statistics = new_statistics(problem, gathers).zero_()
     grad = _run('backward', problem, problem, problem.per_element(upstream), statistics if gathers else None)
     return grad, statistics
 
 
-def _statistics(problem: Problem, gathers: bool) -> Tensor:
+def new_statistics(problem: Problem, gathers: bool = True) -> Tensor:
+    """Memory for the statistics by class, or none of it."""
     return problem.pred.new_empty((2, problem.pred.size(-1)) if gathers else 0, dtype=torch.float64)
 
 
@@ -161,7 +169,7 @@ def _fake_forward(*arguments) -> Tensor:
 
 def _fake_backward(upstream, gathers, *arguments) -> tuple[Tensor, Tensor]:
     problem = Problem(*arguments)
-    return torch.empty_like(problem.pred), _statistics(problem, gathers)
+    return torch.empty_like(problem.pred), new_statistics(problem, gathers)
 
 
 def _operator(name: str, implementation, fake):

@@ -14,6 +14,7 @@ from focal_plugin.kernels.problem import Problem
 ROWS = 256  # of a block of statistics
 LANES = 4  # threads that share the classes of the same rows
 IN_PLACE = True  # see evaluate in elementwise.cu
+GATHERS = False
 NARROW = 6  # logits of a thread that goes through rows of few classes
 
 

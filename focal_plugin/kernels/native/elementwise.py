@@ -10,6 +10,7 @@ from focal_plugin.kernels.native import call, loader
 from focal_plugin.kernels.problem import Problem
 
 IN_PLACE = True  # a tile's logits are read before its gradient is written
+GATHERS = True  # one pass fills statistics in, too
 
 
 def forward(problem: Problem) -> Tensor:
@@ -21,13 +22,13 @@ def forward(problem: Problem) -> Tensor:
     return out
 
 
-def forward_and_backward(problem: Problem, out: Tensor) -> Tensor:
+def forward_and_backward(problem: Problem, out: Tensor, statistics: Tensor | None = None) -> Tensor:
     """The sum; into out, which may be pred, the gradient, in one pass over the logits, all of whose channels are read."""
     # A target that has to be clamped makes the kernel run again, which would then read gradients for logits.
     if out is problem.pred:
         target, score = checks.targets_in_range(out, problem.target, problem.score, problem.ignore_index)
         problem = problem._replace(target=target, score=score)
-    return _total(problem, call.run(problem, out, derivative=True, both=True))
+    return _total(problem, call.run(problem, out, derivative=True, both=True, statistics=statistics))
 
 
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:

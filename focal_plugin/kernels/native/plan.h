@@ -5,6 +5,7 @@
 
 #include "api.h"
 #include "variant.h"
+#include "vmath.h"
 
 namespace focal_plugin {
 
@@ -131,6 +132,31 @@ struct ElementwisePlan : Plan {
     outer_tiles = ceil_div(outer.size, outer_step);
     class_tiles = rows_inner ? outer_tiles : inner_tiles;
     tiles = (rows_inner ? row_count / inner.size : 1) * outer_tiles * inner_tiles;
+  }
+};
+
+constexpr int64_t kTileFloats = 8192;  // with what else a row needs they stay in the first-level cache
+constexpr int64_t kShortestRun = 64;   // of rows in a permuted map: shorter runs waste what a memory access brings
+constexpr int64_t kMostRows = 256;
+constexpr int64_t kFewClasses = 2 * kLanes;
+
+inline int64_t round_up(int64_t n) { return ceil_div(n, kLanes) * kLanes; }
+
+// The tiles of the row-wise family are whole rows.
+struct RowwisePlan : Plan {
+  bool across_rows;  // of vector lanes
+  int64_t step;      // rows of a tile
+
+  RowwisePlan(const Call &call, const Variant &variant) : Plan(call, variant) {
+    split_off_classes();
+    join_rows();
+    if (rows.empty()) rows.emplace_back();
+    count_rows();
+    const bool permuted = rows.back().size > 1 && rows.back().stride[kInput] < classes.stride[kInput];
+    across_rows = classes.size < kFewClasses || permuted;
+    const int64_t shortest = across_rows ? kShortestRun : 1;
+    step = std::min(row_count, std::min(kMostRows, std::max(shortest, kTileFloats / round_up(classes.size))));
+    tiles = ceil_div(row_count, step);
   }
 };
 

@@ -15,32 +15,9 @@
 namespace focal_plugin {
 namespace {
 
-constexpr int64_t kTileFloats = 8192;  // with what else a row needs they stay in the first-level cache
-constexpr int64_t kShortestRun = 64;   // of rows in a permuted map: shorter runs waste what a memory access brings
-constexpr int64_t kMostRows = 256;
-constexpr int64_t kFewClasses = 2 * kLanes;
 constexpr int32_t kIgnored = -1;  // label of an ignored row, and of those that fill up the last vector
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-int64_t round_up(int64_t n) { return ceil_div(n, kLanes) * kLanes; }
-
-struct RowwisePlan : Plan {
-  bool across_rows;  // of vector lanes
-  int64_t step;      // rows of a tile
-
-  RowwisePlan(const Call &call, const Variant &variant) : Plan(call, variant) {
-    split_off_classes();
-    join_rows();
-    if (rows.empty()) rows.emplace_back();
-    count_rows();
-    const bool permuted = rows.back().size > 1 && rows.back().stride[kInput] < classes.stride[kInput];
-    across_rows = classes.size < kFewClasses || permuted;
-    const int64_t shortest = across_rows ? kShortestRun : 1;
-    step = std::min(row_count, std::min(kMostRows, std::max(shortest, kTileFloats / round_up(classes.size))));
-    tiles = ceil_div(row_count, step);
-  }
-};
 
 FP_INLINE Mask load_labels(const int32_t *from) {
   Mask m;
@@ -83,6 +60,9 @@ struct Worker {
   float *const target_logits = buffers.take<float>(step), *const margins = buffers.take<float>(step);
   float *const greatest = buffers.take<float>(step), *const totals = buffers.take<float>(step);
   float *const results = buffers.take<float>(step), *const factors = buffers.take<float>(step);
+  float *const values = buffers.take<float>(step);  // beside derivatives
+  // Of gradients, multiplied last: as PyTorch multiplies the gradient that one pass has left behind.
+  const float after = static_cast<float>(call.after);
   float *const parameters = buffers.take<float>(step * plan.variant.parameters);
   int32_t *const labels = buffers.take<int32_t>(step);
 
@@ -96,8 +76,9 @@ struct Worker {
       call.derivative ? find_exps<false, true>() : find_exps<false, false>();
     }
     find_margins();
-    run_variant();
-    weigh();
+    run_variant(call.derivative, results);
+    const double total = call.both ? sum_of_both() : 0;
+    weigh(call.derivative, call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f, results);
     if (call.output.data == nullptr) return sum_rows(results, 1, padded, nullptr);
     if (!call.derivative) {
       for (const Run &run : runs) {
@@ -108,7 +89,7 @@ struct Worker {
     } else {
       spread_across_classes();
     }
-    return 0;
+    return total;
   }
 
   void place(int64_t first) {
@@ -212,10 +193,11 @@ struct Worker {
     }
   }
 
-  void run_variant() {
+  void run_variant(bool derivative, float *output) {
     Loop loop{};
     loop.x = margins;
-    loop.output = results;
+    loop.output = output;
+    if (call.both && derivative) loop.value = values;
     loop.count = padded;
     loop.scale = 1.f;
     for (int k = 0; k < plan.variant.parameters; ++k) {
@@ -227,27 +209,35 @@ struct Worker {
       loop.per_element[k] = plane;
     }
     const bool by_class = call.per_class_parameters != nullptr;
-    plan.variant.loop(kPositive, call.derivative, false, call.exponent, by_class)(loop);
+    plan.variant.loop(kPositive, derivative, false, call.exponent, by_class)(loop);
+  }
+
+  // The weighted sum of the values beside derivatives.
+  double sum_of_both() {
+    int clamped = 0;  // whether the loop of derivatives has clamped a margin
+    for (int64_t r = 0; r < padded; ++r) clamped |= std::fabs(margins[r]) > kLargestLogit ? 1 : 0;
+    if (clamped != 0) run_variant(false, values);
+    weigh(false, 1.f, values);
+    return sum_rows(values, 1, padded, nullptr);
   }
 
   // The variant's values or derivatives, each times its row's factor; 0 in ignored rows.
-  void weigh() {
-    std::fill(factors, factors + padded, call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f);
+  void weigh(bool derivative, float scale, float *output) {
+    std::fill(factors, factors + padded, scale);
     for (const Role role : {kWeight, kUpstream}) {
       const Operand &operand = *plan.operand[role];
       if (operand.data == nullptr) continue;
       for (const Run &run : runs) multiply_by(operand, run.at[role], row_stride(role), run.count, factors + run.first);
     }
-    const float after = static_cast<float>(call.after);
     for (int64_t r = 0; r < padded; r += kLanes) {
-      const V result = load(results + r), by = load(factors + r), margin = load(margins + r);
-      V product = result * by * after;
+      const V result = load(output + r), by = load(factors + r), margin = load(margins + r);
+      V product = result * by;
       // Losses of infinite margins, silenced by a factor of 0: by alpha already, or by the row's.
       const Mask is_infinite = (margin == kInfinity) | (margin == -kInfinity);
-      if (!call.derivative && any(is_infinite)) {
+      if (!derivative && any(is_infinite)) {
         product = select(is_infinite & ((result != result) | (by == 0.f)), V{}, product);
       }
-      store(results + r, select(load_labels(labels + r) == kIgnored, V{}, product));
+      store(output + r, select(load_labels(labels + r) == kIgnored, V{}, product));
     }
   }
 
@@ -264,8 +254,8 @@ struct Worker {
       } else {
         const float by = factors[r];
 #pragma omp simd
-        for (int64_t c = 0; c < classes; ++c) to[c] = row[c] * by;
-        to[labels[r]] = results[r];
+        for (int64_t c = 0; c < classes; ++c) to[c] = row[c] * by * after;
+        to[labels[r]] = results[r] * after;
       }
       if (!in_place) copy_out(call.output, at, stride, classes, row);
       ++r;
@@ -280,7 +270,7 @@ struct Worker {
       for (int64_t c = 0; c < classes; ++c) {
         float *const to = x + c * pitch + r;
         const V spread = select(label == static_cast<int32_t>(c), derivative, load(to) * by);
-        store(to, select(label == kIgnored, V{}, spread));
+        store(to, select(label == kIgnored, V{}, spread * after));
       }
     }
     each_line(kOutput, [&](int64_t to, int64_t stride, int64_t count, const float *from) {

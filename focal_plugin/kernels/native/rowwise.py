@@ -1,5 +1,5 @@
 """The native backend's row-wise family: the same calls, which reach another entry point of the library."""
 
-from focal_plugin.kernels.native.elementwise import backward, forward
+from focal_plugin.kernels.native.elementwise import GATHERS, IN_PLACE, backward, forward, forward_and_backward
 
-__all__ = ['backward', 'forward']
+__all__ = ['GATHERS', 'IN_PLACE', 'backward', 'forward', 'forward_and_backward']

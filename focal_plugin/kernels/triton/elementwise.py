@@ -12,6 +12,7 @@ from focal_plugin.kernels.triton import flat, launches, operands, points, sums, 
 from focal_plugin.kernels.triton.launches import Launch
 
 IN_PLACE = False  # flat_kernel could, but not tiled_kernel: see there
+GATHERS = False
 
 
 def launch_of(
