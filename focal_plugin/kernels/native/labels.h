@@ -20,17 +20,17 @@ struct Labels {
     // Nearly all rows are background: where labels lie side by side, a block of nothing else is seen in one comparison.
     const bool adjacent = tile.has_adjacent_rows(kTarget);
     count = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t at = tile.row_at(kTarget, r), y = labels[at];
-      if (adjacent && r + kLabelBlock <= rows && is_background(labels + at)) {
-        r += kLabelBlock - 1;
-        continue;
+    for (int64_t first = 0; first < rows; first += kLabelBlock) {
+      const int64_t end = std::min(first + kLabelBlock, rows);
+      if (adjacent && end - first == kLabelBlock && is_background(labels + tile.row_at(kTarget, first))) continue;
+      for (int64_t r = first; r < end; ++r) {
+        const int64_t at = tile.row_at(kTarget, r), y = labels[at];
+        if (call.has_ignore_index && y == call.ignore_index) continue;
+        if (y < 0 || y > classes) bad_row = at;
+        if (y < 0 || y >= classes) continue;
+        row[count] = static_cast<int32_t>(r);
+        label[count++] = static_cast<int32_t>(y);
       }
-      if (call.has_ignore_index && y == call.ignore_index) continue;
-      if (y < 0 || y > classes) bad_row = at;
-      if (y < 0 || y >= classes) continue;
-      row[count] = static_cast<int32_t>(r);
-      label[count++] = static_cast<int32_t>(y);
     }
   }
 
