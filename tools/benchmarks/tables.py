@@ -98,6 +98,22 @@ def training(rows: list[Row]) -> str:
     return '\n\n'.join(parts)
 
 
+def steps(rows: list[Row]) -> str:
+    """Whole training steps on a CPU: time, memory, and what of the time is the class loss's."""
+    parts = []
+    for (machine,), rows_here in groups(rows, 'machine').items():
+        names = list(dict.fromkeys(row['contender'] for row in rows_here))
+        lines = []
+        for (work,), cases in groups(rows_here, 'work').items():
+            cells = {}
+            for row in cases:
+                share = f' (loss {row["loss_ms"]} ms)' if row['loss_ms'] else ''
+                cells[row['contender']] = f'{row["step_ms"]} ms, {row["extra_mib"] or "?"} MiB{share}'
+            lines.append([work, *(cells.get(name, '-') for name in names)])
+        parts += [f'Measured on {machine}, medians:', markdown(['detector', *names], lines)]
+    return '\n\n'.join(parts)
+
+
 def milliseconds(row: Row, column: str) -> str:
     """A time, and in brackets what of it the GPU works, where that was measured."""
     return f'{row[column]} ms' + (f' ({row["gpu_ms"]})' if row.get('gpu_ms') else '')

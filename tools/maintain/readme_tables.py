@@ -109,6 +109,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
             [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
         ),
         'cut': lambda: tables.cut(read(results.CUT)),
+        'steps': lambda: tables.steps(read(results.STEPS)),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
