@@ -6,22 +6,16 @@ become 0. AMD's v_exp_f32, v_log_f32 and v_rcp_f32 are off by one unit in the la
 with either sign.
 """
 
-import importlib
-
 import pytest
 import torch
 
-from focal_plugin import backend, functional, use_backend
-from focal_plugin.kernels.cuda import compiler
-from tests.gpu import instructions
+from focal_plugin import functional, use_backend
+from tests.gpu import driver, instructions, nvrtc
 from tests.oracle.check_softmax import check_every_margin
 from tests.oracle.check_variants import ELEMENTWISE, check
 from tests.oracle.inputs import logits
 from tests.variants import VARIANTS
 
-pytestmark = pytest.mark.skipif(
-    backend.INTERPRETING or torch.cuda.is_available(), reason='the interpreter and a GPU have arithmetic of their own'
-)
 WIDTH = 8  # a row of one tile
 BOUNDS = {'ex2': 2.0**-22, 'lg2': 2.0**-22, 'rcp': 2.0**-23, 'div': 2.0**-22}
 SIGNS = {
@@ -45,13 +39,17 @@ def _errors(request, monkeypatch):
         monkeypatch.setitem(instructions.ERRORS, name, sign * bound)
 
 
-@pytest.fixture(params=('triton', 'cuda'), autouse=True)
+@pytest.fixture(
+    params=(
+        pytest.param(('triton', driver), marks=driver.needs_compiler),
+        pytest.param(('cuda', nvrtc), marks=nvrtc.needs_nvrtc),
+    ),
+    ids=('triton', 'cuda'),
+    autouse=True,
+)
 def _machine(request, monkeypatch):
-    name = request.param
-    if not (backend.HAS_TRITON if name == 'triton' else compiler.path()):
-        pytest.skip(f'there is no compiler of the {name} backend')
-    module = importlib.import_module({'triton': 'tests.gpu.driver', 'cuda': 'tests.gpu.nvrtc'}[name])
-    module.install(monkeypatch, 90)
+    name, stand_in = request.param
+    stand_in.install(monkeypatch, 90)
     with use_backend(name):
         yield
 
