@@ -13,7 +13,6 @@ from tools.training import needs_mmdet  # noqa: F401
 # isort: split
 import copy
 import functools
-import itertools
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -117,9 +116,9 @@ class Training:
 
     def steps_of_loss(self) -> list[Callable[[], None]] | None:
         """Its class loss alone, on each of the last step's calls; None where it is handed what is no tensor."""
-        return None if any(not isinstance(args[0], Tensor) for args, _ in self.calls) else [
-            self._alone(*call) for call in self.calls
-        ]  # fmt: skip
+        if any(not isinstance(args[0], Tensor) for args, _ in self.calls):
+            return None
+        return [self._alone(*call) for call in self.calls]
 
     def _alone(self, args: tuple, kwargs: dict[str, Any]) -> Callable[[], None]:
         logits, *others = args
@@ -157,7 +156,7 @@ def run(out: Path, source: dict[str, str]) -> int:
     MMLogger.get_current_instance().setLevel('WARNING')  # init_weights prints every parameter
     register_all_modules()
     wrong, right = 0, {name: {} for name in DETECTORS}
-    for name, contender in itertools.chain(*(itertools.product([n], contenders(d)) for n, d in DETECTORS.items())):
+    for name, contender in [(name, each) for name, detector in DETECTORS.items() for each in contenders(detector)]:
         key = dict(machine=source['machine'], device='cpu', work=name, contender=contender)
         try:
             row, losses = measured(DETECTORS[name], contender, right[name])
