@@ -92,7 +92,7 @@ def warn_if_slow(device: str, dtype: torch.dtype) -> None:
             'torch backend serves. Reinstall with a compiler: pip install --force-reinstall --no-deps focal_plugin'
         )
     if lacks_compiler(device) and dtype in DTYPES['triton']:
-        logger.warning('%s: the torch backend serves on %s, which is slower than mmdet', NO_COMPILER, device)
+        logger.warning('%s: the torch backend serves on %s, slower than mmdet with mmcv', NO_COMPILER, device)
 
 
 def _why_not(name: str, pred: Tensor) -> str | None:

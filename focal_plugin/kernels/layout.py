@@ -3,7 +3,6 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -292,10 +291,3 @@ def layout_of(
         splits=splits,
         span=span,
     )
-
-
-def contiguous(problem: Problem) -> Problem:
-    """Copies, for the strides that layout_of refuses."""
-    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
-    copies: dict[str, Any] = {name: t.contiguous() for name, t in tensors.items() if t is not None}
-    return problem._replace(**copies)

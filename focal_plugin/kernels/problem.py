@@ -1,7 +1,7 @@
 """The arguments that every operator and every backend take."""
 
 from __future__ import annotations
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,3 +103,10 @@ SCHEMA = (
     'Tensor? channel, str variant, float[] parameters, bool activated, int? ignore_index, float scale, str output, '
     'str backend'
 )
+
+
+def contiguous(problem: Problem) -> Problem:
+    """The same with copies of what is not contiguous, for strides that a kernel refuses."""
+    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
+    copies: dict[str, Any] = {name: t.contiguous() for name, t in tensors.items() if t is not None}
+    return problem._replace(**copies)

@@ -1,6 +1,6 @@
 """A convolution to class logits and the loss of these, a chunk of output channels at a time.
 
-Of each chunk the logits are computed, then the loss and its gradient (in their place where the kernels can write it there),
+Of each chunk the logits are computed, then the loss and its gradient (on a CPU over the logits, on a GPU beside them),
 then what that adds to the gradients of the weight, the bias and the features; then the chunk is freed. Nothing is computed
 twice, and the logits are never held. The chunks are of output channels, with all levels inside: so each part of the weight's
 gradient is written by one chunk, and one chunk's gradient is all that is held beside it.

@@ -232,16 +232,12 @@ def compute_without_kernels(monkeypatch) -> str:
         module = sys.modules[kernel.fn.__module__]
         monkeypatch.setattr(module, kernel.fn.__name__, Unlaunched(kernel))
     monkeypatch.setattr(launches, '_kept', {})
-    monkeypatch.setattr(
-        selftest, '_verdicts', {(torch.device(NAME, 0), in_one_pass): None for in_one_pass in (False, True)}
-    )
+    passed = {(torch.device(NAME, 0), in_one_pass): None for in_one_pass in (False, True)}
+    monkeypatch.setattr(selftest, '_verdicts', passed)
     # A storage is allocated beside the operators.
     to = torch.UntypedStorage.to
-    monkeypatch.setattr(
-        torch.UntypedStorage,
-        'to',
-        lambda storage, device: _moved(storage) if device == name else to(storage, device=device),
-    )
+    moved = lambda storage, device: _moved(storage) if device == name else to(storage, device=device)  # noqa: E731
+    monkeypatch.setattr(torch.UntypedStorage, 'to', moved)
     # Inductor makes no code for it.
     monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='aot_eager'))
     for module, values in ((elementwise, eager), (rowwise, rowwise_eager)):

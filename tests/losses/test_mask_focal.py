@@ -8,6 +8,7 @@ import torch
 
 import focal_plugin
 from focal_plugin import functional
+from focal_plugin.losses import FusedFocalLoss, FusedMaskFocalLoss
 from focal_plugin.ops import library
 from tests import oracle
 from tests.allocations import allocated
@@ -200,8 +201,6 @@ def test_errors_say_what_to_write(changed, message):
 def test_class_of_the_registry(any_backend, device):
     from mmdet.registry import MODELS
 
-    from focal_plugin.losses import FusedMaskFocalLoss
-
     loss = MODELS.build(dict(type='FusedMaskFocalLoss', gamma=1.5, alpha=0.5, loss_weight=3.0))
     assert isinstance(loss, FusedMaskFocalLoss)
     pred, target, labels, _ = masks((4, 3, 5, 5))
@@ -214,8 +213,6 @@ def test_class_of_the_registry(any_backend, device):
 
 def test_mask_rcnn_and_point_heads_call_it():
     """The calls of FCNMaskHead and MaskPointHead, class-agnostic too: the third argument is labels (mmdet#5879)."""
-    from focal_plugin.losses import FusedFocalLoss, FusedMaskFocalLoss
-
     loss = FusedMaskFocalLoss()
     for channels in (4, 1):
         pred, target, labels, _ = masks((5, channels, 28, 28))
@@ -227,8 +224,6 @@ def test_mask_rcnn_and_point_heads_call_it():
 
 def test_maskformer_hands_flat_pixels_with_inverted_labels():
     """(M, 1) logits against labels 1 - mask: label 0 is the only class, label 1 the background."""
-    from focal_plugin.losses import FusedFocalLoss
-
     pred, target, *_ = masks((3, 1, 16, 16))
     mask = (target > 0.5).long()
     loss = FusedFocalLoss(loss_weight=20.0)(pred.reshape(-1, 1), 1 - mask.reshape(-1), avg_factor=mask.numel())
@@ -237,8 +232,6 @@ def test_maskformer_hands_flat_pixels_with_inverted_labels():
 
 
 def test_mask2former_hands_flat_soft_targets():
-    from focal_plugin.losses import FusedFocalLoss
-
     pred, target, *_ = masks((3, 1, 16, 16))
     loss = FusedFocalLoss()(pred.flatten(), target.flatten(), avg_factor=target.numel())
     assert loss.item() == pytest.approx(functional.mask_focal_loss(pred, target).item(), rel=1e-6)
@@ -288,8 +281,6 @@ def test_twice_differentiable():
 
 @one_graph
 def test_compiles_into_one_graph(any_backend, device):
-    from focal_plugin.losses import FusedMaskFocalLoss
-
     if any_backend == 'triton':
         pytest.skip("the interpreter can't be traced; on a GPU test_opcheck stands for it")
     pred, target, labels, _ = (each.to(device) for each in masks((4, 3, 6, 5)))

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import launches
 from focal_plugin.kernels.cuda.launches import PROGRAMS, THREADS, Launch, Walk
-from focal_plugin.kernels.layout import contiguous, layout_of
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.layout import layout_of
+from focal_plugin.kernels.problem import Problem, contiguous
 
 ROWS = 256  # of a block of statistics
 LANES = 4  # threads that share the classes of the same rows

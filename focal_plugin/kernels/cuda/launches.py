@@ -10,8 +10,8 @@ from torch import Tensor
 
 from focal_plugin.kernels.cuda import driver
 from focal_plugin.kernels.cuda.call import OPERANDS, Call, Packed
-from focal_plugin.kernels.layout import Layout, contiguous
-from focal_plugin.kernels.problem import EPS, Problem
+from focal_plugin.kernels.layout import Layout
+from focal_plugin.kernels.problem import EPS, Problem, contiguous
 from focal_plugin.kernels.remembered import ACCESS, described, key_of, remembered
 
 TYPES = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from focal_plugin.kernels.layout import contiguous, layout_of
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.layout import layout_of
+from focal_plugin.kernels.problem import Problem, contiguous
 from focal_plugin.kernels.triton import flat, launches, operands, points, sums, tiles
 from focal_plugin.kernels.triton.launches import Launch
 

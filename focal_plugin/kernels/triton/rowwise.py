@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focal_plugin.kernels.layout import Layout, at_once, contiguous, layout_of
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.layout import Layout, at_once, layout_of
+from focal_plugin.kernels.problem import Problem, contiguous
 from focal_plugin.kernels.triton import features, launches, operands, points, sums
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.launches import Launch
