@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope, Registry
 from focal_plugin.losses.base import FusedLoss
 from tests.configs import FOLDER
 from tests.processes import run
-from tools.benchmarks import tables
+from tools.benchmarks import version_tables
 from tools.maintain import host_step, hosts
 
 HERE = {path.stem: path for path in sorted((FOLDER / 'hosts').glob('*/*.py'))}
@@ -144,7 +144,7 @@ def test_a_step_that_fails_is_a_row_with_its_error():
         pytest.skip('every codebase is installed')
     found = hosts.row(Path(sys.executable), missing[0])
     assert not hosts.is_right(found) and found['failed'].startswith('ModuleNotFoundError')
-    assert tables.hosts([found]).count(missing[0].stem) == 1
+    assert version_tables.hosts([found]).count(missing[0].stem) == 1
 
 
 def test_a_codebase_takes_newer_versions_than_those_it_knew():

@@ -85,7 +85,7 @@ def test_table_of_the_readme(tool, environments, monkeypatch):
         sys, 'argv', ['triton_versions.py', '2.0.0', '3.9.0', '--arch', 'sm_90', 'gfx942', '--csv', str(environments)]
     )
     assert tool.main() == 0
-    tables = importlib.import_module('tools.benchmarks.tables')
+    tables = importlib.import_module('tools.benchmarks.version_tables')
     table = tables.triton_versions(importlib.import_module('tools.benchmarks.results').read(environments))
     assert table.splitlines()[2:] == [
         '| 2.0.0 | 2 of 2 | 1 of 2: 1 x E: no linker | 3 of 5 | refused |',

@@ -122,6 +122,7 @@ class Work:
         rows: those of the CSV, without their source, from those of the contenders.
         references: timed beside them, and not held to anything.
         turn: as `measure` takes it.
+        rounds: instead of those of the arguments.
     """
 
     title: str
@@ -132,6 +133,7 @@ class Work:
     rows: Callable[[list[Row]], list[Row]]
     references: Mapping[str, Loss] = field(default_factory=dict)
     turn: float = TURN
+    rounds: int | None = None
 
 
 def run(works: Iterable[Work], args: argparse.Namespace, key: Sequence[str]) -> int:
@@ -144,7 +146,8 @@ def run(works: Iterable[Work], args: argparse.Namespace, key: Sequence[str]) -> 
             inputs = sets(work.make, args.device)
             losses, failed = right_ones(inputs, work.contenders, work.exact, work.tolerance)
             wrong += failed
-            rows = measure(inputs, {**losses, **work.references}, args.rounds, args.device, work.turn)
+            rounds = work.rounds or args.rounds
+            rows = measure(inputs, {**losses, **work.references}, rounds, args.device, work.turn)
         except torch.cuda.OutOfMemoryError:
             print('  left out: out of GPU memory')
             continue

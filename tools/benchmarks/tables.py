@@ -14,7 +14,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-ON_GPU = 'on an NVIDIA GPU'
+PEERS = (MMDET, COMPILED)  # that ours is compared with
 
 
 def groups(rows: list[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
@@ -60,14 +60,32 @@ def benchmark(rows: list[Row]) -> str:
 
 
 def speed(rows: list[Row], names: list[str], fused: str) -> str:
-    peers = (MMDET, COMPILED)
     lines = []
     for (shape, dtype), case in groups(rows, 'shape', 'dtype').items():
         ms = {row['contender']: row['both_ms'] for row in case}
         rate = {row['contender']: row['gb_per_s'] for row in case}
-        ratios = [times(ms[fused], ms[peer]) if {fused, peer} <= ms.keys() else '-' for peer in peers]
+        ratios = [times(ms[fused], ms[peer]) if {fused, peer} <= ms.keys() else '-' for peer in PEERS]
         lines.append([label(shape), dtype, *(ms.get(name, '-') for name in names), rate.get(fused, '-'), *ratios])
-    return markdown(['logits', 'dtype', *names, f'{fused}: GB/s', *(f'against {peer}' for peer in peers)], lines)
+    return markdown(['logits', 'dtype', *names, f'{fused}: GB/s', *(f'against {peer}' for peer in PEERS)], lines)
+
+
+def calls(rows: list[Row]) -> str:
+    """Small losses on a CPU in microseconds, by the way of calling them."""
+    parts = []
+    for (machine,), rows_here in groups(rows, 'machine').items():
+        names = list(dict.fromkeys(row['contender'] for row in rows_here))
+        lines = []
+        for (shape, called), case in groups(rows_here, 'shape', 'called').items():
+            ms = {row['contender']: row['both_ms'] for row in case}
+            cells = [f'{1e3 * float(ms[name]):.0f}' if name in ms else '-' for name in names]
+            lines.append([label(shape), called, *cells, *(times(ms[OURS['native']], ms[peer]) for peer in PEERS)])
+        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
+        header = ['logits', 'called', *names, *(f'against {peer}' for peer in PEERS)]
+        parts += [
+            f'Measured on {machine} ({"; ".join(sorted(versions))}), float32, forward + backward in microseconds, medians:',
+            markdown(header, lines),
+        ]
+    return '\n\n'.join(parts)
 
 
 def of_contenders(title: str, rows: list[Row], names: list[str], column: str) -> list[str]:
@@ -236,17 +254,6 @@ def of_backend(rows: list[Row]) -> str:
     return markdown(header, lines)
 
 
-def hosts(rows: list[Row]) -> str:
-    """How far a training step of OpenMMLab's other codebases is from that with the stock class."""
-    columns = ('host', 'version', 'config', 'fused', 'loss', 'losses apart', 'gradients apart')
-    header = ('codebase', 'version', 'config', 'fused', 'loss of the step', 'losses apart', 'gradients apart')
-    versions = (f'{name} {rows[0][name]}' for name in ('python', 'torch', 'mmcv', 'mmdet', 'mmengine'))
-    return (
-        markdown(header, ([row.get(name, '') for name in columns] for row in rows))
-        + f'\n\nBeside {", ".join(versions)}.'
-    )
-
-
 def moved(rows: list[Row]) -> str:
     """Bytes of whole losses; the first of a work and of a width of logits is what the others are compared with."""
     totals = [row for row in rows if row['op'] == 'total']
@@ -258,34 +265,3 @@ def moved(rows: list[Row]) -> str:
         lines.append([row['work'], row['path'], row['dtype'], row['bytes_per_logit'], row['of_logits'], ratio])
     header = ['from', 'loss', 'dtype', 'bytes per logit', 'of logits and gradients', 'mmdet + mmcv moves']
     return markdown(header, lines)
-
-
-def triton_versions(rows: list[Row]) -> str:
-    """A line per version: how many kernels compile for each architecture, and why others don't; what is right."""
-    archs = list(dict.fromkeys(row['arch'] for row in rows))
-    software, tested = 'executed in software', 'self-test, interpreted'
-    lines = []
-    for (version, calls, verdict), rows_here in groups(rows, 'triton', software, tested).items():
-        counts = {row['arch']: f'{row["compiled"]} of {row["kernels"]}' for row in rows_here}
-        cells = {row['arch']: ': '.join(filter(None, (counts[row['arch']], row['failed']))) for row in rows_here}
-        passes = verdict if verdict == 'passes' else 'refused'
-        lines.append([version, *(cells.get(arch, '-') for arch in archs), calls, passes])
-    return markdown(['Triton', *archs, software, tested], lines)
-
-
-def stacks(rows: list[Row]) -> str:
-    """What was seen of the package beside each stack of versions."""
-    names = ('python', 'torch', 'host', 'numpy', 'setuptools', 'triton', 'install', 'import', 'tests', 'training')
-    lines = [[row[name] or '-' for name in (*names, ON_GPU)] for row in rows]
-    return markdown([*names, ON_GPU], lines)
-
-
-def serves(rows: list[Row]) -> str:
-    """Which backend serves float32 logits on an NVIDIA GPU beside each stack."""
-    lines = []
-    for row in rows:
-        if row[ON_GPU] == '-':
-            continue
-        host = 'onedl' if 'onedl' in row['host'] else 'mmdet'
-        lines.append([row['python'], row['torch'], row['triton'] or 'none', host, row[ON_GPU]])
-    return markdown(['Python', 'torch', 'its Triton', 'OpenMMLab', ON_GPU], lines)

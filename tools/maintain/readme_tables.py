@@ -10,7 +10,7 @@ from pathlib import Path
 from focal_plugin.check_swap.pairing import HEADS, TARGETS
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
-from tools.benchmarks import results, tables
+from tools.benchmarks import results, tables, version_tables
 from tools.benchmarks.contenders import COMPILED, FORMULA, MMDET, OURS
 from tools.benchmarks.results import ROOT, read
 from tools.benchmarks.tables import Row, label
@@ -52,9 +52,9 @@ def promises() -> str:
         '**As fast as memory allows.** Predicted from the machine code for an H100: forward and backward of the focal '
         f'loss run at {float32} of the speed at which its memory moves what they read and write in float32, at '
         f'{bfloat16} in bfloat16.',
-        '**Fast and lean.** Measured: the time of loss and gradient of float32 logits, and the memory beyond the logits, in '
-        "units of theirs, which is the gradient's alone; in brackets what of the time a GPU works. So few logits as in the "
-        'last line wait for Python.',
+        '**Fast and lean.** Measured: time of loss and gradient of float32 logits, and memory beyond the logits, in units '
+        "of theirs, which is the gradient's alone; in brackets what of the time a GPU works. So few logits as in the last "
+        'line wait for Python.',
     ]
     bullets = [textwrap.fill(f'- {text}', 125, subsequent_indent='  ') for text in sentences]
     return '\n'.join([*bullets, '', speed()])
@@ -95,14 +95,15 @@ def heads() -> str:
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     'README.md': {
         'promises': promises,
-        'serves': lambda: tables.serves(read(results.STACKS)),
+        'serves': lambda: version_tables.serves(read(results.STACKS)),
         'losses': losses,
     },
     'configs/README.md': {'losses': variant_pages.index, 'heads': heads, 'class_logits': class_logits.table},
-    'configs/hosts/README.md': {'hosts': lambda: tables.hosts(read(results.HOSTS))},
+    'configs/hosts/README.md': {'hosts': lambda: version_tables.hosts(read(results.HOSTS))},
     **variant_pages.PAGES,
     'tools/results/README.md': {
         'benchmark': lambda: tables.benchmark(of('cpu', results.BENCHMARK)),
+        'calls': lambda: tables.calls(read(results.CALLS)),
         'variants': lambda: tables.variants(read(results.VARIANTS)),
         'maps': lambda: tables.maps(of('cpu', results.MAPS)),
         'benchmark_gpu': lambda: '\n\n'.join(
@@ -114,8 +115,8 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'kernels': lambda: tables.kernels(read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
         'accuracy': lambda: tables.accuracy(read(results.ACCURACY)),
-        'triton_versions': lambda: tables.triton_versions(read(results.TRITON_VERSIONS)),
-        'stacks': lambda: tables.stacks(read(results.STACKS)),
+        'triton_versions': lambda: version_tables.triton_versions(read(results.TRITON_VERSIONS)),
+        'stacks': lambda: version_tables.stacks(read(results.STACKS)),
     },
 }
 """The parts of each document, by the names of their markers."""

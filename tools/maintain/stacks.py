@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.benchmarks.results import ROOT, STACKS, provenance, table, update
+from tools.benchmarks.version_tables import ON_GPU
 from tools.maintain.environments import interpreter, last_line
 
 FLOOR = ['tests/floor']
@@ -193,7 +194,7 @@ def seen(name: str, wheel: Path) -> dict[str, str]:
             'import': 'works' if imported.returncode == 0 else last_line(imported.stderr),
             'tests': tested(environment, stack),
             'training': trained(environment),
-            'on an NVIDIA GPU': last_line(environment.run('-c', SERVES).stdout),
+            ON_GPU: last_line(environment.run('-c', SERVES).stdout),
             'commit': provenance('cpu')['commit'],
         }
 
