@@ -236,6 +236,8 @@ FUSED: dict[str, tuple[str, dict]] = {
     'GFL, cut': ('GFL', dict(bbox_head=dict(type='FusedGFLHead', loss_cls=QUALITY, cut=SOME_CLASSES))),
     'CondInst, cut': ('CondInst', dict(bbox_head=dict(type='FusedCondInstBboxHead', loss_cls=FOCAL, cut=SOME_CLASSES))),
     'equalized, cut': ('RetinaNet', dict(bbox_head=dict(type='FusedRetinaHead', loss_cls=EQUALIZED, cut=SOME_ANCHORS))),
+    'DINO, held': ('DINO', dict(bbox_head=dict(loss_cls=FOCAL))),
+    'DINO, selected': ('DINO', dict(type='FusedDINO', chunk=SOME_CLASSES, bbox_head=dict(loss_cls=FOCAL))),
 }
 CUT = [name for name in FUSED if name.endswith(', cut')]
 

@@ -16,12 +16,13 @@ from focal_plugin.losses import FusedLoss
 from tests.heads.detectors import CUT, DATA, FUSED, ROOT, batch, dataset, error, fused, gradients, losses, model_config
 from tests.processes import side_by_side
 
-LEARNT = [name for name in FUSED if not name.startswith('equalized')]
-
+# DINO's losses jump where rounding selects another query.
+LEARNT = [name for name in FUSED if not name.startswith(('equalized', 'DINO'))]
 
 OTHERS_BY_TWO = (
     ('RetinaNet', ''), ('ATSS', ''), ('FCOS, cut', ''),
     *((name, 'find_unused_parameters') for name in CUT if name not in ('FCOS, cut', 'equalized, cut')),
+    ('equalized, cut', ''), ('DINO, selected', ''),
 )  # fmt: skip
 
 
@@ -126,13 +127,16 @@ def test_two_processes_are_one(name, unused, tmp_path):
 
     ATSS and FCOS divide by the mean count of positives over the processes, which makes that the step of one process on
     both photos. RetinaNet divides by its own, so there it is the mean of a step on each. CondInst's masks are divided by
-    the process's own count, and what divides GFL's boxes is at least 1 in each: these are two processes of a held head.
+    the process's own count, what divides GFL's boxes is at least 1 in each, and DINO draws its noise in each: these are two
+    processes that hold the logits.
     """
     photos = alike()
     first = by_two(name, photos, tmp_path / 'cut', unused)
     if name in ('GFL, cut', 'CondInst, cut'):
         wanted = by_two(name, photos, tmp_path / 'held', unused, 'held')
-    elif name.startswith('RetinaNet'):
+    elif name == 'DINO, selected':
+        wanted = by_two('DINO, held', photos, tmp_path / 'held', unused)
+    elif name.startswith(('RetinaNet', 'equalized')):
         alone = [step(fused(name), batch(photo))[1] for photo in photos]
         assert error(alone[0], alone[1]) > 0.1  # what is averaged differs
         wanted = {key: (alone[0][key] + alone[1][key]) / 2 for key in first}
@@ -158,6 +162,8 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
     settings = Config.fromfile(ROOT / 'configs/_base_/coco_mini.py', import_custom_modules=False)
     data = dict(settings.train_dataloader.dataset, data_root=str(DATA))
     detector, ours = FUSED[name]
+    if detector == 'DINO':  # a resumed run draws its noise anew, mmdet's too: here there is as good as none
+        ours = ours | dict(dn_cfg=dict(label_noise_scale=1e-30, box_noise_scale=1e-30))
     return Runner(
         model=copy.deepcopy(model_config(detector, **ours)),
         work_dir=str(folder),
@@ -182,6 +188,7 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
     (
         *('equalized', 'CondInst', 'equalized, cut'),
         *(pytest.param(name, marks=pytest.mark.slow) for name in CUT if name != 'equalized, cut'),
+        pytest.param('DINO, selected', marks=pytest.mark.slow),
     ),
 )
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
