@@ -140,21 +140,24 @@ def test_loss_curve_shows_what_was_logged(tmp_path, monkeypatch):
     assert image.imread(out)[..., :3].std() > 0.05
 
 
-def test_sheet_shows_true_and_predicted_boxes():
+@pytest.mark.parametrize(('score', 'score_thr'), [(0.8, 0.3), (0.2, None)], ids=['over a score', 'as many as true'])
+def test_sheet_shows_true_and_predicted_boxes(score, score_thr):
     from tools.plots import detections
 
-    photo = json.loads(VAL.read_text())['images'][0]
+    photos = json.loads(VAL.read_text())
+    photo = photos['images'][0]
+    assert [each['image_id'] for each in photos['annotations']].count(photo['id']) == 1
     path = VAL.parent / 'images' / photo['file_name']
     row = dict(
         img_id=photo['id'],
         img_path=str(path),
-        pred_instances=dict(  # the second one scores too little
+        pred_instances=dict(  # the second one scores too little, and is one too many
             bboxes=torch.tensor([[20.0, 30, 110, 90], [0, 0, 5, 5]]),
-            scores=torch.tensor([0.8, 0.1]),
+            scores=torch.tensor([score, 0.1]),
             labels=torch.tensor([2, 0]),
         ),
     )
-    (axis,) = detections.draw([row], detections.read_truth(VAL), 0.3, 1, 'title').axes
+    (axis,) = detections.draw([row], detections.read_truth(VAL), score_thr, 1, 'title').axes
     (drawn,) = (each.get_array() for each in axis.get_images())
     before = image.imread(path)
     for part, corner in zip(np.split(drawn, 2, axis=1), ((126.8, 106.0), (20, 30)), strict=True):
