@@ -24,6 +24,7 @@ from focal_plugin.rows import Levels, Map
 
 MEBIBYTES = 64.0
 """What a chunk takes unless a head says otherwise: its logits and as much again."""
+_OWNER = ops.Owner('a head with cut=True', 'write cut=False')
 
 
 def chunk_bytes(cut: bool | float) -> int:
@@ -139,7 +140,7 @@ class Cut:
         return {**losses, name: self._total()}
 
     def _total(self) -> Tensor:
-        cut = ops.Cut(self._geometry, self._levels, self.size, self._statistics)
+        cut = ops.Cut(self._geometry, self._levels, self.size, self._statistics, _OWNER)
         total = ops.total_of(cut, self._weight, self._bias, self._features)
         for hook in self.hooks:
             total.register_hook(hook)
@@ -204,13 +205,17 @@ def checked(convolution: nn.Module) -> nn.Conv2d:
         raise TypeError(
             f'cut=True knows class convolutions of one group, padded by zeros, got {convolution}: write cut=False'
         )
-    hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
-    if any(getattr(convolution, name) for name in hooks):
+    if has_hooks(convolution):
         raise TypeError(
             'the class convolution has hooks, which would find no logits, since cut=True never holds them: remove them '
             'for training, or write cut=False'
         )
     return convolution
+
+
+def has_hooks(module: nn.Module) -> bool:
+    hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    return any(getattr(module, name) for name in hooks)
 
 
 def _check_weight(weight: Tensor) -> None:

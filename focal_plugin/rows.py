@@ -77,6 +77,9 @@ class _Logits(Deferred):
     def numel(self) -> int:
         return math.prod(self.shape)
 
+    def new_tensor(self, data) -> Tensor:
+        return self.maps[0].new_tensor(data)
+
     @property
     def dtype(self) -> torch.dtype:
         return self.maps[0].dtype

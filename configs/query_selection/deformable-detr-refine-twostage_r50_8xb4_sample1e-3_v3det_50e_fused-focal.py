@@ -1,4 +1,4 @@
-"""Two-stage Deformable DETR-R50 on V3Det (13204 classes), 50 epochs; it predicts without the class logits of every token."""
+"""Two-stage Deformable DETR-R50 on V3Det (13204 classes), 50 epochs, without the class logits of every token."""
 
 _base_ = ['mmdet::v3det/deformable-detr-refine-twostage_r50_8xb4_sample1e-3_v3det_50e.py', '../_base_/focal_plugin.py']
 model = dict(

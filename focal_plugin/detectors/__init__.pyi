@@ -14,19 +14,24 @@ from focal_plugin.detectors.query_selection import QuerySelectionMixin
 __all__ = ['FusedDINO', 'FusedDeformableDETR']
 
 class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR, metaclass=ABCMeta):
-    """Two-stage DeformableDETR (arXiv 2010.04159) that predicts without the class logits (B, tokens, C) of its encoder.
+    """Two-stage DeformableDETR (arXiv 2010.04159) that never holds the class logits (B, tokens, C) of its encoder's tokens.
 
-    Only predictions are made so, and they are those of mmdet's DeformableDETR to rounding. In training it is that detector
-    unchanged: its loss of the proposals is a sum over every logit of every token, so that it needs them all, unlike DINO's,
-    which is of the selected ones.
+    Queries, losses, gradients and predictions are those of mmdet's DeformableDETR to rounding: tokens whose scores differ by
+    no more may change places.
+
+    In training the loss of the proposals is a sum over every logit of every token. It is computed together with the class
+    branch, a chunk of classes at a time, where loss_cls is one of this package's sigmoid losses and the proposals are
+    matched by mmdet's FocalLossCost, BBoxL1Cost and IoUCost or by FusedFocalLossCost; else training is that of
+    DeformableDETR, which holds the logits.
 
     Args:
-        chunk (float): The most MiB of logits to hold at once while queries are selected; one token's are held in any case.
+        chunk (float): The most MiB of logits to hold at once, in training together with their gradient; one token's or one
+            class's are held in any case.
         *args, **kwargs: DeformableDETR's.
 
     Raises:
         ValueError: chunk is not positive and finite, or as_two_stage is False: then there are no such logits.
-        TypeError: chunk is not a number.
+        TypeError: chunk is not a number; in training, the class branch is no plain nn.Linear, or has hooks.
     """
     def pre_decoder(self, memory: Tensor, memory_mask: Tensor | None, spatial_shapes: Tensor) -> tuple[dict, dict]:
         """The decoder's inputs from the encoder's output.

@@ -109,6 +109,13 @@ def _even(count: int, most: int) -> int:
     return -(-count // parts)
 
 
+class Owner(NamedTuple):
+    """Whose loss is cut, and what to write where it must not be, in an error."""
+
+    name: str
+    remedy: str
+
+
 class Cut:
     """What is to be computed, beside the tensors that get gradients.
 
@@ -117,10 +124,13 @@ class Cut:
         levels: the levels; at least one.
         size: bytes that a chunk may take: the logits of the largest level, twice.
         statistics: as for ops.autograd.loss_of.
+        owner: for errors.
     """
 
-    def __init__(self, geometry: Geometry, levels: Sequence[Level], size: int, statistics: Tensor | None) -> None:
-        self.geometry, self.levels, self.statistics = geometry, levels, statistics
+    def __init__(
+        self, geometry: Geometry, levels: Sequence[Level], size: int, statistics: Tensor | None, owner: Owner
+    ) -> None:
+        self.geometry, self.levels, self.statistics, self.owner = geometry, levels, statistics, owner
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
@@ -235,15 +245,16 @@ def _scaled(kept: Sequence[Tensor | None], upstream: Tensor) -> list[Tensor | No
 
 
 def _refuse_another(ctx, upstream: Tensor) -> None:
+    owner = ctx.cut.owner
     if torch.is_grad_enabled() or is_batch(upstream):
         raise RuntimeError(
-            'the loss of a head with cut=True holds no logits to differentiate twice, or by a batch of gradients: leave '
-            'create_graph=True and is_grads_batched=True out, or write cut=False'
+            f'the loss of {owner.name} holds no logits to differentiate twice, or by a batch of gradients: leave '
+            f'create_graph=True and is_grads_batched=True out, or {owner.remedy}'
         )
     if ctx.is_spent:
         raise RuntimeError(
-            'a second backward through the loss of a head with cut=True, whose first has given its gradients away: add '
-            'the losses up and call backward once, or write cut=False'
+            f'a second backward through the loss of {owner.name}, whose first has given its gradients away: add the losses '
+            f'up and call backward once, or {owner.remedy}'
         )
 
 
@@ -263,20 +274,20 @@ def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[T
     """
     if is_transformed():
         raise RuntimeError(
-            'the loss of a head with cut=True is nothing for torch.func or torch.jit.trace: write cut=False'
+            f'the loss of {cut.owner.name} is nothing for torch.func or torch.jit.trace: {cut.owner.remedy}'
         )
     for _, problem in cut.levels:
-        _check(problem)
+        _check(problem, cut.owner)
     return _Loss.apply(cut, weight, bias, *features)
 
 
-def _check(problem: Problem) -> None:
+def _check(problem: Problem, owner: Owner) -> None:
     """Refuses what a cut can't compute; labels are looked at once for all chunks."""
     if not problem.has_labels:
         raise ValueError(
-            f'a head with cut=True takes labels, or (labels, scores), got a target of shape '
-            f'{tuple(problem.target.shape)}, as large as the logits that it never holds: write cut=False'
+            f'{owner.name} takes labels, or (labels, scores), got a target of shape {tuple(problem.target.shape)}, as large '
+            f'as the logits that it never holds: {owner.remedy}'
         )
     if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
-        raise ValueError('a head with cut=True gives no gradients of targets, weights or avg_factor: detach them')
+        raise ValueError(f'{owner.name} gives no gradients of targets, weights or avg_factor: detach them')
     checks.check_labels(problem)

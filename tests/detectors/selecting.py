@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import focal_plugin  # noqa: F401  registers
-from tests.heads.detectors import build
+from tests.heads.detectors import batch, build
 
 FUSED = {'DINO': 'FusedDINO', 'Deformable DETR, two stages': 'FusedDeformableDETR'}
 WIDTH, QUERIES = 256, 40
@@ -31,6 +31,26 @@ def pair(name: str, classes: int, rows: int = 37, **changes) -> tuple[nn.Module,
 
 def class_branch(model: nn.Module) -> nn.Linear:
     return model.bbox_head.cls_branches[model.decoder.num_layers]
+
+
+class Adapted(nn.Module):
+    """A class branch with an adapter of low rank beside the frozen layer, as LoRA has it."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear, self.out_features = linear.requires_grad_(False), linear.out_features
+        self.down, self.up = nn.Linear(linear.in_features, 4, bias=False), nn.Linear(4, linear.out_features, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.linear(tokens) + self.up(self.down(tokens))
+
+
+def photos(classes: int, *indices: int) -> dict:
+    """The photos, their eighty classes as so many."""
+    loaded = batch(*indices)
+    for sample in loaded['data_samples']:
+        sample.gt_instances.labels %= classes
+    return loaded
 
 
 def inputs(padded: bool = False, seed: int = 0) -> dict:

@@ -14,6 +14,7 @@ from tests.detectors.selecting import (
     QUERIES,
     TOKENS,
     WIDTH,
+    Adapted,
     backward,
     class_branch,
     inputs,
@@ -113,18 +114,6 @@ def test_ties_and_special_values_in_every_precision(name, dtype, special):
         assert scores.unique().numel() < TOKENS / 4
         assert torch.equal(selection(fused, given)[1], indices)
         compare(stock, fused, given, rtol=1e-5 if dtype is None else 4 * torch.finfo(dtype).eps)
-
-
-class Adapted(nn.Module):
-    """A class branch with an adapter of low rank beside the frozen layer, as LoRA has it."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear, self.out_features = linear.requires_grad_(False), linear.out_features
-        self.down, self.up = nn.Linear(linear.in_features, 4, bias=False), nn.Linear(4, linear.out_features, bias=False)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.linear(tokens) + self.up(self.down(tokens))
 
 
 def test_an_adapter_and_hooks_of_the_class_branch_take_part():

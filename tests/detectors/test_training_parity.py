@@ -5,22 +5,14 @@ import torch
 from torch import nn
 
 from focal_plugin.losses import FusedFocalLoss
-from tests.detectors.selecting import FUSED, chunk_of, class_branch
-from tests.heads.detectors import FOCAL, batch, build, error, gradients, losses, with_fixed_norms
+from tests.detectors.selecting import FUSED, chunk_of, class_branch, photos
+from tests.heads.detectors import FOCAL, build, error, gradients, losses, with_fixed_norms
 
 ITERATIONS = 5
 PHOTOS = (0, 1)
 
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-
-
-def photos(classes: int, *indices: int) -> dict:
-    """The photos, their eighty classes as so many."""
-    loaded = batch(*indices)
-    for sample in loaded['data_samples']:
-        sample.gt_instances.labels %= classes
-    return loaded
 
 
 def built(name: str, classes: int, fused: bool) -> nn.Module:
@@ -48,8 +40,8 @@ def trained(model: nn.Module, classes: int) -> tuple[list[dict[str, float]], dic
     return logged, first
 
 
-# Deformable DETR's training goes through mmdet's own code.
-@pytest.mark.parametrize(('name', 'classes'), [('DINO', 2), ('DINO', 1203), ('Deformable DETR, two stages', 2)])
+@pytest.mark.parametrize('name', FUSED)
+@pytest.mark.parametrize('classes', (2, 1203))
 def test_training_is_that_of_mmdet(name, classes):
     (theirs, want), (ours, found) = (trained(built(name, classes, fused), classes) for fused in (False, True))
     for iteration in range(ITERATIONS):

@@ -1,0 +1,113 @@
+"""Two-stage Deformable DETR in training: the loss of its encoder's tokens without their class logits."""
+
+import pytest
+import torch
+from mmdet.models.task_modules.assigners.match_cost import ClassificationCost
+from torch import nn
+
+from tests.allocations import Made
+from tests.detectors.selecting import FUSED, WIDTH, Adapted, chunk_of, class_branch, photos
+from tests.heads.detectors import FOCAL, QUALITY, build, error, gradients, losses, with_fixed_norms
+
+NAME = 'Deformable DETR, two stages'
+MANY = 13204  # V3Det's classes
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+def built(name: str, classes: int, fused: bool, loss: dict = FOCAL) -> nn.Module:
+    ours = dict(type=FUSED[name], chunk=chunk_of(100, classes)) if fused else {}
+    head = dict(num_classes=classes, loss_cls=loss)
+    return with_fixed_norms(build(name, bbox_head=head, test_cfg=dict(max_per_img=40), **ours))
+
+
+def step(model: nn.Module, classes: int, autocast: bool = False) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    torch.manual_seed(0)  # of denoising queries
+    model.zero_grad()
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        total, log = losses(model, photos(classes, 0, 1))
+    total.backward()
+    return {key: float(value) for key, value in log.items()}, gradients(model)
+
+
+@pytest.mark.parametrize('name', FUSED)
+def test_a_training_step_makes_no_logits_of_all_tokens(name):
+    largest = {}
+    for classes, fused in ((MANY, False), (MANY, True), (2, True)):
+        with Made() as made:
+            step(built(name, classes, fused), classes)
+        largest[classes, fused] = max(made.sizes())
+    most = max(largest[2, True], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a branch's weight
+    assert largest[MANY, True] <= most < largest[MANY, False] / 3
+
+
+@pytest.mark.parametrize('classes', (1, 2, 80))
+@pytest.mark.parametrize('loss', (FOCAL, QUALITY), ids=('labels', 'scores'))
+def test_losses_and_gradients_are_those_of_held_logits(classes, loss):
+    (want, theirs), (got, ours) = (step(built(NAME, classes, fused, loss), classes) for fused in (False, True))
+    assert got == {key: pytest.approx(value, rel=1e-5) for key, value in want.items()}
+    assert error(ours, theirs) <= 1e-5
+
+
+def test_bfloat16_is_as_exact_as_with_held_logits():
+    branch = [f'bbox_head.cls_branches.2.{name}' for name in ('weight', 'bias')]  # that of the tokens alone
+    exact = step(built(NAME, 80, False), 80)[1]
+    worst = []
+    for fused in (False, True):
+        found = step(built(NAME, 80, fused), 80, autocast=True)[1]
+        worst.append(error({key: found[key] for key in branch}, {key: exact[key] for key in branch}))
+    assert 0 < worst[1] <= 1.1 * worst[0]
+
+
+def adapted(model: nn.Module) -> None:
+    model.bbox_head.cls_branches[model.decoder.num_layers] = Adapted(class_branch(model))
+
+
+def hooked(model: nn.Module) -> None:
+    class_branch(model).register_forward_hook(lambda module, given, found: found)
+
+
+@pytest.mark.parametrize('change', (adapted, hooked))
+def test_a_branch_that_would_be_passed_by_is_refused_in_training(change):
+    model = built(NAME, 2, True)
+    change(model)
+    with pytest.raises(TypeError, match=r'must be an nn.Linear without hooks, got .*: go back to DeformableDETR'):
+        step(model, 2)
+    model.eval().test_step(photos(2, 0))
+
+
+def with_mmdets_loss(model: nn.Module) -> None:
+    model.bbox_head.loss_cls = build(NAME).bbox_head.loss_cls
+
+
+def with_a_cost_of_all_classes(model: nn.Module) -> None:
+    model.bbox_head.assigner.match_costs[0] = ClassificationCost(weight=2.0)
+
+
+@pytest.mark.parametrize('change', (with_mmdets_loss, with_a_cost_of_all_classes))
+def test_what_needs_whole_logits_trains_as_mmdets(change):
+    found = []
+    for fused in (False, True):
+        model = built(NAME, 3, fused)
+        change(model)
+        found.append(step(model, 3))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(grad, found[1][1][key]) for key, grad in found[0][1].items())
+
+
+def test_a_second_backward_is_refused():
+    total, _ = losses(built(NAME, 2, True), photos(2, 0))
+    total.backward(retain_graph=True)
+    with pytest.raises(
+        RuntimeError, match=r'the loss of a FusedDeformableDETR in training, .* or go back to Deformable'
+    ):
+        total.backward()
+
+
+def test_what_asks_for_the_logits_is_told_that_there_are_none():
+    model = built(NAME, 2, True)
+    given = dict(memory=torch.randn(1, 20, WIDTH), memory_mask=None, spatial_shapes=torch.tensor([(4, 5)]))
+    model.num_queries = 5
+    logits = model.pre_decoder(**given)[1]['enc_outputs_class']
+    for ask in (lambda: logits.sigmoid(), lambda: logits[0, 0], lambda: logits.reshape(2, -1), lambda: logits + 1):
+        with pytest.raises((TypeError, AttributeError), match='is not known of the class logits of the tokens'):
+            ask()
