@@ -45,7 +45,7 @@ def _checked(name: str) -> str:
     return name
 
 
-_forced = _checked(os.environ.get('FOCAL_PLUGIN_BACKEND') or 'auto')
+forced = _checked(os.environ.get('FOCAL_PLUGIN_BACKEND') or 'auto')
 
 
 @contextlib.contextmanager
@@ -60,12 +60,12 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: an unknown name. A loss called inside raises ValueError for a tensor that the backend can't take.
     """
-    global _forced
-    previous, _forced = _forced, _checked(name)
+    global forced
+    previous, forced = forced, _checked(name)
     try:
         yield
     finally:
-        _forced = previous
+        forced = previous
 
 
 def _of_gpu(device: str) -> str:
@@ -78,13 +78,13 @@ def lacks_compiler(device: str) -> bool:
 
     Not where a backend is forced.
     """
-    return _forced == 'auto' and device in GPUS and _of_gpu(device) == 'torch'
+    return forced == 'auto' and device in GPUS and _of_gpu(device) == 'torch'
 
 
 @functools.lru_cache(maxsize=None)
 def warn_if_slow(device: str, dtype: torch.dtype) -> None:
     """Says once that the torch backend serves where a faster one was to be expected."""
-    if _forced == 'torch':
+    if forced == 'torch':
         return
     if device == 'cpu' and dtype in DTYPES['native'] and not HAS_NATIVE:
         logger.warning(
@@ -130,7 +130,7 @@ def choose(pred: Tensor, differentiates_more: bool = False) -> str:
     Raises:
         ValueError: a forced backend can't take them.
     """
-    name = _forced
+    name = forced
     if name == 'auto':
         if differentiates_more:
             return 'torch'

@@ -13,7 +13,7 @@ from torch import Tensor
 from focal_plugin import arguments, backend, documentation
 from focal_plugin.compatibility import in_one_graph
 from focal_plugin.kernels import checks
-from focal_plugin.kernels.problem import EPS, Problem
+from focal_plugin.kernels.problem import Problem, divided
 from focal_plugin.math import SPECS, Spec
 from focal_plugin.ops import autograd
 from focal_plugin.parameters import check_parameter, flag, unknown
@@ -86,7 +86,7 @@ def problem_of(
     scale: Any = loss_weight
     if reduction == 'mean' and divisor is None:
         count = math.prod(read.shape[:-1]) if spec.per_row else read.numel()
-        scale = scale / (max(count, 1) if avg_factor is None else avg_factor + EPS)
+        scale = scale / max(count, 1) if avg_factor is None else divided(scale, avg_factor)
     output = 'sum' if reduction != 'none' else 'row' if spec.per_row else 'element'
     return Problem(
         pred, target, score, weight, per_class, divisor, channel,

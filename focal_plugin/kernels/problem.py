@@ -11,6 +11,11 @@ from focal_plugin.math import SPECS, Spec
 EPS = torch.finfo(torch.float32).eps  # added to avg_factor, as in mmdet
 
 
+def divided(scale, avg_factor):
+    """A scale over avg_factor, numbers or tensors."""
+    return scale / (avg_factor + EPS)
+
+
 class Problem(NamedTuple):
     """A loss, checked and in its canonical form. Its fields are the operators' arguments, in the order of SCHEMA.
 
@@ -85,7 +90,7 @@ class Problem(NamedTuple):
     @property
     def total_scale(self) -> Tensor | float:
         """The scale over avg_factor."""
-        return self.scale if self.avg_factor is None else self.scale / (self.avg_factor.to(self.arithmetic) + EPS)
+        return self.scale if self.avg_factor is None else divided(self.scale, self.avg_factor.to(self.arithmetic))
 
     def empty_sum(self) -> Tensor:
         """What a GPU writes the sum into."""
@@ -98,6 +103,7 @@ class Problem(NamedTuple):
 
 
 TENSORS: Final = 7  # fields that are tensors, the first ones
+SCALE: Final = Problem._fields.index('scale') - TENSORS  # its place among the others
 SCHEMA = (
     'Tensor pred, Tensor target, Tensor? score, Tensor? weight, Tensor? per_class_parameters, Tensor? avg_factor, '
     'Tensor? channel, str variant, float[] parameters, bool activated, int? ignore_index, float scale, str output, '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 import inspect
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from focal_plugin import arguments, documentation, functional
 from focal_plugin.axes import spread
 from focal_plugin.backend import HAS_COMPILER
-from focal_plugin.compatibility import in_one_graph
+from focal_plugin.compatibility import in_one_graph, is_compiling
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import class_weight, inherited, mmcv_op
 from focal_plugin.math import Spec
 from focal_plugin.math.spec import REQUIRED, Parameter
-from focal_plugin.ops import autograd
+from focal_plugin.ops import autograd, prepared
 from focal_plugin.parameters import flag
 from focal_plugin.rows import Rows
 
@@ -56,6 +57,7 @@ class FusedLoss(nn.Module):
     _own: list[Parameter]
     _defaults: dict[str, Any]
     _weighted_spec: Spec
+    _settings: Callable[[FusedLoss], Any]
     __signature__: inspect.Signature
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -70,6 +72,8 @@ class FusedLoss(nn.Module):
             ours[spec.probabilities] = False
         cls._defaults = {**ours, **dict.fromkeys(of_labels)}
         cls._weighted_spec = class_weight.weighted(spec)
+        flags = () if spec.probabilities is None else (spec.probabilities,)
+        cls._settings = operator.attrgetter(*spec.defaults, *flags, 'loss_weight', *_OF_LABELS)
         positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
         kinds = {**dict.fromkeys(cls._order(ours), positional), **dict.fromkeys(of_labels, keyword)}
         cls.__signature__ = inspect.Signature(
@@ -186,7 +190,14 @@ class FusedLoss(nn.Module):
             if reduction != 'none':
                 return self._of_levels(pred, target, weight, avg_factor, reduction, statistics, **given)
             pred = pred.tensor()
-        return autograd.loss_of(self._problem(pred, target, weight, avg_factor, reduction, **given), statistics)
+        if given or statistics is not None or is_compiling():
+            return autograd.loss_of(self._problem(pred, target, weight, avg_factor, reduction, **given), statistics)
+        return prepared.loss_of(
+            (type(self), reduction, self._settings(self)),
+            self.loss_weight,
+            *(pred, target, weight, avg_factor),
+            lambda: self._problem(pred, target, weight, avg_factor, reduction),
+        )
 
     def _problem(self, pred, target, weight, avg_factor, reduction, channel=None, part=1.0, **changed) -> Problem:
         spec = self.applied_spec

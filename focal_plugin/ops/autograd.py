@@ -6,7 +6,7 @@ leaves the gradient behind where one is wanted: the backward's own allocation, m
 
 from __future__ import annotations
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,20 +20,23 @@ from focal_plugin.ops import library
 from focal_plugin.tensors import require_grad, resolved
 from focal_plugin.tracing import is_batch, is_transformed
 
+_BEFORE = 3  # arguments of the function before the problem's tensors
+
 
 class _Loss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, statistics, settings, *tensors):
-        problem = Problem(*tensors, *settings)
-        grad = ctx.gathered = None  # under an upstream gradient of 1
-        # In float16 it would underflow without the loss scale, which comes with the backward.
-        may_keep = problem.backend == 'native' and problem.pred.dtype != torch.float16
-        if may_keep and library.has_one_pass(problem, statistics is not None):
-            if statistics is not None:
-                ctx.gathered = library.new_statistics(problem)
-            value, grad = library.forward_and_backward(problem, statistics=ctx.gathered)
-        else:
-            value = library.forward(problem)
+    def forward(ctx, statistics, pass_, settings, *tensors):
+        value = grad = ctx.gathered = None  # the gradient is that under an upstream gradient of 1
+        if pass_ is not None:
+            value, grad = pass_(tensors, settings)
+        if value is None:
+            problem = Problem(*tensors, *settings)
+            if _is_kept(problem, statistics is not None):
+                if statistics is not None:
+                    ctx.gathered = library.new_statistics(problem)
+                value, grad = library.forward_and_backward(problem, statistics=ctx.gathered)
+            else:
+                value = library.forward(problem)
         ctx.save_for_backward(*tensors, grad)  # the gradient too, so that activation checkpointing can drop it
         ctx.settings = settings
         ctx.is_spent = False
@@ -45,13 +48,22 @@ class _Loss(torch.autograd.Function):
         *tensors, kept = ctx.saved_tensors
         # Given away, the kept gradient may be changed in its place: a second backward computes its own.
         kept, ctx.is_spent = None if ctx.is_spent else kept, True
-        needed = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[_BEFORE:]
         statistics, ctx.statistics = ctx.statistics, None  # a second backward of the same loss counts no second time
         if kept is not None and not _is_composed(needed, upstream) and (grad := _scaled(kept, upstream)) is not None:
             if statistics is not None:
                 statistics += ctx.gathered
-            return None, None, grad, *[None] * (TENSORS - 1)
-        return None, None, *_gradients(Problem(*tensors, *ctx.settings), needed, upstream, statistics)
+            return *[None] * _BEFORE, grad, *[None] * (TENSORS - 1)
+        return *[None] * _BEFORE, *_gradients(Problem(*tensors, *ctx.settings), needed, upstream, statistics)
+
+
+def _is_kept(problem: Problem, gathers: bool) -> bool:
+    """Whether the forward leaves the gradient behind.
+
+    In float16 it would underflow without the loss scale, which comes with the backward.
+    """
+    may_keep = problem.backend == 'native' and problem.pred.dtype != torch.float16
+    return may_keep and library.has_one_pass(problem, gathers)
 
 
 class _Levels(torch.autograd.Function):
@@ -139,8 +151,18 @@ def loss_of(problem: Problem, statistics: Tensor | None = None) -> Tensor:
         problem = of_selected_channel(problem)
     tensors = problem[:TENSORS]
     if torch.is_grad_enabled() and require_grad(tensors):
-        return _Loss.apply(statistics, problem[TENSORS:], *tensors)
+        return _Loss.apply(statistics, None, problem[TENSORS:], *tensors)
     return library.forward(problem)
+
+
+def prepared(problem: Problem) -> Callable | None:
+    """What gives loss and gradient of problems like this one, or None where they go their way by loss_of."""
+    return library.prepared(problem) if _is_kept(problem, False) else None
+
+
+def prepared_loss_of(pass_: Callable, settings: tuple, tensors: Sequence[Tensor | None]) -> Tensor:
+    """loss_of the problem of these tensors and settings, by what was prepared for one like it; pred requires a gradient."""
+    return _Loss.apply(None, pass_, settings, *tensors)
 
 
 def total_of(problems: Sequence[Problem], statistics: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
@@ -27,8 +27,8 @@ _library.define(f'loss_backward(Tensor upstream, bool gathers, {SCHEMA}) -> (Ten
 
 @functools.lru_cache(maxsize=None)
 def _kernels(backend: str, variant: str) -> ModuleType:
-    """The module of a variant's family: forward and backward, and where it has them total, or forward_and_backward with
-    IN_PLACE and GATHERS.
+    """The module of a variant's family: forward and backward, and where it has them total, forward_and_backward with
+    IN_PLACE and GATHERS, or prepared.
     """
     return importlib.import_module(f'focal_plugin.kernels.{backend}.{SPECS[variant].family}')
 
@@ -127,6 +127,16 @@ def forward_and_backward(
     out = problem.pred if in_place else torch.empty_like(problem.pred)
     gathered = () if statistics is None else (statistics,)
     return _run('forward_and_backward', problem, problem, out, *gathered), out
+
+
+def prepared(problem: Problem) -> Callable | None:
+    """forward_and_backward, which takes the problem, for those that differ from it in memory and scale alone; or None.
+
+    It takes the tensors and the settings of a problem, and gives (None, None) where a value is to be looked at again.
+    """
+    make = getattr(_kernels(problem.backend, problem.variant), 'prepared', None)
+    # Probabilities are looked at before a kernel runs.
+    return None if make is None or problem.activated or problem.per_class_parameters is not None else make(problem)
 
 
 def backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor, Tensor]:

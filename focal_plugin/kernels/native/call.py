@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.native import loader
-from focal_plugin.kernels.problem import Problem
+from focal_plugin.kernels.problem import SCALE, Problem
 
 MAX_DIMS = 64  # as many as torch walks through
 MAX_PARAMETERS = 8
@@ -105,6 +107,31 @@ def _filled(
     else:
         call.parameter[: len(problem.parameters)] = problem.parameters
     return call
+
+
+class Prepared:
+    """A pass for sum and gradient of problems like one, filled in but for the addresses of their tensors and the scale."""
+
+    def __init__(self, problem: Problem):
+        grad = torch.empty_like(problem.pred, device='meta')  # its strides, without memory
+        self._filled = bytes(_filled(problem, grad, None, True, True, 1.0, None))
+        self._run, self._variant = loader.entry_point(problem.variant), loader.variant(problem.variant)
+
+    def __call__(self, tensors: Sequence[Any], settings: tuple) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The sum and the gradient; (None, None) where a value is refused or to be clamped."""
+        pred, target, score, weight, *_ = tensors
+        grad = torch.empty_like(pred)
+        call = Call.from_buffer_copy(self._filled)
+        call.input.data, call.target.data, call.output.data = pred.data_ptr(), target.data_ptr(), grad.data_ptr()
+        if score is not None:
+            call.score.data = score.data_ptr()
+        if weight is not None:
+            call.weight.data = weight.data_ptr()
+        call.scale, call.threads = settings[SCALE], torch.get_num_threads()
+        self._run(ctypes.byref(call), self._variant)
+        if call.bad_row >= 0 or call.is_out_of_range:
+            return None, None
+        return torch.scalar_tensor(call.sum, dtype=torch.float32), grad
 
 
 def run(

@@ -31,6 +31,11 @@ def forward_and_backward(problem: Problem, out: Tensor, statistics: Tensor | Non
     return _total(problem, call.run(problem, out, derivative=True, both=True, statistics=statistics))
 
 
+def prepared(problem: Problem) -> call.Prepared:
+    """forward_and_backward for problems that differ from this one in addresses and scale alone."""
+    return call.Prepared(problem)
+
+
 def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = None) -> Tensor:
     out = _empty_gradient(problem)
     if problem.reduces:
