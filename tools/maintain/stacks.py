@@ -24,6 +24,7 @@ from tools.maintain.environments import interpreter, last_line
 
 FLOOR = ['tests/floor']
 MORE = ['tests/losses', 'tests/test_functional.py', 'tests/test_override.py', 'tests/interop/test_mmdet.py']
+MORE += ['tests/interop/test_mmdet_quality.py']
 MORE += ['--deselect=tests/losses/test_focal_custom.py::test_box_heads']  # RoIAlign, an op of mmcv's
 TRAINED = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
 MM = ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmdet==3.3.0')
