@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from focal_plugin.compatibility import autocast_dtype, without_autocast
 from focal_plugin.deferred import Deferred
 from focal_plugin.kernels.problem import Problem
+from focal_plugin.maps import Map
 from focal_plugin.ops import cut as ops
 from focal_plugin.parameters import mebibytes
-from focal_plugin.rows import Levels, Map
+from focal_plugin.rows import Levels
 
 MEBIBYTES = 64.0
 """What a chunk takes unless a head says otherwise: its logits and as much again."""

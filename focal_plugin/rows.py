@@ -1,9 +1,7 @@
 """Class logits of feature maps as rows of classes that are never copied.
 
-mmdet's dense heads turn maps into rows by ``cls_score.permute(0, 2, 3, 1).reshape(-1, C)``, and some join the levels by
-torch.cat. A head that holds a Map instead of the tensor runs the same code and gets Rows, which only remember it; a fused
-loss reads the maps where they lie. The classes here know what mmdet's heads ask of their logits and nothing else: what
-nobody thought of could only be answered by the copy that these heads promise not to make, so it is an error.
+A fused loss reads them where they lie. They know what mmdet's heads ask of their rows and nothing else: what nobody
+thought of could only be answered by the copy that the heads promise not to make, so it is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +18,6 @@ from focal_plugin.compatibility import unravel_index
 from focal_plugin.deferred import Deferred, refuse
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import autograd
-
-_NHWC = (0, 2, 3, 1)
 
 
 class Levels:
@@ -58,7 +54,7 @@ class Levels:
         return autograd.total_of(problems, statistics)
 
 
-class _Logits(Deferred):
+class Logits(Deferred):
     """Logits whose metadata is a tensor's: asking for it copies nothing."""
 
     levels: Levels
@@ -93,40 +89,7 @@ class _Logits(Deferred):
         return self.levels.requires_grad
 
 
-class Map(_Logits):
-    """The class logits of one level, (B, A * C, H, W).
-
-    Args:
-        logits: the level.
-        scored: the loss takes (labels, scores), so dense targets need not be made.
-    """
-
-    def __init__(self, logits: Tensor | Levels, scored: bool = False) -> None:
-        self.levels = logits if isinstance(logits, Levels) else Levels([logits])
-        self.shape, self.scored = self.maps[0].shape, scored
-
-    def permute(self, *order: int) -> _Permuted:
-        if order != _NHWC:
-            refuse(Map, f'permute{order}')
-        return _Permuted(self.levels, self.scored)
-
-
-class _Permuted(_Logits):
-    """The same as (B, H, W, A * C)."""
-
-    def __init__(self, levels: Levels, scored: bool) -> None:
-        self.levels, self.scored = levels, scored
-        self.shape = self.maps[0].permute(_NHWC).shape
-
-    def reshape(self, *shape: int) -> Rows | Images:
-        images, channels = self.shape[0], self.shape[-1]
-        if shape[:-1] not in ((-1,), (images, -1)) or shape[-1] < 1 or channels % shape[-1]:
-            refuse(_Permuted, f'reshape{shape} of {channels} channels')
-        rows = Rows(self.levels, shape[-1], self.scored)
-        return rows if len(shape) == 2 else Images(rows)
-
-
-class Rows(_Logits):
+class Rows(Logits):
     """The logits of all anchors of some levels, (N, C): level by level, image by image, in the order of the pixels."""
 
     def __init__(self, maps: list[Tensor] | Levels, classes: int, scored: bool = False) -> None:
@@ -241,47 +204,6 @@ class _RowByRow(Deferred):
             return self.function(self.rows[index])
         index = index.nonzero().squeeze(1) if index.dtype is torch.bool else index
         return torch.cat([self.function(self.rows[part]) for part in index.split(block)])
-
-
-class Images(Deferred):
-    """Rows by image, (B, N / B, C), of which CondInst looks at the positives of each image."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-
-    def __getitem__(self, image: int) -> _OfImage:
-        if not isinstance(image, int) or not 0 <= image < self.rows.maps[0].size(0):
-            refuse(Images, f'__getitem__({image!r})')
-        return _OfImage(self.rows, image)
-
-    @classmethod
-    def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
-        if (
-            function is torch.cat
-            and len(args) == 1
-            and kwargs == {'dim': 1}
-            and all(isinstance(each, Images) for each in args[0])
-        ):
-            return Images(cast(Rows, torch.cat([each.rows for each in args[0]])))
-        return super().__torch_function__(function, types, args, kwargs)
-
-
-class _OfImage(Deferred):
-    """The rows of one image, level by level."""
-
-    def __init__(self, rows: Rows, image: int) -> None:
-        self.rows, self.image = rows, image
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """The rows of these indices (M,) among the image's, copied."""
-        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
-            refuse(_OfImage, '__getitem__ of anything but indices of rows')
-        sizes = torch.tensor([math.prod(view.shape[1:-1]) for view in self.rows.views], device=index.device)
-        ends = sizes.cumsum(0)  # of each level among the image's rows
-        level = torch.searchsorted(ends, index, right=True)
-        images = self.rows.maps[0].size(0)
-        # Levels before this one hold all images' rows, this one those of the images before.
-        return self.rows[index + (ends - sizes)[level] * (images - 1) + sizes[level] * self.image]
 
 
 def _part(operand, rows: int, of: slice, shape: torch.Size):

@@ -48,6 +48,7 @@ INSTANCE = [
         'solo',
         'solov2',
     }
+    or path.stem.startswith('rtmdet-ins')
 ]
 
 
@@ -126,8 +127,8 @@ def build_to_train(config: Config) -> torch.nn.Module:
 
 
 def noise(config: Config) -> dict:
-    """A batch of noise. DINO chooses 900 of its places, which takes 256 pixels a side."""
-    side = 256 if config.model.type.endswith('DINO') else 128
+    """A batch of noise. DINO chooses 900 of its places, which takes 256 pixels; DDOD deforms a level of stride 128."""
+    side = {'DINO': 256, 'DDOD': 384}.get(config.model.type.removeprefix('Fused'), 128)
     return demo_mm_inputs(2, image_shapes=(3, side, side), num_items=[2, 3], num_classes=num_classes(config))
 
 
@@ -152,7 +153,8 @@ def training_step(
     for loss, calls in seen.items():
         # A head that takes a loss of qualities for any other would hand it labels, of quality 1.
         assert not loss.spec.scored or all(isinstance(t, tuple) or t.is_floating_point() for _, t in calls)
-        assert not loss.takes_probabilities or all(0 <= p.min() and p.max() <= 1 for p, _ in calls)
+        handed = [level for pred, _ in calls for level in getattr(pred, 'maps', [pred])]  # by a zero-copy head, maps
+        assert not loss.takes_probabilities or all(0 <= p.min() and p.max() <= 1 for p in handed)
         assert all(p.requires_grad for p, _ in calls)
     assert not seen or any(seen.values())
     return {key: float(value) for key, value in log.items()}

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from focal_plugin.images import Images, OfImage
 from focal_plugin.losses import FusedFocalLoss, FusedPolyFocalLoss, FusedQualityFocalLoss
-from focal_plugin.rows import Map, Rows, Scored
+from focal_plugin.maps import Map
+from focal_plugin.rows import Rows, Scored
 
 CLASSES = 7
 SIZES = ((16, 20), (8, 10), (4, 5))
@@ -121,6 +123,57 @@ def test_rows_that_do_not_exist(index):
         rows[index]
 
 
+def images_and_tensor(anchors: int = 3) -> tuple[Images, Tensor]:
+    """As RTMDet, TOOD and DDOD join their levels: by image."""
+    maps = [torch.randn(2, anchors * CLASSES, *size, requires_grad=True) for size in SIZES]
+    lazy, plain = (
+        torch.cat([kind(level).permute(0, 2, 3, 1).reshape(2, -1, CLASSES) for level in maps], 1)
+        for kind in (Map, torch.Tensor.clone)
+    )
+    assert isinstance(lazy, Images)
+    return lazy, plain
+
+
+@pytest.mark.parametrize('anchors', (1, 3))
+def test_what_assigners_look_at_is_what_they_would_find(anchors):
+    images, plain = images_and_tensor(anchors)
+    assert len(list(images)) == 2
+    for image, tensor in zip(images.detach(), plain.detach(), strict=True):
+        assert (len(image), image.shape, image.requires_grad) == (len(tensor), tensor.shape, False)
+        valid, labels = torch.arange(len(tensor)) % 7 != 3, torch.tensor([6, 0, 6])
+        inside = image[valid, :]
+        assert isinstance(inside, OfImage) and inside.shape == tensor[valid].shape
+        for lazy, whole in ((image, tensor), (inside, tensor[valid])):
+            assert torch.equal(lazy[:, labels], whole[:, labels])
+            assert lazy[:, labels[:0]].shape == (len(whole), 0)
+            for make in PICKED.values():
+                assert torch.equal(lazy[make(len(whole))], whole[make(len(whole))])
+        again = inside[torch.arange(5), :]
+        assert torch.equal(again[:, labels], tensor[valid][:5][:, labels])
+
+
+def test_the_levels_of_an_image_joined():
+    """As DDOD does it, which takes an image of each level first."""
+    images, plain = images_and_tensor()
+    each = [Images(Rows([level], CLASSES)) for level in images.rows.maps]
+    for image in (0, 1):
+        joined = torch.cat([level[image] for level in each], dim=0)
+        assert isinstance(joined, OfImage)
+        assert torch.equal(joined[torch.arange(len(joined))], plain[image])
+
+
+def test_rows_of_an_image_give_their_gradient_back():
+    images, plain = images_and_tensor()
+    index = torch.tensor([5, 0, 5])
+    of_index, of_labels = torch.arange(1.0, 4)[:, None], torch.arange(1.0, 3)
+    labels = torch.tensor([1, 4])
+    got, want = (
+        torch.autograd.grad((of[1][index] * of_index).sum() + (of[0][:, labels] * of_labels).sum(), images.rows.maps)
+        for of in (images, plain)
+    )
+    assert all(map(torch.equal, got, want))
+
+
 @pytest.mark.parametrize('dtype', (torch.float64, torch.float32, torch.bfloat16), ids=str)
 def test_dense_targets_of_a_loss_of_quality_are_labels_and_scores(dtype):
     """What VFNet does: zeros of the logits' size, of which it sets the label's element of each positive."""
@@ -147,6 +200,8 @@ LAZY = {
     'permuted': lambda: Map(torch.randn(2, 6, 4, 5)).permute(0, 2, 3, 1),
     'rows': lambda: Rows([torch.randn(2, 6, 4, 5)], 3),
     'probabilities': lambda: Rows([torch.randn(2, 6, 4, 5)], 3).sigmoid(),
+    'images': lambda: Images(Rows([torch.randn(2, 6, 4, 5)], 3)),
+    'of an image': lambda: OfImage(Rows([torch.randn(2, 6, 4, 5)], 3), 0),
 }
 METADATA = {'shape', 'size', 'dim', 'numel', 'dtype', 'device', 'requires_grad'}
 KNOWN = {
@@ -154,6 +209,8 @@ KNOWN = {
     'permuted': METADATA | {'reshape'},
     'rows': METADATA | {'contiguous', 'detach', 'sigmoid', '__getitem__'},
     'probabilities': {'max', '__getitem__'},
+    'images': {'detach', '__getitem__', '__iter__'},
+    'of an image': METADATA | {'__getitem__', '__len__'},
 }
 OPERATORS = [name for name in dir(Tensor) if name.startswith('__') and name not in dir(object)]
 COMPARISONS = ['__lt__', '__le__', '__eq__', '__ne__', '__gt__', '__ge__']
@@ -164,7 +221,9 @@ def test_no_other_method_of_a_tensor_is_answered(kind):
     """Not by a copy without a word, as .contiguous() once was, nor by what Python says of any object."""
     lazy = LAZY[kind]()
     methods = {name for name in dir(Tensor) if not name.startswith('_')}
-    assert {name for name in methods if hasattr(lazy, name)} == KNOWN[kind] - {'__getitem__'}
+    assert {name for name in methods if hasattr(lazy, name)} == {
+        name for name in KNOWN[kind] if not name.startswith('_')
+    }
     for name in methods - KNOWN[kind]:
         with pytest.raises(AttributeError, match=rf'^{name} is not known .* Go back to the stock head'):
             getattr(lazy, name)
@@ -191,6 +250,14 @@ REFUSED = {
     'a row': (lambda rows, plain: rows[0], '__getitem__'),
     'single elements': (lambda rows, plain: rows[torch.tensor([0]), torch.tensor([1])], '__getitem__'),
     'the greatest of a column': (lambda rows, plain: rows.sigmoid().max(dim=0), 'max'),
+    'images joined with a tensor': (lambda rows, plain: torch.cat([Images(rows), plain[None]], 1), 'cat'),
+    'images joined as images': (lambda rows, plain: torch.cat([Images(rows), Images(rows)]), 'cat'),
+    'another image': (lambda rows, plain: Images(rows)[2], '__getitem__'),
+    'two images joined': (lambda rows, plain: torch.cat(list(Images(rows))), 'cat'),
+    'rows of an image joined': (lambda rows, plain: torch.cat([OfImage(rows, 0)[torch.arange(2), :]] * 2), 'cat'),
+    'the first rows of an image': (lambda rows, plain: OfImage(rows, 0)[:5], '__getitem__'),
+    'elements of an image': (lambda rows, plain: OfImage(rows, 0)[torch.tensor([0]), torch.tensor([1])], '__getitem__'),
+    'all of an image': (lambda rows, plain: OfImage(rows, 0)[:, :], '__getitem__'),
     'another permutation': (lambda rows, plain: Map(rows.maps[0]).permute(1, 0, 2, 3), r'permute\(1, 0, 2, 3\)'),
     'another shape': (
         lambda rows, plain: Map(rows.maps[0]).permute(0, 2, 3, 1).reshape(-1, 2, CLASSES),

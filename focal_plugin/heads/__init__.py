@@ -1,6 +1,19 @@
 """mmdet's dense heads without the copies of their logits; importing this package registers them."""
 
-from mmdet.models.dense_heads import ATSSHead, CondInstBboxHead, FCOSHead, GFLHead, RetinaHead, VFNetHead
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    CondInstBboxHead,
+    DDODHead,
+    FCOSHead,
+    GFLHead,
+    RetinaHead,
+    RTMDetHead,
+    RTMDetInsHead,
+    RTMDetInsSepBNHead,
+    RTMDetSepBNHead,
+    TOODHead,
+    VFNetHead,
+)
 from mmdet.registry import MODELS
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
@@ -8,11 +21,19 @@ from focal_plugin.heads.zero_copy import ZeroCopyMixin
 __all__ = [
     'FusedATSSHead',
     'FusedCondInstBboxHead',
+    'FusedDDODHead',
     'FusedFCOSHead',
     'FusedGFLHead',
+    'FusedRTMDetHead',
+    'FusedRTMDetInsHead',
+    'FusedRTMDetInsSepBNHead',
+    'FusedRTMDetSepBNHead',
     'FusedRetinaHead',
+    'FusedTOODHead',
     'FusedVFNetHead',
 ]
+
+_DIVIDED = 'it divides the loss of each level by what its assigner finds for all'
 
 
 @MODELS.register_module()
@@ -65,3 +86,55 @@ class FusedVFNetHead(ZeroCopyMixin, VFNetHead):
     """
 
     class_convolution = 'vfnet_cls'
+
+
+@MODELS.register_module()
+class FusedRTMDetHead(ZeroCopyMixin, RTMDetHead):
+    """RTMDetHead (arXiv 2212.07784) that hands its class logits over without copying or joining them.
+
+    Its label assigner copies the logits of the points that lie in objects, and no others.
+    """
+
+    not_cut = _DIVIDED
+
+
+@MODELS.register_module()
+class FusedRTMDetSepBNHead(ZeroCopyMixin, RTMDetSepBNHead):
+    """RTMDetSepBNHead (arXiv 2212.07784), the head of RTMDet's configs, that copies no class logits, as FusedRTMDetHead."""
+
+    not_cut = _DIVIDED
+
+
+@MODELS.register_module()
+class FusedRTMDetInsHead(ZeroCopyMixin, RTMDetInsHead):
+    """RTMDetInsHead (arXiv 2212.07784), which learns masks, and copies no class logits, as FusedRTMDetHead."""
+
+    not_cut = _DIVIDED
+
+
+@MODELS.register_module()
+class FusedRTMDetInsSepBNHead(ZeroCopyMixin, RTMDetInsSepBNHead):
+    """RTMDetInsSepBNHead (arXiv 2212.07784), the head of RTMDet-Ins's configs, that copies no class logits."""
+
+    not_cut = _DIVIDED
+
+
+@MODELS.register_module()
+class FusedTOODHead(ZeroCopyMixin, TOODHead):
+    """TOODHead (arXiv 2108.07755) that hands its class probabilities over without copying or joining them.
+
+    Its label assigner copies those of the classes of an image's objects, and no others. Both losses, initial_loss_cls too,
+    have to be of this package.
+    """
+
+    not_cut = 'its class scores are probabilities, means of what two branches say'
+
+
+@MODELS.register_module()
+class FusedDDODHead(ZeroCopyMixin, DDODHead):
+    """DDODHead (arXiv 2107.02963) that hands its class logits over without copying or joining them.
+
+    Its label assigners copy those of the classes of an image's objects, and no others.
+    """
+
+    not_cut = 'it weights the loss of each level by what is found for all'

@@ -7,9 +7,13 @@ from abc import ABCMeta
 
 from mmdet.models.dense_heads.atss_head import ATSSHead
 from mmdet.models.dense_heads.condinst_head import CondInstBboxHead
+from mmdet.models.dense_heads.ddod_head import DDODHead
 from mmdet.models.dense_heads.fcos_head import FCOSHead
 from mmdet.models.dense_heads.gfl_head import GFLHead
 from mmdet.models.dense_heads.retina_head import RetinaHead
+from mmdet.models.dense_heads.rtmdet_head import RTMDetHead, RTMDetSepBNHead
+from mmdet.models.dense_heads.rtmdet_ins_head import RTMDetInsHead, RTMDetInsSepBNHead
+from mmdet.models.dense_heads.tood_head import TOODHead
 from mmdet.models.dense_heads.vfnet_head import VFNetHead
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
@@ -17,9 +21,15 @@ from focal_plugin.heads.zero_copy import ZeroCopyMixin
 __all__ = [
     'FusedATSSHead',
     'FusedCondInstBboxHead',
+    'FusedDDODHead',
     'FusedFCOSHead',
     'FusedGFLHead',
+    'FusedRTMDetHead',
+    'FusedRTMDetInsHead',
+    'FusedRTMDetInsSepBNHead',
+    'FusedRTMDetSepBNHead',
     'FusedRetinaHead',
+    'FusedTOODHead',
     'FusedVFNetHead',
 ]
 
@@ -62,3 +72,43 @@ class FusedVFNetHead(ZeroCopyMixin, VFNetHead, metaclass=ABCMeta):
     """
 
     class_convolution: str
+
+class FusedRTMDetHead(ZeroCopyMixin, RTMDetHead, metaclass=ABCMeta):
+    """RTMDetHead (arXiv 2212.07784) that hands its class logits over without copying or joining them.
+
+    Its label assigner copies the logits of the points that lie in objects, and no others.
+    """
+
+    not_cut: str
+
+class FusedRTMDetSepBNHead(ZeroCopyMixin, RTMDetSepBNHead, metaclass=ABCMeta):
+    """RTMDetSepBNHead (arXiv 2212.07784), the head of RTMDet's configs, that copies no class logits, as FusedRTMDetHead."""
+
+    not_cut: str
+
+class FusedRTMDetInsHead(ZeroCopyMixin, RTMDetInsHead, metaclass=ABCMeta):
+    """RTMDetInsHead (arXiv 2212.07784), which learns masks, and copies no class logits, as FusedRTMDetHead."""
+
+    not_cut: str
+
+class FusedRTMDetInsSepBNHead(ZeroCopyMixin, RTMDetInsSepBNHead, metaclass=ABCMeta):
+    """RTMDetInsSepBNHead (arXiv 2212.07784), the head of RTMDet-Ins's configs, that copies no class logits."""
+
+    not_cut: str
+
+class FusedTOODHead(ZeroCopyMixin, TOODHead, metaclass=ABCMeta):
+    """TOODHead (arXiv 2108.07755) that hands its class probabilities over without copying or joining them.
+
+    Its label assigner copies those of the classes of an image's objects, and no others. Both losses, initial_loss_cls too,
+    have to be of this package.
+    """
+
+    not_cut: str
+
+class FusedDDODHead(ZeroCopyMixin, DDODHead, metaclass=ABCMeta):
+    """DDODHead (arXiv 2107.02963) that hands its class logits over without copying or joining them.
+
+    Its label assigners copy those of the classes of an image's objects, and no others.
+    """
+
+    not_cut: str

@@ -9,7 +9,7 @@ from focal_plugin.compatibility import outside_of_graphs
 from focal_plugin.cut import Cut, checked, chunk_bytes, is_recording, recording
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
-from focal_plugin.rows import Map
+from focal_plugin.maps import Map
 from focal_plugin.tracing import recomputes
 
 
@@ -32,45 +32,57 @@ class ZeroCopyMixin:
 
     Raises:
         TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs
-            whole rows, the class convolution is none that can be cut, or cut is no number.
+            whole rows, the class convolution is none that can be cut, the head has no use for it, or cut is no number.
         ValueError: its reduction is 'none', which needs as many numbers as the copy has; cut is no size.
 
     Attributes:
         class_convolution: the name of the module that computes the class logits, the last to do so.
+        not_cut: why the head can't take cut=True, if it can't.
     """
 
     loss_cls: FusedLoss
     class_convolution: str = ''
+    not_cut: str = ''
 
     def __init__(self, *args, cut: bool | float = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._chunk_bytes = chunk_bytes(cut)
+        self._check_loss('loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl', self.loss_cls)
+        if hasattr(self, 'initial_loss_cls'):  # TOOD's first epochs
+            self._check_loss('initial_loss_cls', self.initial_loss_cls)
+        if self._chunk_bytes:
+            self._check_cut()
+
+    def _check_loss(self, argument: str, loss_cls: nn.Module) -> None:
         stock = next(base.__name__ for base in type(self).__mro__ if base.__module__.startswith('mmdet.'))
-        argument = 'loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl'
-        loss = type(self.loss_cls).__name__
-        if not isinstance(self.loss_cls, FusedLoss) or isinstance(self.loss_cls, FusedMaskFocalLoss):
+        loss = type(loss_cls).__name__
+        if not isinstance(loss_cls, FusedLoss) or isinstance(loss_cls, FusedMaskFocalLoss):
             fused = next((kind.__name__ for kind in CLASSES.values() if kind.replaces == loss), 'FusedFocalLoss')
             raise TypeError(
                 f'{type(self).__name__} needs a loss of classes that reads maps where they lie, got {loss}: write '
                 f"{argument}=dict(type='{fused}', use_sigmoid=True, ...), or go back to {stock}"
             )
-        if self.loss_cls.reduction == 'none':
+        if loss_cls.reduction == 'none':
             raise ValueError(
                 f"{type(self).__name__} never copies its logits, but its {loss} with reduction='none' would: write "
                 f"{argument}=dict(reduction='mean', ...), or go back to {stock}"
             )
-        if self._chunk_bytes:
-            if self.loss_cls.spec.family != 'elementwise':
-                raise TypeError(
-                    f'{type(self).__name__} with cut=True computes some classes at a time, and {loss} needs all of a row: '
-                    f'choose a sigmoid loss, or write cut=False'
-                )
-            if not self.class_convolution:
-                raise TypeError(
-                    f'{type(self).__name__} does not say which of its modules is its class_convolution: name it in the '
-                    f'class, or write cut=False'
-                )
-            checked(self._class_convolution)
+
+    def _check_cut(self) -> None:
+        name = type(self).__name__
+        if self.not_cut:
+            raise TypeError(f'{name} takes no cut=True, because {self.not_cut}: write cut=False')
+        if self.loss_cls.spec.family != 'elementwise':
+            raise TypeError(
+                f'{name} with cut=True computes some classes at a time, and {type(self.loss_cls).__name__} needs all of a '
+                f'row: choose a sigmoid loss, or write cut=False'
+            )
+        if not self.class_convolution:
+            raise TypeError(
+                f'{name} does not say which of its modules is its class_convolution: name it in the class, or write '
+                f'cut=False'
+            )
+        checked(self._class_convolution)
 
     def loss(self, *args, **kwargs) -> dict:
         """The stock head's losses of features; with cut, without class logits."""

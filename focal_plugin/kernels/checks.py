@@ -123,5 +123,6 @@ def _ends(values: Tensor) -> tuple[float, float]:
     """The least and the greatest value, NaN left aside; zeros where there is none."""
     if values.numel() == 0:
         return 0.0, 0.0
-    low, high = (float(end) for end in aminmax(values))
+    in_memory = sorted(range(values.dim()), key=values.stride, reverse=True)  # in any other order aminmax copies them
+    low, high = (float(end) for end in aminmax(values.permute(in_memory)))
     return (low, high) if low == low else _ends(values[values == values])

@@ -121,6 +121,42 @@ def test_the_class_branch_that_selects_queries_has_a_gradient_under_autocast():
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0.05, atol=0.05 * float(gradients[0].abs().max()))
 
 
+def test_a_call_like_two_before_has_the_bits_of_the_first():
+    pred, target, weight = inputs()
+    loss = MODELS.build(dict(type='FusedFocalLoss'))
+    first, _, third = (gradient(lambda x: loss(x, target, weight, avg_factor=3.0), pred) for _ in range(3))
+    assert all(map(torch.equal, first, third))
+
+
+def test_an_assigner_finds_the_rows_of_maps_that_are_not_copied():
+    register_all_modules()
+    maps = [torch.randn(2, 8, size, size) for size in (8, 4)]
+    photos = []
+    for boxes in ([[8.0, 8, 40, 60]], [[3.0, 20, 50, 44], [30, 2, 61, 30]]):
+        photo = DetDataSample(metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64)))
+        photo.gt_instances = InstanceData(bboxes=torch.tensor(boxes), labels=torch.arange(len(boxes)))
+        photos.append(photo)
+    found = []
+    for head, loss in (('RTMDetHead', 'QualityFocalLoss'), ('FusedRTMDetHead', 'FusedQualityFocalLoss')):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(
+                type=head, num_classes=4, in_channels=8, feat_channels=8, stacked_convs=1, norm_cfg=dict(type='BN'),
+                anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16]),
+                bbox_coder=dict(type='DistancePointBBoxCoder'),
+                loss_cls=dict(type=loss, use_sigmoid=True, beta=2.0, loss_weight=1.0),
+                loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+                train_cfg=dict(
+                    assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1
+                ),
+            )
+        )  # fmt: skip
+        losses = model.loss(maps, photos)
+        sum(losses['loss_cls']).backward()
+        found.append((*losses['loss_cls'], model.rtm_cls.weight.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
+
+
 def losses_of_training(head: str, folder) -> list:
     """The losses of a few iterations by mmengine's Runner, with the hook."""
     config = boards()

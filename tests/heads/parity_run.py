@@ -2,8 +2,8 @@
 
     python -m tests.heads.parity_run MODE FOLDER NAMES
 
-MODE is 'mmdet', 'override' (the same with focal_plugin.override imported) or 'cut' (with heads that hold no class
-logits); the last two need what 'mmdet' left in the folder.
+MODE is 'mmdet', 'override' (the same with focal_plugin.override imported), 'maps' (with heads that copy no class logits) or
+'cut' (with heads that hold none); all but the first need what 'mmdet' left in the folder.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def step(model: torch.nn.Module, iteration: int) -> tuple[dict[str, float], dict
 
 def begun(name: str, seed: int, mode: str) -> torch.nn.Module:
     """The detector as a mode has it, with the same weights in all of them."""
-    return with_fixed_norms(build(name, seed, **FUSED[f'{name}, cut'][1] if mode == 'cut' else {}))
+    return with_fixed_norms(build(name, seed, **FUSED[f'{name}, {mode}'][1] if mode in ('maps', 'cut') else {}))
 
 
 def trained(model: torch.nn.Module) -> dict:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
 from focal_plugin.ops.cut import chunks
 from tests.heads.cut import ALL, CHUNKS, SIX, features, head_of, loss_and_gradients, samples
-from tests.heads.stock import CLASSES, HEADS
+from tests.heads.stock import CLASSES, HANDED, HEADS
 
 CUT = CHUNKS['three classes']
 
@@ -228,6 +228,17 @@ def test_heads_and_losses_that_need_whole_rows_are_refused():
     head = head_of(f'Fused{name}', arguments | dict(loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True)), cut=True)
     with pytest.raises(ValueError, match=r'takes labels, or \(labels, scores\), got a target of shape'):
         head.loss(features(), samples(head))
+
+
+REASONS = {'rtmdet': 'it divides the loss of each level', 'tood': 'its class scores', 'ddod': 'it weights the loss'}
+
+
+@pytest.mark.parametrize('head', HANDED)
+def test_heads_that_can_not_be_cut_say_why(head):
+    name, arguments = HEADS[head]
+    reason = next(reason for kind, reason in REASONS.items() if head.startswith(kind))
+    with pytest.raises(TypeError, match=rf'^Fused{name} takes no cut=True, because {reason}.*: write cut=False$'):
+        head_of(f'Fused{name}', arguments, cut=True)
 
 
 @pytest.mark.parametrize('cut', (0, -1, float('nan'), float('inf')))

@@ -1,6 +1,6 @@
-"""Fifteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with ours.
+"""Eighteen detectors on real photos: the same seed, weights and order, with mmdet's losses and with ours.
 
-Ours come by focal_plugin.override, and for five of them also in heads that hold no class logits.
+Ours come by focal_plugin.override, for some also in heads that copy no class logits, and for five in heads that hold none.
 
 Two runs whose gradients differ by rounding are not the same for long: sooner or later an activation is on the other side of
 its ReLU, or a sample on the other side of an assignment, and one iteration's gradients differ by a thousandth. Which
@@ -15,15 +15,17 @@ import sys
 import pytest
 import torch
 
-from tests.heads.detectors import CUT, DETECTORS, FUSED, ROOT, error
+from tests.heads.detectors import CUT, DETECTORS, FUSED, MAPS, ROOT, error
 from tests.heads.parity_run import ITERATIONS
 
 QUICK = ('SOLO',)
 LATER = [name for name in DETECTORS if name not in QUICK]
 WITHOUT_LOGITS = [FUSED[name][0] for name in CUT if not name.startswith('equalized')]
+WITHOUT_COPIES = [FUSED[name][0] for name in MAPS]
 CASES = [
     *(pytest.param(name, 'override', marks=[] if name in QUICK else [pytest.mark.slow]) for name in DETECTORS),
     *(pytest.param(name, 'cut', marks=pytest.mark.slow) for name in WITHOUT_LOGITS),
+    *(pytest.param(name, 'maps', marks=pytest.mark.slow) for name in WITHOUT_COPIES),
 ]
 SEEDS = range(6)
 
@@ -44,8 +46,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def pair(run, name, mode):
-    if mode == 'cut':
-        group = WITHOUT_LOGITS
+    if mode != 'override':
+        group = WITHOUT_LOGITS if mode == 'cut' else WITHOUT_COPIES
     else:
         group = QUICK if name in QUICK else LATER
     theirs, ours = run(tuple(f'{other}:0' for other in group), mode)

@@ -1,5 +1,7 @@
 """Heads that never copy their logits: what is made between their outputs and the gradients, operator by operator."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -7,10 +9,22 @@ from torch.utils._pytree import tree_leaves
 
 import focal_plugin
 from tests.allocations import allocations
-from tests.heads.stock import DENSE, FIVE, HEADS, PAIRS, SIZES, built, losses_of, outputs, with_loss
+from tests.heads.stock import (
+    DENSE,
+    FIVE,
+    HANDED,
+    HANDED_PAIRS,
+    HEADS,
+    PAIRS,
+    SIZES,
+    built,
+    losses_of,
+    outputs,
+    with_loss,
+)  # fmt: skip
 
 PRIME = 211  # classes: the size of what holds a number per class is its multiple, and of nothing else
-SMALL_BOXES = ([[8.0, 8, 30, 32], [70, 20, 95, 40]], [[30.0, 30, 50, 54]])  # fewer positives than a level has rows
+SMALL_BOXES = ([[8.0, 8, 30, 32]], [[30.0, 30, 50, 54]])  # fewer points in objects than a level has rows
 
 pytestmark = pytest.mark.skipif(not focal_plugin.backend.HAS_NATIVE, reason='the native kernel was not built')
 
@@ -53,14 +67,22 @@ def made(name: str, arguments: dict, channels_last: bool, dtype: torch.dtype) ->
     return sorted(seen.tensors), sorted(n for n in allocations(step) if n >= least and n % PRIME == 0), levels
 
 
+DIVIDING = ('RTMDet', 'TOOD', 'DDOD')
+
+
 def check_nothing_but_gradients(name: str, arguments: dict, channels_last=False, dtype=torch.float32, more=()) -> None:
     tensors, sizes, levels = made(f'Fused{name}', arguments, channels_last, dtype)
     expected = sorted([*levels, *more])
     assert [size for size, _ in tensors] == expected, tensors
-    assert sizes == [size * dtype.itemsize for size in expected]  # inside the kernels, too
+    wanted = [size * dtype.itemsize for size in expected]
+    # These heads divide their losses, and a kept gradient of bfloat16 would be rounded twice: it is computed again.
+    again = dtype is torch.bfloat16 and name.startswith(DIVIDING)
+    most = sorted(2 * wanted) if again else wanted
+    # Inside the kernels, too.
+    assert set(sizes) == set(wanted) and not Counter(sizes) - Counter(most), sizes
 
 
-@pytest.mark.parametrize('head', FIVE)
+@pytest.mark.parametrize('head', (*FIVE, *HANDED))
 @pytest.mark.parametrize('channels_last', (False, True), ids=('NCHW', 'channels last'))
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 def test_nothing_of_the_logits_size_but_their_gradient_is_made(head, channels_last, dtype):
@@ -68,7 +90,7 @@ def test_nothing_of_the_logits_size_but_their_gradient_is_made(head, channels_la
     check_nothing_but_gradients(name, arguments | dict(num_classes=PRIME), channels_last, dtype)
 
 
-@pytest.mark.parametrize(('head', 'loss'), PAIRS)
+@pytest.mark.parametrize(('head', 'loss'), [*PAIRS, *HANDED_PAIRS])
 def test_nothing_but_the_gradient_is_made_for_any_loss_that_a_head_can_take(head, loss):
     check_nothing_but_gradients(*with_loss(head, loss, PRIME))
 
@@ -86,7 +108,7 @@ def test_vfnet_makes_dense_targets_for_a_loss_that_takes_nothing_less(loss):
     check_nothing_but_gradients(*with_loss('vfnet', loss, PRIME), more=[rows * PRIME])
 
 
-@pytest.mark.parametrize('head', FIVE)
+@pytest.mark.parametrize('head', (*FIVE, *HANDED))
 def test_the_stock_heads_copy_each_level(head):
     """So the counting sees what it is there for."""
     name, arguments = HEADS[head]

@@ -7,7 +7,20 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
-from tests.heads.stock import BOXES, DENSE, FIVE, HEADS, NO_BOXES, PAIRS, built, losses_of, outputs, with_loss
+from tests.heads.stock import (
+    BOXES,
+    DENSE,
+    FIVE,
+    HANDED,
+    HANDED_PAIRS,
+    HEADS,
+    NO_BOXES,
+    PAIRS,
+    built,
+    losses_of,
+    outputs,
+    with_loss,
+)  # fmt: skip
 
 
 def losses_and_gradients(head, leaves: list[list[torch.Tensor]], boxes=BOXES):
@@ -45,12 +58,12 @@ def test_images_without_objects(name, arguments):
     compare(name, arguments, boxes=NO_BOXES)
 
 
-@pytest.mark.parametrize(('head', 'loss'), [*PAIRS, *(('vfnet', loss) for loss in DENSE)])
+@pytest.mark.parametrize(('head', 'loss'), [*PAIRS, *(('vfnet', loss) for loss in DENSE), *HANDED_PAIRS])
 def test_every_loss_that_a_head_can_take(head, loss):
     compare(*with_loss(head, loss))
 
 
-@pytest.mark.parametrize('head', FIVE)
+@pytest.mark.parametrize('head', (*FIVE, *HANDED))
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 def test_half_precision_logits(head, dtype):
     name, arguments = HEADS[head]
@@ -113,7 +126,14 @@ def test_the_refusal_names_the_argument_that_the_head_reads():
         built(f'Fused{name}', arguments | dict(loss_cls_fl=dict(type='FocalLoss', use_sigmoid=True)))
 
 
-@pytest.mark.parametrize('head', FIVE)
+def test_the_loss_of_the_first_epochs_is_refused_too():
+    name, arguments = HEADS['tood']
+    theirs = dict(type='FocalLoss', use_sigmoid=True, activated=True)
+    with pytest.raises(TypeError, match=r"got FocalLoss: write initial_loss_cls=dict\(type='FusedFocalLoss'"):
+        built(f'Fused{name}', arguments | dict(initial_loss_cls=theirs))
+
+
+@pytest.mark.parametrize('head', (*FIVE, *HANDED))
 def test_a_number_for_each_logit_is_refused(head):
     name, arguments = HEADS[head]
     loss = arguments['loss_cls'] | dict(reduction='none')

@@ -9,8 +9,8 @@ from mmdet.models.dense_heads import DeformableDETRHead, DETRHead
 
 from focal_plugin import functional, losses
 from focal_plugin.losses import FusedFocalLoss, FusedLoss, FusedSoftmaxFocalLoss
+from focal_plugin.maps import Map
 from focal_plugin.math import SPECS
-from focal_plugin.rows import Map
 from tests.allocations import Made
 from tests.losses.built import C, N, built
 from tests.variants import VARIANTS

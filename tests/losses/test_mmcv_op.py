@@ -20,7 +20,7 @@ from focal_plugin.losses import (
     base,
     mmcv_op,
 )
-from focal_plugin.rows import Map
+from focal_plugin.maps import Map
 from tests.interop import mmcv_kernel
 from tests.oracle.inputs import labels, predictions
 from tools.benchmarks.bytes_moved import OnGPU

@@ -38,8 +38,8 @@ from focal_plugin import backend, use_backend
 from focal_plugin.kernels.layout import layout_of
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.losses import FusedFocalLoss
+from focal_plugin.maps import Map
 from focal_plugin.ops import library
-from focal_plugin.rows import Map
 from tools.benchmarks.results import BYTES, table, write
 
 CLASSES, ANCHORS, BATCH = 80, 9, 2

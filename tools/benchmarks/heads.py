@@ -2,10 +2,11 @@
 
     python -m tools.benchmarks.heads [--device cuda]
 
-- The losses of the heads of RetinaNet, ATSS, FCOS, GFL and VFNet, from configs/zero_copy: batch 2, 512 x 512 images, 80
-  classes, five levels of (2, A * 80, H, W) logits, A = 9 for RetinaNet and 1 for the others. Each head runs its own
-  loss_by_feat, the stock one with copies of its logits. Anchors and targets are found once, before, the losses of boxes are
-  left out, and the boxes lie so that their rows are no copies: what remains is what a head does for its class loss.
+- The losses of the heads of RetinaNet, ATSS, FCOS, GFL, VFNet, RTMDet, TOOD and DDOD, from configs/zero_copy: batch 2,
+  512 x 512 images, 80 classes, five levels of (2, A * 80, H, W) logits (RTMDet: three), A = 9 for RetinaNet and 1 for the
+  others. Each head runs its own loss_by_feat, the stock one with copies of its logits. Anchors and targets are found once,
+  before, the losses of boxes are left out, and the boxes lie so that their rows are no copies: what remains is what a head
+  does for its class loss.
 - MaskFormer's mask loss: 20 masks of 128 x 128, (M, 1) logits and labels 0 for the mask, 1 for the rest.
 - Mask R-CNN's mask loss: 256 instances, (256, 80, 28, 28) logits of which the label's channel counts; the plain way picks
   it by indexing.
@@ -25,6 +26,8 @@ import torch
 from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -47,7 +50,11 @@ HEADS = {
     'FCOS': 'fcos_r50-caffe_fpn_gn-head_1x_coco',
     'GFL': 'gfl_r50_fpn_1x_coco',
     'VFNet': 'vfnet_r50_fpn_1x_coco',
+    'RTMDet': 'rtmdet_tiny_8xb32-300e_coco',
+    'TOOD': 'tood_r50_fpn_1x_coco',
+    'DDOD': 'ddod_r50_fpn_1x_coco',
 }
+OF_DDOD = ('get_cls_targets', 'get_reg_targets', 'calc_reweight_factor')  # the last one counts its calls
 SIDE, SIZES = 512, (64, 32, 16, 8, 4)
 Head = tuple[list[Tensor], dict[str, Loss]]  # logits of all levels, and the losses of them; the last one is mmdet's
 
@@ -60,19 +67,26 @@ def dense_head(config: str, device: str) -> Head:
     small = dict(in_channels=32, feat_channels=32, stacked_convs=1)  # what comes before the logits is not measured
     arguments = {**model.bbox_head, **small, 'train_cfg': model.get('train_cfg')}
     fused, loss = arguments['type'], arguments['loss_cls']['type']
+    if fused == 'FusedDDODHead':
+        arguments['use_dcn'] = False  # nor is this, and mmcv's takes no level of less than 3 x 3
     stock, theirs = fused.removeprefix('Fused'), loss.removeprefix('Fused')
 
     def built(kind: str, loss: str) -> torch.nn.Module:
-        return MODELS.build({**arguments, 'type': kind, 'loss_cls': {**arguments['loss_cls'], 'type': loss}})
+        head = MODELS.build({**arguments, 'type': kind, 'loss_cls': {**arguments['loss_cls'], 'type': loss}})
+        return revert_sync_batchnorm(head)  # RTMDet's needs a GPU
 
     heads = {
         fused: built(fused, loss),
         f'{stock}, {loss}': built(stock, loss),
         f'{stock}, mmdet {theirs}': built(stock, theirs),
     }
+    sizes = SIZES[: len(heads[fused].prior_generator.strides)]
     with torch.no_grad():  # on the CPU, where VFNet's deformable convolution always is
-        logits, *others = heads[fused]([torch.randn(2, 32, size, size) for size in SIZES])
+        logits, *others = heads[fused]([torch.randn(2, 32, size, size) for size in sizes])
     logits = [torch.randn_like(level).sub_(4).to(device) for level in logits]
+    if heads[fused].loss_cls.takes_probabilities:
+        logits = [level.sigmoid() for level in logits]
+    MessageHub.get_current_instance().update_info('epoch', 12)  # TOOD's first four have another loss
     others = [[level.to(device, memory_format=torch.channels_last) for level in kind] for kind in others]
     objects = [instances(device, SIDE, arguments['num_classes']) for _ in range(2)]
     return logits, {name: class_loss(head.to(device), logits, others, objects) for name, head in heads.items()}
@@ -118,7 +132,7 @@ def class_loss(head: torch.nn.Module, logits: list[Tensor], others: list, object
         losses = head.loss_by_feat(list(levels), *converted(others, dtype), objects, metas)['loss_cls']
         return sum(losses) if isinstance(losses, list) else losses.sum()
 
-    for name in ('get_anchors', 'get_targets'):
+    for name in ('get_anchors', 'get_targets', *OF_DDOD):
         if hasattr(head, name):
             setattr(head, name, remembered(getattr(head, name), lambda found: converted(found, dtype)))
     loss(*logits)
