@@ -71,8 +71,8 @@ FP_INLINE V p_minus(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.s
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
-  const V series = s * polynomial(s, 0.2f, 0.25f, 0.333333333f, 0.5f, 1.f);
-  return select(s >= 0.03125f, -log, series);  // a NaN takes the series
+  const V series = s * polynomial(s, 0.262869239f, 0.242701784f, 0.333668858f, 0.499994665f, 1.f);
+  return select(s >= 0.125f, -log, series);  // a NaN takes the series
 }
 
 template <int MODE>
