@@ -43,7 +43,9 @@ def value_and_grad(
     modulating = prim.power_by_base(shifted, gamma_neg, EXPONENT)
     through = keep * gamma_neg * prim.power_less_one(shifted, modulating, EXPONENT) * loss
     d_loss = tl.where(is_large, 1.0, q * prim.reciprocal(complement))
-    slope = tl.where(shifted > 0, p * (q * through + modulating * d_loss), shifted)
+    slope = p * (q * through + modulating * d_loss)
+    if EXPONENT < 1:  # 0, or any: then s = 0 has a power of 1
+        slope = tl.where(shifted > 0, slope, shifted)
     negative = modulating * loss
     value = prim.choose(y, is_positive, positive * -log_p, negative, HARD)
     return value, prim.choose(y, is_positive, positive_slope, slope, HARD)
