@@ -76,6 +76,11 @@ class Problem(NamedTuple):
         return int(first) if first in (0.0, 1.0, 2.0, 4.0) else -1
 
     @property
+    def mostly_zero(self) -> bool:
+        """Whether nearly all of its targets are 0: dense ones as heads hand them over, heat maps or qualities."""
+        return not self.has_labels and self.spec.form == 'dense'
+
+    @property
     def vanishes(self) -> bool:
         """Whether a factor of the loss may be 0, which silences the infinite loss of an infinite logit."""
         if self.per_class_parameters is not None:

@@ -17,11 +17,11 @@ struct asymmetric {
     };
     const auto negative = [&]() -> Point {
       if (parameter.is(2, 0.f)) return focal_negative<GAMMA>(t, parameter[0], parameter[3]);
-      const V over = p_minus(t, clip), shifted = select(over < 0.f, V{}, over);
-      const V loss = minus_log_of_complement(shifted, log_normal(t.q + clip));
+      const V shifted = greater(p_minus(t, clip), V{}), complement = t.q + clip;
+      const V loss = minus_log_of_complement(shifted, rough_log(complement));
       const V modulating = power_by_base<GAMMA>(shifted, parameter[0]);
       const V through = keep * parameter[0] * power_less_one<GAMMA>(shifted, modulating) * loss;
-      const V slope = t.p * t.q * (through + modulating / (t.q + clip));
+      const V slope = t.p * t.q * (through + modulating / complement);
       return {modulating * loss, select(shifted == 0.f, V{}, slope)};
     };
     if constexpr (!Target::is_hard) {

@@ -36,13 +36,17 @@ def value_and_grad(
     positive = prim.power_by_log(log_q, gamma_pos)
     positive_slope = -positive * (keep * gamma_pos * p * -log_p + q)
     # 2. negatives, of the shifted probability s = max(p - clip, 0)
-    shifted = tl.maximum(p - clip, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    per_shifted, loss = prim.minus_log_of_complement(shifted, q + clip)
+    shifted, complement = tl.maximum(p - clip, 0.0, propagate_nan=tl.PropagateNan.ALL), q + clip
+    # clip = 0 leaves p: of large logits -log(1 - p) is the logit, where 1 - p has underflowed too
+    is_large = x > tl.where(clip == 0, 30.0, float('inf'))
+    loss = tl.where(is_large, x, prim.minus_log_of_complement(shifted, complement))
     modulating = prim.power_by_base(shifted, gamma_neg, EXPONENT)
-    # clip = 0 leaves p: where 1 - p has underflowed, only log(1 - p) itself is right
-    through = keep * gamma_neg * q * tl.where(clip == 0, -log_q, p * per_shifted)
-    slope = tl.where(shifted > 0, modulating * (through + tl.where(clip == 0, p, p * q / (q + clip))), shifted)
-    negative = modulating * tl.where(clip == 0, -log_q, loss)
+    through = keep * gamma_neg * prim.power_less_one(shifted, modulating, EXPONENT) * loss
+    d_loss = tl.where(is_large, 1.0, q * prim.reciprocal(complement))
+    slope = p * (q * through + modulating * d_loss)
+    if EXPONENT < 1:  # 0, or any: then s = 0 has a power of 1
+        slope = tl.where(shifted > 0, slope, shifted)
+    negative = modulating * loss
     value = prim.choose(y, is_positive, positive * -log_p, negative, HARD)
     return value, prim.choose(y, is_positive, positive_slope, slope, HARD)
 

@@ -29,12 +29,15 @@ def value_and_grad(
     weight = tl.where(centre, pos_weight, neg_weight)
     if not HARD:
         # Off the centre 1 - y has a finite logarithm, so that the power of 0 is 1 and a NaN stays.
-        weight *= tl.where(centre, 1.0, prim.exp2(gamma * 1.4426950408889634 * tl.log(1 - y)))
+        weight *= tl.where(centre, 1.0, prim.exp2(gamma * prim.log2(1 - y)))
     one_minus_pt = tl.where(centre, q, p)
-    # Not from a logarithm that holds an epsilon; what stands for a probability of 0 is 0 again: its logarithm is -27.6, that
-    # of a logit's below -69.
-    was_zero = (one_minus_pt <= 1e-30) & (tl.where(centre, log_q, log_p) > -60)
-    modulated = weight * prim.power_by_base(tl.where(was_zero, 0.0, one_minus_pt), alpha, EXPONENT)
+    base = one_minus_pt
+    if EXPONENT != 2 and EXPONENT != 4:
+        # What stands for a probability of 0 is 0 again, as its square is: the logarithm, which holds an epsilon, is -27.6,
+        # that of a logit's below -69.
+        base = tl.where((base <= 1e-30) & (tl.where(centre, log_q, log_p) > -60), 0.0, base)
+    # Not from that logarithm.
+    modulated = weight * prim.power_by_base(base, alpha, EXPONENT)
     cross_entropy = -tl.where(centre, log_p, log_q)
     signed = tl.where(centre, -modulated, modulated)
     return modulated * cross_entropy, signed * (alpha * tl.where(centre, p, q) * cross_entropy + one_minus_pt)

@@ -115,7 +115,8 @@ def _matrices(kernel, instruction, modifiers):
     def step(state, mask):
         _whole_warps(state, mask, 'a matrix')
         rows = addresses_of(state, address, 'shared').reshape(-1, 32)
-        if (rows[:, : 8 * len(registers)] % 16).any():
+        here = slice(None) if mask is None else mask.reshape(-1, 32)[:, 0]
+        if (rows[here, : 8 * len(registers)] % 16).any():
             raise Fault('a row of a matrix at no multiple of 16')
         lane, lanes = np.arange(32), slice(None) if mask is None else mask
         for i, register in enumerate(registers):

@@ -54,10 +54,13 @@ def test_branches_are_told_by_what_the_threads_found_in_the_labels(family):
     assert branches == [{'label_ptr'}, set()]
 
 
+@pytest.mark.parametrize('targets', ('label_ptr', 'target_ptr'))
 @pytest.mark.parametrize('family', FAMILIES)
-def test_a_tile_with_a_positive_takes_the_longer_way(family):
+def test_a_tile_with_a_positive_takes_the_longer_way(family, targets):
+    """Told by labels, or by dense targets."""
     text, first, entry, shorter, positive = FAMILIES[family]
-    counted = count(*read(text, first, entry), 32, slots=4, logits=4, stores=False, positives=(0.25,))
+    kernel = read(text, first, entry, names=('x_ptr', targets, 'weight_ptr'))
+    counted = count(*kernel, 32, slots=4, logits=4, stores=False, positives=(0.25,))
     assert counted['slots/logit without a positive'] == shorter / 4
     assert counted['slots/logit'] == (shorter + 0.25 * positive) / 4
     assert counted['MUFU/logit'] == 0.25 / 4

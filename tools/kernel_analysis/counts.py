@@ -1,7 +1,7 @@
 """What a thread executes of a kernel per logit.
 
-Which accesses to memory are those of logits and of gradients, and where a tile with a positive goes another way than one
-without, is told by where addresses and conditions come from in the machine code.
+Which accesses to memory are those of logits and of gradients, and where a tile with a positive (or a dense target that isn't
+0) goes another way than one without, is told by where addresses and conditions come from in the machine code.
 """
 
 import itertools
@@ -10,7 +10,8 @@ from collections import Counter
 from tools.kernel_analysis.data_flow import Origin
 from tools.kernel_analysis.machine_code import Instruction, Listing, executed
 
-LOGITS, GRADIENTS, LABELS = 'x_ptr', 'out_ptr', 'label_ptr'  # parameters of the kernels
+LOGITS, GRADIENTS = 'x_ptr', 'out_ptr'  # parameters of the kernels
+TARGETS = {'label_ptr', 'target_ptr'}  # labels, or dense ones
 UNITS = ('FP32', 'integer', 'MUFU')
 
 
@@ -55,11 +56,11 @@ def count(
 def _ways(
     listing: Listing, origins: list[Origin], moved: list[tuple[int, int]], total: tuple[int, int]
 ) -> list[list[int]]:
-    """The shortest way, and longer ones: each goes the other way where the labels first decided on the one before it."""
+    """The shortest way, and longer ones: each goes the other way where the targets first decided on the one before it."""
     ways, avoided = [executed(listing, moved, total)], {}
     while True:
         decided = {
-            n: step for n, *step in itertools.pairwise(ways[-1]) if LABELS in origins[n].deciders and n not in avoided
+            n: step for n, *step in itertools.pairwise(ways[-1]) if TARGETS & origins[n].deciders and n not in avoided
         }
         if not decided:
             return ways
@@ -77,7 +78,7 @@ def _moved(one: Instruction, origin: Origin, logit_bits: int, stores: bool) -> t
             if len(origin.pointers) > 1:
                 pointers = ' or '.join(sorted(origin.pointers))
                 raise ValueError(f'{one.name} {one.operands} may use {pointers}: unknown data flow')
-            # A logit in the place that a label names is loaded once more, beside the tile's.
-            n = 0 if LABELS in origin.indices else one.bits // logit_bits
+            # A logit in the place that a target names is loaded once more, beside the tile's.
+            n = 0 if TARGETS & origin.indices else one.bits // logit_bits
             return (n, 0) if one.is_load else (0, n)
     return 0, 0

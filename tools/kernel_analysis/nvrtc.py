@@ -24,7 +24,7 @@ class Kernel(NamedTuple):
     def pointers(self) -> dict[int, str]:
         """The pointers in the call, by their offset, under the names that they have among the Triton kernels' parameters."""
         names = {name: f'{name}_ptr' for name in TENSORS}
-        names['target'] = 'label_ptr' if self.macros.get('LABELS') else 't_ptr'
+        names['target'] = 'label_ptr' if self.macros.get('LABELS') else 'target_ptr'
         return {getattr(Call, field).offset: name for field, name in names.items()}
 
 

@@ -4,18 +4,21 @@ import math
 from typing import Any, NamedTuple
 
 from tools.kernel_analysis.disassembly import MachineCode
-from tools.kernel_analysis.launches import MAPS, MASKS, PIXELS
+from tools.kernel_analysis.launches import MAPS, MASKS, PIXELS, form_of, spec_of
 from tools.kernel_analysis.nvrtc import Kernel
 
 POSITIVE = 1 / 500  # rows with a positive
+HEAT_MAPS = (
+    0.0068  # tiles of 1024 values that are not all 0, by heat_maps.py; of the smaller groups of a warp it is less
+)
 
 
 class Share(NamedTuple):
     """Attributes.
 
     slots: places for logits of a thread; logits: how many of them are logits.
-    positives: the share of the threads that go the way of a positive, those included whose neighbours do, for each branch
-        on it.
+    positives: the share of the threads that go the way of a positive (or of a dense target that isn't 0), those included
+        whose neighbours do, for each branch on it.
     """
 
     slots: int
@@ -31,7 +34,9 @@ def share(name: str, kernel: Any, code: MachineCode, classes: int) -> Share:
     """
     if not code.constants.get('HELD', True):
         raise ValueError(f'{name}, --classes {classes}: it reads rows so long several times, which is not counted')
-    return _of_nvrtc(kernel, classes) if isinstance(kernel, Kernel) else _of_triton(name, code, classes)
+    found = _of_nvrtc(kernel, classes) if isinstance(kernel, Kernel) else _of_triton(name, code, classes)
+    is_heat_map = form_of(name) == 'dense' and name != MASKS and not spec_of(name).scored
+    return found._replace(positives=(HEAT_MAPS,)) if is_heat_map else found
 
 
 def _of_triton(name: str, code: MachineCode, classes: int) -> Share:

@@ -124,7 +124,7 @@ FITS = (
     Fit('log1p(e) / e of a small e, to be precise', LOG1P_OVER, mpf(0), mpf(1) / 4, 1e-6, ('triton',), minimax, 6),
     Fit('log1p(e) / e of a small e, in fewer terms', LOG1P_OVER, mpf(0), mpf(1) / 4, 2e-7, ('cuda',), minimax, 5),
     Fit('log1p(e) / e of a small e', LOG1P_OVER, mpf(0), mpf(1) / 16, 4e-6, GPUS, minimax, 3),
-    Fit('-log(1 - s) / s', over(lambda s: -mpmath.log1p(-s)), mpf(0), mpf(1) / 32, ROUNDING, BOTH, taylor, 5),
+    Fit('-log(1 - s) / s', over(lambda s: -mpmath.log1p(-s)), mpf(0), mpf(1) / 8, ROUNDING, BOTH, minimax, 5),
     Fit('expm1(z) / z', over(mpmath.expm1), -mpf(1) / 4, mpf(0), ROUNDING, GPUS, taylor, 6),
 )
 CONSTANTS = {

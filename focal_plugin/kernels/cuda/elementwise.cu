@@ -9,6 +9,8 @@ namespace focal_plugin {
 
 constexpr bool STORES = GRADIENT || OUTPUT == kElement, ADDS = VALUE && OUTPUT != kElement;
 constexpr float kNothing = -0.f;  // to which adding takes no instruction
+// A group is computed as negatives first, and of those that are none the results are then replaced, one by one.
+constexpr bool MOSTLY_NEGATIVE = LABELS || MOSTLY_ZERO;
 
 // Of a sum alone, which is scaled at the end, the rows have none; beside one, the upstream gradient is 1.
 FP_INLINE float factor_of(const Call &call) {
@@ -29,6 +31,16 @@ FP_INLINE void read(const Operand &operand, int count, Offset offset, float (&to
   for (int i = 0; i < NEIGHBOURS; ++i) to[i] = i < count ? widened(from[offset(operand, i)]) : 0.f;
 }
 
+// Whether any is not 0, or is -0.
+FP_INLINE bool any_bits(const float (&y)[NEIGHBOURS]) {
+  unsigned bits = 0;
+#pragma unroll
+  for (int i = 0; i < NEIGHBOURS; ++i) bits |= __float_as_uint(y[i]);
+  return bits != 0;
+}
+
+FP_INLINE Soft soft(float y) { return {y, !(y <= 0.f)}; }  // a NaN is no negative
+
 // Evaluates a group: stores its results, and calls add(i, value) with what its rows' factors have still to multiply.
 // A logit is read by the thread alone that stores its gradient, and before that: so the gradients may be stored over
 // the logits.
@@ -44,28 +56,35 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
 #pragma unroll
   for (int i = 0; i < NEIGHBOURS; ++i) {
     const Parameters parameter{call, class_of(i)};
-    result[i] = LABELS ? value_at(x[i], Negative{}, parameter, &derivative[i])
-                       : value_at(x[i], Soft{y[i], !(y[i] <= 0.f)}, parameter, &derivative[i]);
+    result[i] = MOSTLY_NEGATIVE ? value_at(x[i], Negative{}, parameter, &derivative[i])
+                                : value_at(x[i], soft(y[i]), parameter, &derivative[i]);
   }
-  if (LABELS && has_positive) {
+  if (!LABELS) has_positive = MOSTLY_ZERO && any_bits(y);
+  if (has_positive) {
     unsigned positives = 0;
 #pragma unroll
-    for (int i = 0; i < NEIGHBOURS; ++i) positives |= (row_of(i).label == class_of(i) ? 1u : 0u) << i;
+    for (int i = 0; i < NEIGHBOURS; ++i) {
+      positives |= ((LABELS ? row_of(i).label == class_of(i) : y[i] != 0.f) ? 1u : 0u) << i;
+    }
     for (; positives != 0; positives &= positives - 1) {  // seldom one, and then seldom another
-      const int at = __ffs(positives) - 1;
-      float x_at = 0.f;
+      const int n = __ffs(positives) - 1;
+      // Read again: kept, they would take registers of all threads.
+      const float x_at = at<X>(call.x, offset(call.x, n));
+      const float y_at = LABELS ? 0.f : at<TARGET>(call.target, offset(call.target, n));
       Row row;
       int column = 0;
 #pragma unroll
       for (int i = 0; i < NEIGHBOURS; ++i) {
-        if (i == at) x_at = x[i], row = row_of(i), column = class_of(i);
+        if (i == n) row = row_of(i), column = class_of(i);
       }
       float derivative_of_positive;
-      const float positive = positive_at(x_at, row, {call, column}, &derivative_of_positive);
+      const Parameters parameter{call, column};
+      const float positive = LABELS ? positive_at(x_at, row, parameter, &derivative_of_positive)
+                                    : value_at(x_at, soft(y_at), parameter, &derivative_of_positive);
 #pragma unroll
       for (int i = 0; i < NEIGHBOURS; ++i) {
-        result[i] = i == at ? positive : result[i];
-        if (BOTH) derivative[i] = i == at ? derivative_of_positive : derivative[i];
+        result[i] = i == n ? positive : result[i];
+        if (BOTH) derivative[i] = i == n ? derivative_of_positive : derivative[i];
       }
     }
   }

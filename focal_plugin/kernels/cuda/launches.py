@@ -197,14 +197,23 @@ def of_variant(problem: Problem, out: Tensor | None, upstream: Tensor | None, gr
         **of_average(problem.avg_factor),
         'HAS_IGNORE': problem.ignore_index is not None,
         'PER_CLASS': problem.per_class_parameters is not None,
+        'ZEROS': _zeros_of(problem),
         'ACTIVATED': problem.activated,
         'VANISHES': problem.vanishes,
+        'MOSTLY_ZERO': problem.mostly_zero,
         'VALUE': not gradient,
         'GRADIENT': gradient,
         'OUTPUT': OUTPUTS[problem.output],
         'LARGEST': f'{torch.finfo(pred.dtype).max!r}f',
         'LAST_LABEL': 'call.classes' if problem.spec.family == 'elementwise' else 'call.classes - 1',
     }
+
+
+def _zeros_of(problem: Problem) -> int:
+    """A bit for each parameter, whether it is 0 for every class: what that leaves out a kernel need not ask for."""
+    if problem.per_class_parameters is not None:
+        return 0
+    return sum((value == 0) << k for k, value in enumerate(problem.parameters))
 
 
 def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span: int = 0) -> Call:

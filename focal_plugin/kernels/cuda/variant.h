@@ -13,11 +13,15 @@ struct Parameters {
   int column;
   FP_METHOD float operator[](int k) const {
     if (k == 0 && GIVEN_EXPONENT >= 0) return GIVEN_EXPONENT;
+    if (is_zero(k)) return 0.f;
     return PER_CLASS ? call.per_class[k * call.classes + column] : call.parameter[k];
   }
   // Whether the parameter may be this number for some class, and whether it is for all.
   FP_METHOD bool may_be(int k, float value) const { return PER_CLASS || call.parameter[k] == value; }
-  FP_METHOD bool is(int k, float value) const { return !PER_CLASS && call.parameter[k] == value; }
+  FP_METHOD bool is(int k, float value) const {
+    return value == 0.f ? is_zero(k) : !PER_CLASS && call.parameter[k] == value;
+  }
+  FP_METHOD static constexpr bool is_zero(int k) { return ZEROS >> k & 1; }
 };
 
 // The terms of a logit whose target is 0, in fewer instructions: exp(x) is formed as it is, up to just below 2^126,

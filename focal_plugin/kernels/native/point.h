@@ -71,8 +71,8 @@ FP_INLINE V p_minus(const Terms &t, V y) { return fma(-y, t.e, t.base - y) * t.s
 
 // -log(1 - s), given that logarithm too: near 0 from s, which 1 - s has rounded away.
 FP_INLINE V minus_log_of_complement(V s, V log) {
-  const V series = s * polynomial(s, 0.2f, 0.25f, 0.333333333f, 0.5f, 1.f);
-  return select(s >= 0.03125f, -log, series);  // a NaN takes the series
+  const V series = s * polynomial(s, 0.262869239f, 0.242701784f, 0.333668858f, 0.499994665f, 1.f);
+  return select(s >= 0.125f, -log, series);  // a NaN takes the series
 }
 
 template <int MODE>
@@ -80,12 +80,13 @@ FP_INLINE Terms terms_of_probability(V p) {
   V q = 1.f - p;
   const V epsilon = all(1e-12f), least = all(1e-30f);
   if (MODE == kWithEpsilon) {  // the derivative by p is formed from that by the logit: 0 / 0 there
-    p = select(p < least, least, p);
-    q = select(q < least, least, q);
+    p = greater(p, least);
+    q = greater(q, least);
   }
   // Nothing is added to a subnormal p, whose sum the processor may flush to 0.
   const V log_p = log_nonnegative(MODE == kWithEpsilon ? p + epsilon : p);
-  const V log_q = -minus_log_of_complement(p, log_nonnegative(MODE == kWithEpsilon ? q + epsilon : q));
+  const V log_of_q = MODE == kWithEpsilon ? rough_log(q + epsilon) : log_nonnegative(q);
+  const V log_q = -minus_log_of_complement(p, log_of_q);
   if (MODE == kWithEpsilon) return {log_p - log_q, p, q, log_p, log_q, V{}, p, all(1.f), true};
   const V low = all(-100.f);
   return {log_p - log_q, p, q, select(log_p < low, low, log_p), select(log_q < low, low, log_q), V{}, p, all(1.f)};

@@ -63,7 +63,8 @@ FP_INLINE bool any(Mask mask) {
   return some != 0;
 #endif
 }
-FP_INLINE V clamp(V v, float limit) {  // to [-limit, limit]; NaN stays NaN
+FP_INLINE V greater(V a, V b) { return select(a < b, b, a); }  // NaN where a is
+FP_INLINE V clamp(V v, float limit) {                          // to [-limit, limit]; NaN stays NaN
   v = select(v > limit, all(limit), v);
   return select(v < -limit, all(-limit), v);
 }
@@ -125,6 +126,9 @@ FP_INLINE V log_normal(V x, V shift = V{}) {
   const V f2 = f * f;
   return fma(n, 0.693359375f, fma(n, -2.12194440e-4f, fma(p * f, f2, -0.5f * f2)) + f);
 }
+
+// The same where it may be off by 2^-22: far from x = 1, or as an exponent. The GPU is faster then.
+FP_INLINE V rough_log(V x) { return log_normal(x); }
 
 // log(x) for x >= 0: log(0) = -inf, NaN stays NaN.
 FP_INLINE V log_nonnegative(V x) {

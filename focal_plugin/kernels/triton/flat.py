@@ -12,7 +12,7 @@ import triton.language as tl
 from focal_plugin.kernels.layout import SHORT, Layout
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.operands import checked, divided
-from focal_plugin.kernels.triton.points import negative_point, point
+from focal_plugin.kernels.triton.points import dense_point, negative_point, point
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def in_order(ptr, lane, left, BLOCK: tl.constexpr):
         value = tl.load(ptr + lane)
     else:
         value = tl.load(ptr + lane, mask=lane < left, other=0.0)
-    return value.to(tl.float32)
+    return value
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def of_place(ptr, row, stride, class_stride, lane, left, first_col, C: tl.conste
     """The same of any strides; row counts from the pointer's."""
     following = wraps(first_col, C, WIDTH).to(tl.int64) if C % WIDTH != 0 else 0
     at = (row + following) * stride + class_at(first_col, C, WIDTH).to(tl.int64) * class_stride
-    return tl.load(ptr + at, mask=lane < left, other=0.0).to(tl.float32)
+    return tl.load(ptr + at, mask=lane < left, other=0.0)
 
 
 @triton.jit(do_not_specialize=['label_ptr', 'score_ptr', 'row_weight_ptr', 'avg_ptr', 'rows', 'ignore_index', 'first'])
@@ -80,7 +80,8 @@ def flat_kernel(
     # as tiled_kernel's
     FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, LABELS: tl.constexpr, HAS_SCORE: tl.constexpr,
     WEIGHT: tl.constexpr, HAS_AVG: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr, EPSILON: tl.constexpr,
-    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
+    HAS_IGNORE: tl.constexpr, VANISHES: tl.constexpr, MOSTLY_ZERO: tl.constexpr, VALUE: tl.constexpr,
+    GRADIENT: tl.constexpr, OUTPUT: tl.constexpr,
     T_IN_ORDER: tl.constexpr,  # dense targets are contiguous as the logits are
     W_IN_ORDER: tl.constexpr,  # weights per element are
     U_IN_ORDER: tl.constexpr,  # upstream gradients are
@@ -160,12 +161,13 @@ def flat_kernel(
     else:
         col = class_at(first_col, C, WIDTH)
         if T_IN_ORDER:
-            y = in_order(target_ptr + start, lane, left, BLOCK)
+            target = in_order(target_ptr + start, lane, left, BLOCK)
         else:
-            y = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
-        value, derivative = point(
-            x, y, ~(y <= 0), per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
-            FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+            target = of_place(target_ptr + first_row * t_s, row, t_s, t_sc, lane, left, first_col, C, WIDTH)
+        value, derivative = dense_point(
+            x, target, per_class_ptr, col, col < C, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, VALUE, GRADIENT, VANISHES, MOSTLY_ZERO,
+            PLAIN_SUM,
         )  # fmt: skip
 
     # 4. weights and upstream gradients; the sum, one result per place, or both
@@ -174,9 +176,10 @@ def flat_kernel(
         weight = of_row(row_weight_ptr + first_row * w_s, w_s, row, last, 0.0, first_col, C, WIDTH).to(tl.float32)
     elif WEIGHT == 'element':
         if W_IN_ORDER:
-            weight = in_order(weight_ptr + start, lane, left, BLOCK)
+            weight = in_order(weight_ptr + start, lane, left, BLOCK).to(tl.float32)
         else:
-            weight = of_place(weight_ptr + first_row * w_s, row, w_s, w_sc, lane, left, first_col, C, WIDTH)
+            at = weight_ptr + first_row * w_s
+            weight = of_place(at, row, w_s, w_sc, lane, left, first_col, C, WIDTH).to(tl.float32)
     if ADDS:
         weighted = value if WEIGHT == 'none' else weight * value
         if HAS_IGNORE:
@@ -195,9 +198,10 @@ def flat_kernel(
         result = factor * result if GRADIENT else prim.times(factor, result)
         if not REDUCE and GRADIENT:
             if U_IN_ORDER:
-                result *= in_order(upstream_ptr + start, lane, left, BLOCK)
+                result *= in_order(upstream_ptr + start, lane, left, BLOCK).to(tl.float32)
             else:
-                result *= of_place(upstream_ptr + first_row * u_s, row, u_s, u_sc, lane, left, first_col, C, WIDTH)
+                at = upstream_ptr + first_row * u_s
+                result *= of_place(at, row, u_s, u_sc, lane, left, first_col, C, WIDTH).to(tl.float32)
         if HAS_IGNORE:
             result = tl.where(kept, result, 0.0)
         if ACTIVATED and GRADIENT:

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from focal_plugin.kernels.problem import Problem
-from focal_plugin.kernels.triton import features
+from focal_plugin.kernels.triton import features, terms
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.lazy import resolve
 from focal_plugin.math import SPECS
@@ -33,6 +33,7 @@ def constants(problem: Problem, gradient: bool) -> dict[str, Any]:
         'HAS_AVG': problem.avg_factor is not None,
         'HAS_IGNORE': problem.ignore_index is not None,
         'VANISHES': problem.vanishes,
+        'MOSTLY_ZERO': problem.mostly_zero,
         'GRADIENT': gradient,
         'OUTPUT': problem.output,
     }
@@ -88,7 +89,7 @@ def point(
     VANISHES: a factor of the loss may be 0.
     """
     if ACTIVATED:
-        x, p, q, log_p, log_q = prim.terms_of_probability(x, EPSILON)
+        x, p, q, log_p, log_q = terms.terms_of_probability(x, EPSILON)
     else:
         given = x
         if GRADIENT or VANISHES:
@@ -101,7 +102,7 @@ def point(
     )  # fmt: skip
     if ACTIVATED:
         if GRADIENT:
-            derivative *= prim.outer_derivative_of_probability(p, q, y, EPSILON)
+            derivative *= terms.outer_derivative_of_probability(p, q, y, EPSILON)
     elif GRADIENT or VANISHES:
         value = prim.limit(value, given)
     return value, derivative
@@ -125,11 +126,39 @@ def negative_point(
     given = x
     if GRADIENT or VANISHES:
         x = prim.clamp(x, 1e30)
-    x, p, q, log_p, log_q = prim.terms_of_negative(x, PRECISE, VALUE, GRADIENT, PLAIN_SUM)
+    x, p, q, log_p, log_q = terms.terms_of_negative(x, PRECISE, VALUE, GRADIENT, PLAIN_SUM)
     value, derivative = at_parameters(
         x, p, q, log_p, log_q, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
         FN, PARAMETERS, EXPONENT, True, PER_CLASS,
     )  # fmt: skip
     if GRADIENT or VANISHES:
         value = prim.limit(value, given)
+    return value, derivative
+
+
+@triton.jit
+def dense_point(
+    x, target, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+    FN: tl.constexpr, PARAMETERS: tl.constexpr, EXPONENT: tl.constexpr, PER_CLASS: tl.constexpr, ACTIVATED: tl.constexpr,
+    EPSILON: tl.constexpr, PRECISE: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, VANISHES: tl.constexpr,
+    MOSTLY_ZERO: tl.constexpr, PLAIN_SUM: tl.constexpr,
+):  # fmt: skip
+    """The same of dense targets as they are stored; MOSTLY_ZERO: those of a tile may be all 0, which makes it negatives."""
+    y = target.to(tl.float32)
+    is_positive = ~(y <= 0)  # NaN is no negative
+    if not MOSTLY_ZERO:
+        return point(
+            x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, False, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+        )  # fmt: skip
+    if prim.any_not_zero(target):
+        value, derivative = point(
+            x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, False, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+        )  # fmt: skip
+    else:
+        value, derivative = negative_point(
+            x, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+            FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, VALUE, GRADIENT, VANISHES, PLAIN_SUM,
+        )  # fmt: skip
     return value, derivative

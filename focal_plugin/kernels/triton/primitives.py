@@ -17,6 +17,21 @@ def widened(x):
 
 
 @triton.jit
+def any_not_zero(y):
+    """Whether a tile of targets has one that isn't 0."""
+    if y.dtype == tl.float32:
+        bits = y.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    elif (INTERPRETED or not is_cuda()) or not (y.dtype == tl.bfloat16 or y.dtype == tl.float16):
+        bits = (y != 0).to(tl.int32)
+    else:
+        # Those of two targets at once, as they lie in a register.
+        bits = tl.inline_asm_elementwise(
+            '{ and.b32 $0, $2, 0x7fff7fff; mov.b32 $1, $0; }', '=&r,=r,r', [y], tl.int32, is_pure=True, pack=2
+        )
+    return tl.max(tl.max(bits, 1), 0) > 0
+
+
+@triton.jit
 def exp2(x):
     """2 ** x in one instruction: NVIDIA's gives 0 for what is below the smallest normal number."""
     if INTERPRETED or not is_cuda():
@@ -139,81 +154,13 @@ def terms_of_logit(x):
 
 
 @triton.jit
-def terms_of_negative(
-    x, PRECISE: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, PLAIN_SUM: tl.constexpr
-):  # fmt: skip
-    """The same for the VALUE of a target 0, for its derivative (GRADIENT), or for both, in fewer instructions.
-
-    exp(x) is formed as it is, up to just below 2 ** 126, whose reciprocal is normal whatever the instructions' errors;
-    1 - p is 0 where it is no normal number.
-    PRECISE: errors of about 1e-6 in the logarithm and e; without it 4e-6, and the rounding of x * log2(e), which is at
-    most 5e-6 of any result that is not subnormal. PLAIN_SUM: only the sum of all values is wanted, none of them left out:
-    1 - p may stop at 2 ** -60 in it, and a NaN take its neighbour along.
-    """
-    near = tl.minimum(x, 41.5888308 if PLAIN_SUM else 87.3365, propagate_nan=tl.PropagateNan.ALL)
-    if PRECISE:
-        near = tl.maximum(near, -1e30, propagate_nan=tl.PropagateNan.ALL)  # an infinite logit would meet a 0
-    power_of_two = near * 1.4426950408889634
-    e = exp2(power_of_two)
-    if PRECISE:
-        e = tl.fma(e, tl.fma(power_of_two, -0.6931471805599453, near), e)
-    r = reciprocal_by_two(1.0 + e) if PLAIN_SUM else reciprocal(1.0 + e)
-    if PRECISE:
-        small = e < 0.25
-        series = -0.0923484117 * e + 0.181709215
-        series = series * e - 0.247781202
-        series = series * e + 0.333208263
-        series = series * e - 0.499997377
-        series = series * e + 1.0
-    else:
-        small = e < 0.0625
-        series = 0.311179757 * e - 0.499490201
-        series = series * e + 0.999998271
-    log1p = tl.where(small, series * e, log2(1.0 + e) * 0.6931471805599453)
-    if VALUE:
-        log1p = tl.maximum(log1p, x)
-    p = e * r
-    q = tl.where(x > 87.3365448, 0.0, r) if GRADIENT else r
-    return x, p, q, tl.where(x < 0, x - log1p, log2(p) * 0.6931471805599453), -log1p
-
-
-@triton.jit
 def minus_log_of_complement(s, complement):
-    """(-log(1 - s) / s, -log(1 - s)), given 1 - s as well: near 0 from s, which 1 - s has rounded away."""
-    series = 1.0 + s * (0.5 + s * (0.333333333 + s * (0.25 + s * 0.2)))
-    loss = -tl.log(complement)
-    small = s < 0.03125
-    return tl.where(small, series, loss / s), tl.where(small, s * series, loss)
-
-
-@triton.jit
-def terms_of_probability(p, EPSILON: tl.constexpr):
-    """The same of a probability.
-
-    EPSILON is added inside logarithms, as in mmdet's Gaussian focal loss; where it is 0 a logarithm is never below -100,
-    as in torch's binary_cross_entropy.
-    """
-    q = 1.0 - p
-    if EPSILON > 0:
-        # The derivative by p is formed from that by the logit: 0 / 0 there.
-        p = tl.where(p < 1e-30, 1e-30, p)
-        q = tl.where(q < 1e-30, 1e-30, q)
-    log_p = tl.log(p + EPSILON)
-    _, minus_log_q = minus_log_of_complement(p, q + EPSILON)
-    x = log_p + minus_log_q
-    if EPSILON > 0:
-        return x, p, q, log_p, -minus_log_q
-    return x, p, q, tl.where(log_p < -100.0, -100.0, log_p), tl.where(minus_log_q > 100.0, -100.0, -minus_log_q)
-
-
-@triton.jit
-def outer_derivative_of_probability(p, q, y, EPSILON: tl.constexpr):
-    """What the derivative by the logit is multiplied by to become the derivative by a probability."""
-    if EPSILON > 0:
-        variance = tl.where(y == 1, (p + EPSILON) * q, p * (q + EPSILON))
-        return 1.0 / tl.where(variance < 1e-37, 1e-37, variance)
-    variance = p * q
-    return 1.0 / tl.where(variance < 1e-12, 1e-12, variance)
+    """-log(1 - s), given 1 - s as well: near 0 from s, which 1 - s has rounded away, where log2 is no use either."""
+    series = 0.262869239 * s + 0.242701784
+    series = series * s + 0.333668858
+    series = series * s + 0.499994665
+    series = series * s + 1.0
+    return tl.where(s < 0.125, series * s, log2(complement) * -0.6931471805599453)
 
 
 @triton.jit
@@ -244,6 +191,18 @@ def power_by_log_near_one(log_base, exponent):
 def power_by_base(base, exponent, EXPONENT: tl.constexpr):
     """base ** exponent where only the base is at hand, in [0, 1]; EXPONENT as for power."""
     return power(base, tl.log(base) if EXPONENT < 0 else base, exponent, EXPONENT)
+
+
+@triton.jit
+def power_less_one(base, powered, EXPONENT: tl.constexpr):
+    """base ** (exponent - 1) given base ** exponent, a factor of what vanishes with the base; EXPONENT as for power."""
+    if EXPONENT == 1:
+        return tl.full(base.shape, 1.0, tl.float32)
+    if EXPONENT == 2:
+        return base
+    if EXPONENT == 4:
+        return base * base * base
+    return tl.where(base < 1.2e-38, 0.0, powered / base)  # no normal number: the quotient may be infinite
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from focal_plugin.kernels.triton import primitives as prim
 from focal_plugin.kernels.triton.operands import OUTER_STRIDES, checked, divided, row_offset, rows_of, unscaled
-from focal_plugin.kernels.triton.points import negative_point, point
+from focal_plugin.kernels.triton.points import dense_point, negative_point, point
 
 
 @triton.jit
@@ -62,6 +62,7 @@ def tiled_kernel(
     EPSILON: tl.constexpr,  # added to a probability inside logarithms
     HAS_IGNORE: tl.constexpr,  # rows of ignore_index are left out
     VANISHES: tl.constexpr,  # a factor of the loss may be 0
+    MOSTLY_ZERO: tl.constexpr,  # nearly all dense targets are
     VALUE: tl.constexpr,  # losses are wanted
     GRADIENT: tl.constexpr,  # gradients are
     OUTPUT: tl.constexpr,  # 'element', 'row' or 'sum'
@@ -85,7 +86,6 @@ def tiled_kernel(
     The gradients may not overwrite the logits: a row's positive is read by other threads than the one that stores its
     gradient, where SPLIT of other programs, and nothing makes that one wait for them.
     """
-    HARD: tl.constexpr = LABELS and not HAS_SCORE  # every target is 0 or 1
     REDUCE: tl.constexpr = OUTPUT == 'sum'
     STORES: tl.constexpr = GRADIENT or OUTPUT == 'element'
     ADDS: tl.constexpr = VALUE and OUTPUT != 'element'
@@ -199,11 +199,11 @@ def tiled_kernel(
                 if any_positive:
                     result = tl.where(col == label, positive, result)
         else:
-            y = tl.load(target_ptr + (t_row + col.to(tl.int64) * t_sc), mask=mask, other=0.0).to(tl.float32)
-            is_positive = ~(y <= 0)  # NaN is no negative
-            value, derivative = point(
-                x, y, is_positive, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
-                FN, PARAMETERS, EXPONENT, HARD, PER_CLASS, ACTIVATED, EPSILON, GRADIENT, VANISHES,
+            target = tl.load(target_ptr + (t_row + col.to(tl.int64) * t_sc), mask=mask, other=0.0)
+            value, derivative = dense_point(
+                x, target, per_class_ptr, col, mask, C, p0, p1, p2, p3, p4, p5,
+                FN, PARAMETERS, EXPONENT, PER_CLASS, ACTIVATED, EPSILON, PRECISE, VALUE, GRADIENT, VANISHES, MOSTLY_ZERO,
+                PLAIN_SUM,
             )  # fmt: skip
             result = derivative if GRADIENT else value
         if WEIGHT == 'element':
@@ -218,7 +218,7 @@ def tiled_kernel(
             if STATISTICS:
                 size = tl.where(mask & kept, tl.abs(result), 0.0) if HAS_IGNORE else tl.where(mask, tl.abs(result), 0.0)
                 part = partial_ptr + pid.to(tl.int64) * 2 * C
-                is_positive = col == label if LABELS else is_positive
+                is_positive = col == label if LABELS else ~(target <= 0)  # NaN is no negative
                 _store_statistics(part, size, is_positive, first_class + c + tl.arange(0, BLOCK_C), C)
                 result *= after
             if not REDUCE and GRADIENT:
