@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from tools.benchmarks.results import KERNELS, read
 from tools.kernel_analysis import heat_maps, shares
 
 
@@ -39,3 +40,14 @@ def test_the_report_counts_with_the_share_of_the_photos():
     maps = heat_maps.heat_maps(heat_maps.PHOTOS)
     assert round(heat_maps.share_of_groups(maps, 1024), 4) == shares.HEAT_MAPS
     assert heat_maps.share_of_groups(maps, 256) < shares.HEAT_MAPS
+
+
+@pytest.mark.parametrize('backend', ['triton', 'cuda'])
+@pytest.mark.parametrize(('name', 'slots'), (('gaussian_focal', 35), ('asymmetric', 40)))
+def test_a_bf16_forward_of_few_slots_in_the_committed_report(backend, name, slots):
+    """Of heat maps, which are nearly all 0, and of a probability that is shifted: one logarithm each."""
+    keys = (f'{name}_fwd', backend, '80', 'bf16', 'sm_90')
+    rows = [row for row in read(KERNELS) if (*map(row.get, ('kernel', 'backend', 'classes', 'dtype', 'arch')),) == keys]
+    assert rows
+    for row in rows:
+        assert 0 < float(row['predicted slots/logit']) <= slots and row['spills (bytes)'] == '0', row

@@ -199,17 +199,6 @@ def test_the_committed_report_is_at_the_roofline():
         assert float(row['predicted share of the memory roofline']) >= share, row
 
 
-@pytest.mark.parametrize('backend', ARCHS)
-@pytest.mark.parametrize(('name', 'slots'), (('gaussian_focal', 35), ('asymmetric', 40)))
-def test_a_bf16_forward_of_few_slots_in_the_committed_report(backend, name, slots):
-    """Of heat maps, which are nearly all 0, and of a probability that is shifted: one logarithm each."""
-    keys = (f'{name}_fwd', backend, '80', 'bf16', 'sm_90')
-    rows = [row for row in committed() if (*map(row.get, ('kernel', 'backend', 'classes', 'dtype', 'arch')),) == keys]
-    assert rows
-    for row in rows:
-        assert 0 < float(row['predicted slots/logit']) <= slots and row['spills (bytes)'] == '0', row
-
-
 def test_one_pass_takes_less_than_two_in_the_committed_report():
     """Issue slots, of which most are the terms that loss and gradient share, and time."""
     rows = {(row['kernel'], row['backend'], row['dtype'], row['card']): row for row in committed()}
