@@ -68,14 +68,16 @@ FP_INLINE void evaluate(const Call &call, int count, Offset offset, RowOf row_of
     }
     for (; positives != 0; positives &= positives - 1) {  // seldom one, and then seldom another
       const int n = __ffs(positives) - 1;
-      // Read again: kept, they would take registers of all threads.
-      const float x_at = at<X>(call.x, offset(call.x, n));
-      const float y_at = LABELS ? 0.f : at<TARGET>(call.target, offset(call.target, n));
+      float x_at = 0.f, y_at = 0.f;
+      if (MOSTLY_ZERO) {  // read again: both kept would take registers of all threads
+        x_at = at<X>(call.x, offset(call.x, n)), y_at = at<TARGET>(call.target, offset(call.target, n));
+      }
       Row row;
       int column = 0;
 #pragma unroll
       for (int i = 0; i < NEIGHBOURS; ++i) {
         if (i == n) row = row_of(i), column = class_of(i);
+        if (LABELS && i == n) x_at = x[i];
       }
       float derivative_of_positive;
       const Parameters parameter{call, column};
