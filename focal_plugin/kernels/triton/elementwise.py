@@ -39,6 +39,7 @@ def launch_of(
         'WEIGHT': layout.weight,
         'ACTIVATED': problem.activated,
         'EPSILON': problem.spec.probability_epsilon,
+        'MOSTLY_ZERO': problem.mostly_zero,
     }
     grid = (layout.programs, layout.splits, 1)
     if layout.flat:

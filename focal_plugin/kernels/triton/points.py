@@ -33,7 +33,6 @@ def constants(problem: Problem, gradient: bool) -> dict[str, Any]:
         'HAS_AVG': problem.avg_factor is not None,
         'HAS_IGNORE': problem.ignore_index is not None,
         'VANISHES': problem.vanishes,
-        'MOSTLY_ZERO': problem.mostly_zero,
         'GRADIENT': gradient,
         'OUTPUT': problem.output,
     }
