@@ -73,9 +73,6 @@ class Logits(Deferred):
     def numel(self) -> int:
         return math.prod(self.shape)
 
-    def new_tensor(self, data) -> Tensor:
-        return self.maps[0].new_tensor(data)
-
     @property
     def dtype(self) -> torch.dtype:
         return self.maps[0].dtype
@@ -111,6 +108,10 @@ class Rows(Logits):
     def contiguous(self) -> Rows:
         """Themselves (ATSS, VFNet): the loss reads them however they lie."""
         return self
+
+    def new_tensor(self, data) -> Tensor:
+        """What DETR's heads average over the processes."""
+        return self.maps[0].new_tensor(data)
 
     def detach(self) -> Rows:
         return Rows(self.levels.detach(), self.classes, self.scored)

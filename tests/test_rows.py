@@ -207,7 +207,7 @@ METADATA = {'shape', 'size', 'dim', 'numel', 'dtype', 'device', 'requires_grad'}
 KNOWN = {
     'map': METADATA | {'permute'},
     'permuted': METADATA | {'reshape'},
-    'rows': METADATA | {'contiguous', 'detach', 'sigmoid', '__getitem__'},
+    'rows': METADATA | {'contiguous', 'detach', 'new_tensor', 'sigmoid', '__getitem__'},
     'probabilities': {'max', '__getitem__'},
     'images': {'detach', '__getitem__', '__iter__'},
     'of an image': METADATA | {'__getitem__', '__len__'},

@@ -132,9 +132,8 @@ def test_a_convolution_and_its_loss(backend, launches, dtype):
         logits = torch.conv2d(features, *exact[:2], padding=1).unflatten(1, (anchors, classes)).permute(0, 3, 4, 1, 2)
         with use_backend('torch'):
             losses.append(functional.sigmoid_focal_loss(logits, target, avg_factor=7.0))
-    whole = cut.Cut(
-        cut.Geometry((1, 1), (1, 1), (1, 1)), [cut.Level(k, each) for k, each in enumerate(problems)], 3000, None
-    )
+    levels, owner = [cut.Level(k, each) for k, each in enumerate(problems)], cut.Owner('a test', 'leave it out')
+    whole = cut.Cut(cut.Geometry((1, 1), (1, 1), (1, 1)), levels, 3000, None, owner)
     assert len(whole.chunks) > 1
     loss = cut.total_of(whole, *tensors[:2], tensors[2:])
     (loss * 3).backward()
