@@ -39,6 +39,12 @@ FLOATS = {
     'a half itself to even': ('fma.rn.f32 %r3, %r1, %r1, %r2;', 2.0**-12, 1.0, 1.0),
     'a negation': ('neg.f32 %r3, %r1;', 2.0, 0, -2.0),
     'a size': ('abs.f32 %r3, %r1;', -2.0, 0, 2.0),
+    'a size in half precision': (
+        'cvt.rn.f16.f32 %rs1, %r1; abs.f16 %rs2, %rs1; cvt.f32.f16 %r3, %rs2;', -2.0, 0, 2.0
+    ),
+    'a size in bfloat16': (
+        'cvt.rn.bf16.f32 %rs1, %r1; abs.bf16 %rs2, %rs1; cvt.f32.bf16 %r3, %rs2;', -2.0, 0, 2.0
+    ),
     'the least, not NaN': ('min.f32 %r3, %r1, %r2;', NAN, 2.0, 2.0),
     'the least, -0': ('min.f32 %r3, %r1, %r2;', 0.0, -0.0, -0.0),
     'the greatest, 0': ('max.f32 %r3, %r1, %r2;', -0.0, 0.0, 0.0),
