@@ -200,7 +200,7 @@ OPCODES = {  # (function, result's type, operands' types) of the parts of an opc
     ),
     r'fma\.rn\.f32': lambda: (fma, *['f32'] * 4),
     r'fma\.rn\.ftz\.f32': lambda: (_flushing, *['f32'] * 4),
-    r'(neg|abs)\.(f32|b?f16|s\d+)': lambda name, kind: (getattr(operator, name), kind, kind),
+    r'(neg|abs)\.(f32|b?f16(?:x2)?|s\d+)': lambda name, kind: (getattr(operator, name), kind, kind),
     r'(min|max)\.([su]\d+)': lambda name, kind: (EXTREMES[name], *[kind] * 3),
     r'((?:min|max)(?:\.NaN)?)\.f32': lambda name: (functools.partial(_extreme, EXTREMES[name]), *['f32'] * 3),
     r'(min|max)\.NaN\.xorsign\.abs\.f32': lambda name: (

@@ -42,6 +42,10 @@ FLOATS = {
     'a size in half precision': (
         'cvt.rn.f16.f32 %rs1, %r1; abs.f16 %rs2, %rs1; cvt.f32.f16 %r3, %rs2;', -2.0, 0, 2.0
     ),
+    'sizes of a pair': (
+        'cvt.rn.f16x2.f32 %r4, %r2, %r1; abs.f16x2 %r5, %r4; and.b32 %r6, %r5, 65535; cvt.u16.u32 %rs1, %r6; '
+        'cvt.f32.f16 %r3, %rs1;', -2.0, -3.0, 2.0
+    ),
     'a size in bfloat16': (
         'cvt.rn.bf16.f32 %rs1, %r1; abs.bf16 %rs2, %rs1; cvt.f32.bf16 %r3, %rs2;', -2.0, 0, 2.0
     ),
