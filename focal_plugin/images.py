@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from focal_plugin.deferred import Deferred, refuse
-from focal_plugin.rows import Logits, Rows
+from focal_plugin.rows import Logits, Rows, indices
 
 _ALL = slice(None)
 
@@ -72,14 +72,9 @@ class OfImage(Logits):
             return self._of_classes(index[1])
         refuse(OfImage, '__getitem__ of anything but some rows or some classes')
 
-    def _places(self, index: Tensor) -> Tensor:
+    def _places(self, index: Any) -> Tensor:
         """Indices among the image's rows, of a mask or of indices among these."""
-        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.bool, torch.int64):
-            refuse(OfImage, '__getitem__ of anything but a mask of rows or their indices')
-        if index.dtype is torch.bool:
-            if index.size(0) != len(self):
-                raise IndexError(f'a mask of {index.size(0)} rows of {len(self)}')
-            index = index.nonzero().squeeze(1)
+        index = indices(OfImage, index, len(self))
         return index if self.chosen is None else self.chosen[index]
 
     def _among_all(self, index: Tensor) -> Tensor:

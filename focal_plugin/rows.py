@@ -86,6 +86,17 @@ class Logits(Deferred):
         return self.levels.requires_grad
 
 
+def indices(kind: type[Deferred], index: Any, rows: int) -> Tensor:
+    """Which of so many rows a mask (rows,) or indices (m,) name, as indices; a kind refuses anything else."""
+    if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.bool, torch.int64):
+        refuse(kind, '__getitem__ of anything but a mask of rows or their indices')
+    if index.dtype is not torch.bool:
+        return index
+    if index.size(0) != rows:
+        raise IndexError(f'a mask of {index.size(0)} rows of {rows}')
+    return index.nonzero().squeeze(1)
+
+
 class Rows(Logits):
     """The logits of all anchors of some levels, (N, C): level by level, image by image, in the order of the pixels."""
 
@@ -124,13 +135,8 @@ class Rows(Logits):
         """The rows of a mask (N,) or of indices (M,), copied; or [:, :C], all of them (FocalCustomLoss's accuracy)."""
         if isinstance(index, tuple) and index == (slice(None), slice(None, self.classes)):
             return self
-        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.bool, torch.int64):
-            refuse(Rows, '__getitem__ of anything but a mask of rows or their indices')
         rows = self.shape[0]
-        if index.dtype is torch.bool:
-            if index.size(0) != rows:
-                raise IndexError(f'a mask of {index.size(0)} rows of {rows}')
-            index = index.nonzero().squeeze(1)
+        index = indices(Rows, index, rows)
         picked, order, first = [], [], 0
         for level, view in enumerate(self.views):
             last = first + math.prod(view.shape[:-1])
