@@ -190,7 +190,8 @@ class FusedLoss(nn.Module):
             if reduction != 'none':
                 return self._of_levels(pred, target, weight, avg_factor, reduction, statistics, **given)
             pred = pred.tensor()
-        if given or statistics is not None or is_compiling():
+        # Elsewhere than on a CPU nothing is prepared.
+        if given or statistics is not None or is_compiling() or not getattr(pred, 'is_cpu', False):
             return autograd.loss_of(self._problem(pred, target, weight, avg_factor, reduction, **given), statistics)
         return prepared.loss_of(
             (type(self), reduction, self._settings(self)),

@@ -70,7 +70,7 @@ def loss_of(
 
 def _key(asked: Hashable, pred, target, weight, avg_factor) -> Hashable | None:
     """A key of calls that differ in values alone; None where something else may matter."""
-    if type(pred) is not Tensor or not pred.is_cpu or not pred.requires_grad:
+    if not pred.requires_grad:
         return None
     if avg_factor is not None and type(avg_factor) is not float and type(avg_factor) is not int:
         return None
