@@ -29,6 +29,11 @@ def label(shape: str) -> str:
     return f'({shape.replace("x", ", ")})'
 
 
+def sources(rows: list[Row]) -> str:
+    """What was measured on a CPU, and with what."""
+    return '; '.join(sorted({f'torch {row["torch"]}, commit {row["commit"]}' for row in rows}))
+
+
 def times(of: str, against: str) -> str:
     """How many times as long the second takes."""
     return f'{float(against) / float(of):.1f} x'
@@ -79,10 +84,9 @@ def calls(rows: list[Row]) -> str:
             ms = {row['contender']: row['both_ms'] for row in case}
             cells = [f'{1e3 * float(ms[name]):.0f}' if name in ms else '-' for name in names]
             lines.append([label(shape), called, *cells, *(times(ms[OURS['native']], ms[peer]) for peer in PEERS)])
-        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
         header = ['logits', 'called', *names, *(f'against {peer}' for peer in PEERS)]
         parts += [
-            f'Measured on {machine} ({"; ".join(sorted(versions))}), float32, forward + backward in microseconds, medians:',
+            f'Measured on {machine} ({sources(rows_here)}), float32, forward + backward in microseconds, medians:',
             markdown(header, lines),
         ]
     return '\n\n'.join(parts)
@@ -166,10 +170,9 @@ def maps(rows: list[Row]) -> str:
                 of_first = times(contenders[0]['both_ms'], row['both_ms'])
                 by_gpu = [row.get('gpu_ms', '')] * on_gpu
                 lines.append([work, row['contender'], row['both_ms'], of_first, row['extra_memory'] or '-', *by_gpu])
-        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
         header = ['work', 'loss', 'ms', 'of the first', 'memory, in logits', *["the GPU's work, ms"] * on_gpu]
         parts += [
-            f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
+            f'Measured on {machine}, {device} ({sources(rows_here)}), float32, forward + backward:',
             markdown(header, lines),
         ]
     return '\n\n'.join(parts)
@@ -188,10 +191,9 @@ def cut(rows: list[Row]) -> str:
                 ratio = f'{float(time) / float(copying_none):.2f}' if time and copying_none else '-'
                 cells = [time or '-', ratio, row['allocated_mb'], row['process_mb'] or '-']
                 lines.append([f'{work}, {logits} MB of logits', row['contender'], *cells])
-        versions = {f'torch {row["torch"]}, commit {row["commit"]}' for row in rows_here}
         header = ['work', 'head', 'ms', 'times FusedRetinaHead', "MB, PyTorch's allocator", 'MB, the process']
         parts += [
-            f'Measured on {machine}, {device} ({"; ".join(sorted(versions))}), float32, forward + backward:',
+            f'Measured on {machine}, {device} ({sources(rows_here)}), float32, forward + backward:',
             markdown(header, lines),
         ]
     return '\n\n'.join(parts)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tools.benchmarks.results import ROOT
+
 SIZE, STRIDE, CLASSES = 512, 4, 80
 GROUPS = (1024, 256)
 PHOTOS = ROOT / 'tests/data/coco_mini/train.json'

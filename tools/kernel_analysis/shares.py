@@ -8,9 +8,8 @@ from tools.kernel_analysis.launches import MAPS, MASKS, PIXELS, form_of, spec_of
 from tools.kernel_analysis.nvrtc import Kernel
 
 POSITIVE = 1 / 500  # rows with a positive
-HEAT_MAPS = (
-    0.0068  # tiles of 1024 values that are not all 0, by heat_maps.py; of the smaller groups of a warp it is less
-)
+# Tiles of 1024 values of a heat map that are not all 0, by heat_maps.py; of the smaller groups of a warp it is less.
+HEAT_MAPS = 0.0068
 
 
 class Share(NamedTuple):
