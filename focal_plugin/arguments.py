@@ -17,6 +17,7 @@ REDUCTIONS = ('none', 'mean', 'sum')
 WEIGHTS = (torch.float32, torch.float16, torch.bfloat16)
 DENSE = (*WEIGHTS, torch.bool, torch.uint8, torch.int64)
 _AVG_FACTORS = (*FLOATS, *INTEGERS)
+_SHORT = (torch.int16, torch.int8)
 
 
 def check_reduction(reduction: str, avg_factor) -> None:
@@ -219,6 +220,8 @@ def canonical_avg_factor(pred: Tensor, avg_factor) -> float | Tensor:
     if not isinstance(avg_factor, Tensor):
         return number('avg_factor', avg_factor, 'a number or a tensor of one element')
     avg_factor = canonical_tensor('avg_factor', avg_factor, _AVG_FACTORS)
+    if avg_factor.dtype in _SHORT:
+        avg_factor = avg_factor.to(torch.int32)  # which every kernel reads
     if avg_factor.dim() > 1 or avg_factor.numel() != 1:
         raise ValueError(f'avg_factor must have the shape () or (1,), got {tuple(avg_factor.shape)}')
     if avg_factor.device != pred.device and avg_factor.is_cpu:

@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 
-from focal_plugin.kernels.cuda import driver, elementwise, launches, rowwise
+from focal_plugin import arguments
+from focal_plugin.kernels.cuda import compiler, driver, elementwise, launches, rowwise
 from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
+from focal_plugin.tensors import FLOATS, INTEGERS
 from tests.kernels.problems import focal_problem
 
 FRAMES = 45
@@ -19,14 +21,25 @@ class Library:
 
     Attributes:
         given: (grid, threads, Call) of each launch.
+        loaded: each machine code that was loaded.
     """
 
     def __init__(self):
-        self.given = []
+        self.given, self.loaded = [], []
 
     def cuLaunchKernel(self, function, x, y, z, threads, _y, _z, shared, stream, parameters, extra):
         address = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))[0]
         self.given.append(((x, y, z), threads, Call.from_buffer_copy(ctypes.string_at(address, ctypes.sizeof(Call)))))
+        return 0
+
+    def cuModuleLoadData(self, module, code):
+        self.loaded.append(code)
+        return 0
+
+    def cuModuleGetFunction(self, function, module, name):
+        return 0
+
+    def cuFuncGetAttribute(self, value, attribute, function):
         return 0
 
 
@@ -82,6 +95,26 @@ def test_a_second_launch_is_given_what_the_first_was(library):
         assert (grid, threads) == (grid_again, threads_again)
         assert all(value == pointers(again)[name] for name, value in pointers(call).items() if name not in written)
         assert bytes(call)[Call.rows.offset :] == bytes(again)[Call.rows.offset :]
+
+
+def test_a_kernel_is_loaded_once_for_images_of_many_sizes(monkeypatch):
+    found = Library()
+    driver._loaded.cache_clear()
+    monkeypatch.setattr(driver, '_cuda', lambda: found)
+    monkeypatch.setattr(driver, 'arch', lambda device: 'sm_90')
+    monkeypatch.setattr(compiler, 'compiled', lambda kernel, macros, arch: repr((kernel, macros)).encode())
+    monkeypatch.setattr(launches, '_kept', {})
+    monkeypatch.setattr(torch._C, '_cuda_getCurrentRawStream', lambda index: 0, raising=False)
+    for rows in (300, 304, 308, 312):
+        step(focal_problem(torch.randn(rows, 80), torch.randint(0, 81, (rows,)), 'cuda'))
+    driver._loaded.cache_clear()
+    assert len(found.given) == 4 * 3 and len(found.loaded) == len(set(found.loaded)) == 3
+
+
+@pytest.mark.parametrize('dtype', (*FLOATS, *INTEGERS), ids=str)
+def test_a_divisor_of_any_dtype_is_one_that_the_kernels_read(dtype):
+    found = arguments.canonical_avg_factor(torch.zeros(1), torch.tensor(5, dtype=dtype))
+    assert found == 5 and found.dtype in launches.TYPES
 
 
 def test_a_call_is_packed_as_the_structure_lies():

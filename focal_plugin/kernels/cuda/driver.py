@@ -33,7 +33,13 @@ def arch(device: torch.device) -> str:
 
 
 def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.c_void_p:
-    """A kernel on a device, which is the current one."""
+    """A kernel on a device, which is the current one; launches over any number of rows share it."""
+    return _loaded(kernel, tuple(macros.items()), device)
+
+
+@functools.lru_cache(maxsize=None)
+def _loaded(kernel: str, defined: tuple[tuple[str, Any], ...], device: torch.device) -> ctypes.c_void_p:
+    macros = dict(defined)
     code = compiler.compiled(kernel, macros, arch(device))
     module, function, spilled = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
