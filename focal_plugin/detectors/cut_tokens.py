@@ -26,25 +26,27 @@ class TokenLogits(Deferred):
         branch: the layer that would make the logits.
         size: bytes of a chunk of logits and of their gradient.
         scored: the loss takes (labels, scores).
+        columns: how often matching finds the first class, in the place of the others: a cost with numbers per class asks
+            for as many logits.
     """
 
     description = 'the class logits of the tokens of a FusedDeformableDETR in training'
     remedy = 'mmdet does not use it, and it would need them all. Go back to DeformableDETR, or leave it out'
 
-    def __init__(self, tokens: Tensor, branch: nn.Linear, size: int, scored: bool) -> None:
+    def __init__(self, tokens: Tensor, branch: nn.Linear, size: int, scored: bool, columns: int) -> None:
         self.shape = torch.Size((*tokens.shape[:2], branch.out_features))
         bias = None if branch.bias is None else branch.bias[:1]
         self.first = nn.functional.linear(tokens, branch.weight[:1], bias).detach()
-        self._levels, self._scored = _Tokens(tokens, branch, size), scored
+        self._levels, self._scored, self._columns = _Tokens(tokens, branch, size), scored, columns
 
     def size(self, dim: int) -> int:
         return self.shape[dim]
 
     def __getitem__(self, image: int) -> Tensor:
-        """The logits of the first class of an image's tokens, (tokens, 1)."""
+        """The logits of the first class of an image's tokens, (tokens, columns), which take the memory of one column."""
         if not isinstance(image, int):
             refuse(TokenLogits, f'__getitem__({image!r})')
-        return self.first[image]
+        return self.first[image].expand(-1, self._columns)
 
     def reshape(self, *shape: int) -> Rows:
         if shape != (-1, self.shape[-1]):
@@ -63,6 +65,15 @@ class _Tokens(Levels):
         dtype = autocast_dtype(tokens.device) or tokens.dtype
         batch, _, *places = self.features.shape
         super().__init__([tokens.new_empty((), dtype=dtype).expand(batch, branch.out_features, *places)])
+
+    def __add__(self, others: Levels) -> Levels:
+        refuse(TokenLogits, 'cat')
+
+    def detach(self) -> Levels:
+        refuse(TokenLogits, 'detach')
+
+    def picked(self, level: int, view: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+        refuse(TokenLogits, '__getitem__ of rows')
 
     @property
     def requires_grad(self) -> bool:

@@ -72,9 +72,14 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
     @property
     def _is_cut(self) -> bool:
         """Whether loss and matching do without the logits of all tokens."""
-        loss, costs = self.bbox_head.loss_cls, self.bbox_head.assigner.match_costs
+        loss = self.bbox_head.loss_cls
         is_ours = isinstance(loss, FusedLoss) and loss.spec.family == 'elementwise'
-        return is_ours and all(type(cost) in _OF_ONE_CLASS for cost in costs)
+        return is_ours and bool(self._costs) and all(cost in _OF_ONE_CLASS for cost in self._costs)
+
+    @property
+    def _costs(self) -> set[type]:
+        """Those of matching; none of an assigner that matches without."""
+        return {type(cost) for cost in getattr(self.bbox_head.assigner, 'match_costs', ())}
 
     def _cut_logits(self, tokens: Tensor) -> TokenLogits:
         branch = self._class_branch
@@ -83,4 +88,6 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
                 f'FusedDeformableDETR computes the class branch of its tokens in the loss, so in training it must be an '
                 f'nn.Linear without hooks, got {type(branch).__name__}: go back to DeformableDETR'
             )
-        return TokenLogits(tokens, branch, int(self.chunk * 2**20), self.bbox_head.loss_cls.spec.scored)
+        # mmdet's cost computes those of all columns that it is given, and knows no numbers per class.
+        columns = 1 if FocalLossCost in self._costs else branch.out_features
+        return TokenLogits(tokens, branch, int(self.chunk * 2**20), self.bbox_head.loss_cls.spec.scored, columns)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.models.task_modules.assigners.match_cost import ClassificationCost
+from mmdet.registry import TASK_UTILS
 from torch import nn
 
 from tests.allocations import Made
@@ -48,6 +49,36 @@ def test_losses_and_gradients_are_those_of_held_logits(classes, loss):
     assert error(ours, theirs) <= 1e-5
 
 
+PER_CLASS = {
+    'class-balanced': dict(type='FusedClassBalancedFocalLoss', use_sigmoid=True, samples_per_class=[50, 9, 3]),
+    'alpha': FOCAL | dict(alpha=[0.1, 0.25, 0.4]),
+    'class_weight': FOCAL | dict(class_weight=[1.0, 2.0, 3.0]),
+}
+
+
+def matched_by(model: nn.Module, loss: dict) -> nn.Module:
+    model.bbox_head.assigner.match_costs[0] = TASK_UTILS.build(dict(type='FusedFocalLossCost', weight=2.0, loss=loss))
+    return model
+
+
+@pytest.mark.parametrize('loss', PER_CLASS.values(), ids=PER_CLASS)
+def test_matching_by_a_loss_of_numbers_per_class(loss):
+    (want, theirs), (got, ours) = (step(matched_by(built(NAME, 3, fused, loss), loss), 3) for fused in (False, True))
+    assert got == {key: pytest.approx(value, rel=1e-5) for key, value in want.items()}
+    assert error(ours, theirs) <= 1e-5
+
+
+def test_matching_by_numbers_per_class_makes_no_logits_of_all_tokens():
+    largest = []
+    for classes in (2, MANY):
+        loss = FOCAL | dict(alpha=[0.25] * classes)
+        model = matched_by(built(NAME, classes, True, loss), loss)
+        with Made() as made:
+            step(model, classes)
+        largest.append(max(made.sizes()))
+    assert largest[1] <= max(largest[0], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a weight
+
+
 def test_bfloat16_is_as_exact_as_with_held_logits():
     branch = [f'bbox_head.cls_branches.2.{name}' for name in ('weight', 'bias')]  # that of the tokens alone
     exact = step(built(NAME, 80, False), 80)[1]
@@ -83,7 +114,19 @@ def with_a_cost_of_all_classes(model: nn.Module) -> None:
     model.bbox_head.assigner.match_costs[0] = ClassificationCost(weight=2.0)
 
 
-@pytest.mark.parametrize('change', (with_mmdets_loss, with_a_cost_of_all_classes))
+class Assigner(nn.Module):
+    """Somebody's own, without match_costs."""
+
+    def __init__(self, assigner):
+        super().__init__()
+        self.assign = assigner.assign
+
+
+def with_an_assigner_of_its_own(model: nn.Module) -> None:
+    model.bbox_head.assigner = Assigner(model.bbox_head.assigner)
+
+
+@pytest.mark.parametrize('change', (with_mmdets_loss, with_a_cost_of_all_classes, with_an_assigner_of_its_own))
 def test_what_needs_whole_logits_trains_as_mmdets(change):
     found = []
     for fused in (False, True):
@@ -108,6 +151,10 @@ def test_what_asks_for_the_logits_is_told_that_there_are_none():
     given = dict(memory=torch.randn(1, 20, WIDTH), memory_mask=None, spatial_shapes=torch.tensor([(4, 5)]))
     model.num_queries = 5
     logits = model.pre_decoder(**given)[1]['enc_outputs_class']
-    for ask in (lambda: logits.sigmoid(), lambda: logits[0, 0], lambda: logits.reshape(2, -1), lambda: logits + 1):
+    rows = logits.reshape(-1, 2)
+    asked = [lambda: logits.sigmoid(), lambda: logits[0, 0], lambda: logits.reshape(2, -1), lambda: logits + 1]
+    asked += [lambda: rows[torch.tensor([0])], lambda: rows.sigmoid()[torch.tensor([0])], lambda: rows.detach()]
+    asked += [lambda: torch.cat([rows, rows])]
+    for ask in asked:
         with pytest.raises((TypeError, AttributeError), match='is not known of the class logits of the tokens'):
             ask()
