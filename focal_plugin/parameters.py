@@ -89,7 +89,8 @@ def check_parameter(parameter: Parameter, value, classes: int | None = None):
             raise TypeError(f'{name} must be a sequence of one number per class, got {value!r}')
         return tuple(check_number(parameter, v) for v in (value.tolist() if isinstance(value, Tensor) else value))
     if parameter.vector and is_sequence:
-        vector = torch.tensor([check_number(parameter, v) for v in value], dtype=torch.float64)
+        numbers = [check_number(parameter, v) for v in value]
+        vector = torch.tensor(numbers, dtype=torch.float64, device='cpu')
     elif parameter.vector and isinstance(value, Tensor):
         vector = _checked_vector(parameter, value)
     else:

@@ -12,6 +12,7 @@ from focal_plugin.tracing import kept_unless_watched, may_look
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 REAL = (*FLOATS, *INTEGERS, torch.bool)
+WITHOUT_FLOAT64 = ('mps',)  # Apple's GPUs
 _STRIDED = torch.strided
 
 
@@ -32,13 +33,17 @@ def resolved(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor._is_zerotensor() else tensor
 
 
+def of_sums(device: torch.device) -> torch.dtype:
+    """The dtype in which the sums of chunks are added up."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
 def widest(pred: Tensor) -> torch.dtype:
     """The dtype of composed losses: float64, because their derivatives by targets, and second ones, cancel.
 
-    A compiler fuses what it gets, and is given the arithmetic of the kernels; Apple's GPUs have no float64.
+    A compiler fuses what it gets, and is given the arithmetic of the kernels.
     """
-    narrow = is_compiling() or pred.device.type == 'mps'
-    return torch.promote_types(pred.dtype, torch.float32) if narrow else torch.float64
+    return torch.promote_types(pred.dtype, torch.float32) if is_compiling() else of_sums(pred.device)
 
 
 def summable(pred: Tensor, weight: Tensor) -> Tensor:

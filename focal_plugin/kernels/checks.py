@@ -71,7 +71,7 @@ def check_probabilities(problem: Problem) -> None:
     pred = problem.pred.detach()
     if problem.channel is not None:
         check_channels(problem)
-        pred = pred[torch.arange(pred.size(0)), problem.channel]
+        pred = pred[torch.arange(pred.size(0), device=pred.device), problem.channel]
     if _is_within(pred, 0.0):
         return
     ignored = _is_ignored(problem)

@@ -24,7 +24,7 @@ def checked(value) -> Tensor | None:
             f'_delete_=True to leave out what a config inherits'
         )
     value = check_parameter(PARAMETER, value)
-    return None if value is None else torch.tensor(value, dtype=torch.float64)
+    return None if value is None else torch.tensor(value, dtype=torch.float64, device='cpu')
 
 
 def checked_beside(parameter: Parameter, value, labelled: bool):

@@ -20,7 +20,7 @@ from focal_plugin.compatibility import without_autocast
 from focal_plugin.kernels import checks
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import library
-from focal_plugin.tensors import require_grad
+from focal_plugin.tensors import of_sums, require_grad
 from focal_plugin.tracing import is_batch, is_transformed
 
 _CHANNELS = 16  # what convolutions take at once, on a CPU with AVX-512 and on a GPU's matrix units
@@ -212,10 +212,10 @@ def _zeros(tensor: Tensor) -> Tensor:
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, cut: Cut, weight, bias, *features):
-        needed = ctx.needs_input_grad[1:]
-        keeps = cut.keeps and any(needed)
-        values, found, ctx.gathered = cut.run(weight, bias, features, needed if keeps else [False] * len(needed), None)
-        ctx.save_for_backward(*found if keeps else (weight, bias, *features))
+        tensors = (weight, bias, *features)
+        needed = ctx.needs_input_grad[1:] if cut.keeps else [False] * len(tensors)
+        values, found, ctx.gathered = cut.run(weight, bias, features, needed, None)
+        ctx.save_for_backward(*found if cut.keeps else tensors)
         ctx.cut, ctx.is_spent = cut, False
         return _sum(values)
 
@@ -234,7 +234,7 @@ class _Loss(torch.autograd.Function):
 
 
 def _sum(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).sum(0, dtype=torch.float64).to(values[0].dtype)
+    return torch.stack(values).sum(0, dtype=of_sums(values[0].device)).to(values[0].dtype)
 
 
 def _scaled(kept: Sequence[Tensor | None], upstream: Tensor) -> list[Tensor | None]:
@@ -269,8 +269,8 @@ def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[T
 
     Raises:
         RuntimeError: a transform of torch.func sees through the tensors, or the backward is asked for more than gradients.
-        ValueError: dense targets, which would be as large as the logits; a target, a weight or a divisor wants a gradient;
-            a label that no class has (on a GPU it makes the loss NaN), or a score outside [0, 1].
+        ValueError: dense targets, which would be as large as the logits; a target, a weight, a divisor or numbers per class
+            want a gradient; a label that no class has (on a GPU: NaN), or a score outside [0, 1].
     """
     if is_transformed():
         raise RuntimeError(
@@ -278,7 +278,10 @@ def total_of(cut: Cut, weight: Tensor, bias: Tensor | None, features: Sequence[T
         )
     for _, problem in cut.levels:
         _check(problem, cut.owner)
-    return _Loss.apply(cut, weight, bias, *features)
+    tensors = (weight, bias, *features)
+    if torch.is_grad_enabled() and require_grad(tensors):
+        return _Loss.apply(cut, *tensors)
+    return _sum(cut.run(weight, bias, features, [False] * len(tensors), None)[0])
 
 
 def _check(problem: Problem, owner: Owner) -> None:
@@ -288,6 +291,9 @@ def _check(problem: Problem, owner: Owner) -> None:
             f'{owner.name} takes labels, or (labels, scores), got a target of shape {tuple(problem.target.shape)}, as large '
             f'as the logits that it never holds: {owner.remedy}'
         )
-    if require_grad((problem.target, problem.score, problem.weight, problem.avg_factor)):
-        raise ValueError(f'{owner.name} gives no gradients of targets, weights or avg_factor: detach them')
+    operands = (problem.target, problem.score, problem.weight, problem.avg_factor, problem.per_class_parameters)
+    if require_grad(operands):
+        raise ValueError(
+            f'{owner.name} gives no gradients of targets, weights, avg_factor or numbers per class: detach them'
+        )
     checks.check_labels(problem)

@@ -19,6 +19,7 @@ from focal_plugin.kernels import checks
 from focal_plugin.kernels.problem import SCHEMA, TENSORS, Problem
 from focal_plugin.kernels.torch import elementwise, rowwise
 from focal_plugin.math import SPECS
+from focal_plugin.tensors import of_sums
 
 _library = torch.library.Library('focal_plugin', 'DEF')
 _library.define(f'loss_forward({SCHEMA}) -> Tensor')
@@ -154,7 +155,8 @@ def _backward(problem: Problem, upstream: Tensor, gathers: bool) -> tuple[Tensor
 
 def new_statistics(problem: Problem, gathers: bool = True) -> Tensor:
     """Memory for the statistics by class, or none of it."""
-    return problem.pred.new_empty((2, problem.pred.size(-1)) if gathers else 0, dtype=torch.float64)
+    pred = problem.pred
+    return pred.new_empty((2, pred.size(-1)) if gathers else 0, dtype=of_sums(pred.device))
 
 
 def composed(problem: Problem) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
-from focal_plugin.ops.cut import chunks
+from focal_plugin.ops.cut import Cut, chunks
 from tests.heads.cut import ALL, CHUNKS, SIX, features, head_of, loss_and_gradients, samples
 from tests.heads.stock import CLASSES, HANDED, HEADS
 
@@ -116,10 +116,12 @@ def test_features_that_want_no_gradient_and_weights_that_are_frozen():
     torch.testing.assert_close(got['retina_cls.bias'], want['retina_cls.bias'], rtol=1e-5, atol=1e-7)
 
 
-def test_without_gradients_only_the_loss_is_computed():
+def test_without_gradients_only_the_loss_is_computed(monkeypatch):
     maps, head = features(), retina()
+    monkeypatch.setattr(Cut, '_add', None)  # to the gradients
     with torch.no_grad():
         losses = head.loss(maps, samples(head))
+    monkeypatch.undo()
     assert not losses['loss_cls'].requires_grad
     torch.testing.assert_close(losses['loss_cls'], loss_and_gradients(retina(cut=False), maps)[0]['loss_cls'])
 
@@ -267,6 +269,9 @@ def test_what_a_backward_can_not_do():
         loss.backward()
     with pytest.raises(RuntimeError, match='nothing for torch'):
         torch.func.grad(lambda *x: head.loss(x, samples(head))['loss_cls'])(*maps)
+    head.loss_cls.alpha = nn.Parameter(torch.rand(CLASSES))
+    with pytest.raises(ValueError, match='gives no gradients of targets, weights, avg_factor or numbers per class'):
+        head.loss(maps, samples(head))
 
 
 def test_a_head_that_does_more_with_a_level_s_loss_is_told_so():

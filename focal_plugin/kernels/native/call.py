@@ -131,7 +131,7 @@ class Prepared:
         self._run(ctypes.byref(call), self._variant)
         if call.bad_row >= 0 or call.is_out_of_range:
             return None, None
-        return torch.scalar_tensor(call.sum, dtype=torch.float32), grad
+        return torch.scalar_tensor(call.sum, dtype=torch.float32, device='cpu'), grad
 
 
 def run(

@@ -47,7 +47,7 @@ def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = Non
 
 
 def _total(problem: Problem, total: float) -> Tensor:
-    result = torch.scalar_tensor(total, dtype=torch.float32)
+    result = torch.scalar_tensor(total, dtype=torch.float32, device='cpu')
     return result if problem.avg_factor is None else result.reshape(problem.avg_factor.shape)
 
 

@@ -18,7 +18,7 @@ from focal_plugin.math.derivatives import (
     terms_of_logit,
     times,
 )
-from focal_plugin.tensors import widest
+from focal_plugin.tensors import of_sums, widest
 from focal_plugin.tracing import may_look
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
@@ -147,20 +147,21 @@ def scaled(values: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def total_of(values: Tensor) -> Tensor:
-    """The sum of a chunk in float64, in an order that does not depend on the number of threads."""
+    """The sum of a chunk, in an order that does not depend on the number of threads."""
     if is_compiling():
         return values.sum()  # the order is the compiler's
     values = values.flatten()
     rest = values.numel() % SUM_RUN
     runs, last = values[: values.numel() - rest].view(-1, SUM_RUN), values[values.numel() - rest :]
-    return runs.sum(-1).double().sum() + last.sum().double()
+    wide = of_sums(values.device)
+    return runs.sum(-1).to(wide).sum() + last.sum().to(wide)
 
 
 def forward(problem: Problem) -> Tensor:
     check_labels(problem)
     pred, scale, dtype = problem.pred, problem.total_scale, problem.arithmetic
     if problem.reduces:
-        total = pred.new_zeros((), dtype=torch.float64)
+        total = pred.new_zeros((), dtype=of_sums(pred.device))
         for piece in pieces(problem):
             total += total_of(point(problem, dtype, *piece))
         return scaled(total.to(dtype), scale)

@@ -10,7 +10,7 @@ from focal_plugin.kernels.checks import check_labels
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.torch.elementwise import composed, finite_logits, parameters_of, pieces, scaled, total_of
 from focal_plugin.math.derivatives import limit, terms_of_logit
-from focal_plugin.tensors import widest
+from focal_plugin.tensors import of_sums, widest
 
 
 def _margin(pred: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ def forward(problem: Problem) -> Tensor:
     check_labels(problem)
     pred, scale, dtype = problem.pred, problem.total_scale, problem.arithmetic
     out = pred.new_empty(pred.shape[:-1]) if problem.output == 'row' else None
-    total = pred.new_zeros((), dtype=torch.float64)
+    total = pred.new_zeros((), dtype=of_sums(pred.device))
     for pred, label, _, weight, to in pieces(problem, out):
         margin, _ = _margin(*_logits(problem, pred, label, dtype))
         values = _values(problem, margin, label, weight)
