@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS
@@ -70,14 +71,10 @@ class FusedSegFocalLoss(nn.Module):
             raise TypeError(f'loss_name must be a string, got {loss_name!r}')
         self.use_sigmoid, self.reduction = use_sigmoid, reduction
         self.loss_weight = arguments.canonical_loss_weight(loss_weight)
-        self.gamma, self.alpha, self.class_weight, self._loss_name = gamma, alpha, class_weight, loss_name
-        self._gamma = check_parameter(GAMMA, gamma)
-        self._alpha = focal.by_target(check_parameter(ALPHA, alpha))
-        if class_weight is not None:
-            factors = torch.tensor(check_parameter(CLASS_WEIGHT, class_weight), dtype=torch.float64)
-            self._alpha = tuple(each * factors for each in self._alpha)
-        if any(isinstance(each, Tensor) for each in self._alpha):
-            self._alpha = torch.stack([torch.as_tensor(each) for each in self._alpha])
+        # Its numbers are read at every call, for which a GPU's tensor would wait.
+        self.class_weight = class_weight.tolist() if isinstance(class_weight, Tensor) else class_weight
+        self.gamma, self.alpha, self._loss_name = gamma, alpha, loss_name
+        _parameters(gamma, alpha, class_weight)  # refuses what is none
 
     @property
     def loss_name(self) -> str:
@@ -119,7 +116,7 @@ class FusedSegFocalLoss(nn.Module):
         self._check_classes(pred)
         loss = functional.apply(
             _SPEC,
-            {'gamma': self._gamma, 'alpha': self._alpha},
+            _parameters(self.gamma, self.alpha, self.class_weight),
             pred.movedim(1, -1),
             target,
             None if weight is None else _weight(pred, weight),
@@ -146,6 +143,21 @@ class FusedSegFocalLoss(nn.Module):
     def extra_repr(self) -> str:
         names = ('gamma', 'alpha', 'class_weight', 'reduction', 'loss_weight', 'loss_name')
         return ', '.join(f'{name}={getattr(self, name)!r}' for name in names)
+
+
+def _parameters(
+    gamma: float | Sequence[float] | Tensor,
+    alpha: float | Sequence[float] | Tensor | None,
+    class_weight: Sequence[float] | Tensor | None,
+) -> dict[str, Any]:
+    """gamma, and alpha by target, with class_weight in it."""
+    factors = focal.by_target(check_parameter(ALPHA, alpha))
+    if class_weight is not None:
+        of_classes = torch.tensor(check_parameter(CLASS_WEIGHT, class_weight), dtype=torch.float64, device='cpu')
+        factors = tuple(each * of_classes for each in factors)
+    if any(isinstance(each, Tensor) for each in factors):
+        factors = torch.stack([torch.as_tensor(each) for each in factors])
+    return {'gamma': check_parameter(GAMMA, gamma), 'alpha': factors}
 
 
 def _target(pred: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, int | None]:

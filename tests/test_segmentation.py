@@ -226,6 +226,17 @@ def test_copies_are_the_same_loss_and_a_cast_of_the_model_changes_nothing(argume
     assert loss.state_dict() == {} and 'reduction' in repr(loss)
 
 
+@pytest.mark.parametrize(
+    'changed', (dict(gamma=1.0), dict(alpha=[0.1, 0.2, 0.3, 0.4, 0.5]), dict(class_weight=[1, 2, 3, 4, 5]))
+)
+def test_what_is_changed_after_construction_takes_effect(changed):
+    loss, pred, target = FusedSegFocalLoss(), logits(), labels()
+    loss(pred, target)
+    for name, value in changed.items():
+        setattr(loss, name, value)
+    assert torch.equal(loss(pred, target), FusedSegFocalLoss(**changed)(pred, target))
+
+
 def test_no_images_give_no_loss(any_backend, device):
     pred = torch.zeros(0, 5, 6, 7, device=device, requires_grad=True)
     loss = FusedSegFocalLoss()(pred, torch.zeros(0, 6, 7, dtype=torch.int64, device=device))
