@@ -261,6 +261,15 @@ def test_a_training_with_everything_is_resumed(tool, tmp_path, monkeypatch):
     assert history[0] == history[1] and len(history[0]) == 8
 
 
+def test_a_torch_that_can_not_be_told_what_is_safe(tool, monkeypatch):
+    monkeypatch.delattr(torch.serialization, 'add_safe_globals')
+    with pytest.raises(SystemExit, match=r'torch 2\.4 can: install that'), tool.safe_checkpoints():
+        pass
+    monkeypatch.setenv(tool.ANYTHING, '1')
+    with tool.safe_checkpoints():
+        pass
+
+
 def test_the_environment_is_as_before(tool, monkeypatch):
     monkeypatch.delenv(tool.ONLY, raising=False)
     with tool.safe_checkpoints():

@@ -40,6 +40,11 @@ def safe_checkpoints() -> Iterator[None]:
     if os.environ.get(ANYTHING, '').lower() in TRUE:
         yield
         return
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        sys.exit(
+            f'torch {torch.__version__} can not be told what a checkpoint may hold, torch 2.4 can: install that, or, if you '
+            f'trust your checkpoints, set {ANYTHING}=1 for this command'
+        )
     torch.serialization.add_safe_globals(allowed())
     try:
         with mock.patch.dict(os.environ, {ONLY: '1'}):
