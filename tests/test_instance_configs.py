@@ -3,7 +3,6 @@
 What they share with all configs (they parse, build, fit their heads, change nothing but losses) is in test_configs.py.
 """
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -74,8 +73,6 @@ def test_small_models_take_a_training_step(path):
 @pytest.mark.slow
 @pytest.mark.parametrize('path', [path for path in INSTANCE if path not in DEMO], ids=name)
 def test_models_take_a_training_step(path):
-    if path.parent.name == 'boxinst' and importlib.util.find_spec('skimage') is None:
-        pytest.skip("mmdet's BoxInst needs scikit-image")
     step(path)
 
 

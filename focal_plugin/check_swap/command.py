@@ -1,8 +1,8 @@
 """Shows what another classification loss changes in a config, and says what would silently train wrong.
 
-Every loss_cls of the model is replaced by the registry class NAME; what stands beside its type stays, as where your config
-inherits this one and writes loss_cls=dict(type=NAME). Both models are built on the CPU, without pretrained weights, and
-take one training step from the same seed on two synthetic photos.
+Every loss_cls of the model, loss_center_heatmap and loss_heatmap is replaced by the registry class NAME; what stands beside
+its type stays, as where your config inherits this one and writes loss_cls=dict(type=NAME). Both models are built on the CPU,
+without pretrained weights, and take one training step from the same seed on two synthetic photos.
 
 Exit status: 0 the loss fits, 1 it does not, or would silently train wrong, 2 wrong usage.
 """

@@ -13,7 +13,7 @@ from focal_plugin import __version__
 from tools.maintain.readme_tables import DOCUMENTS, main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('configs/**/*.md'), *ROOT.glob('tools/**/*.md')]
+PAGES = [*ROOT.glob('*.md'), *ROOT.glob('configs/**/*.md'), *ROOT.glob('tools/**/*.md')]
 pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 

@@ -20,6 +20,13 @@ from tools.maintain import class_logits, variant_pages
 SHOWN = (('cpu', 'native', '200000x80'), ('cuda', 'triton', '1459224x80'), ('cuda', 'triton', '200000x80'))
 
 
+UNREDUCED = {
+    '': '',
+    'element': 'sums over the classes itself: takes no loss of one value per row (softmax, quality)',
+    'row': 'picks rows by their losses: takes none of one value per logit',
+}
+
+
 def of(device: str, path: Path) -> list[Row]:
     return [row for row in read(path) if row['device'] == device]
 
@@ -87,7 +94,8 @@ def heads() -> str:
     lines = []
     for name, head in HEADS.items():
         handed = 'probabilities' if head.probabilities else 'logits'
-        remark = f'fixed: {head.fixed}' if head.fixed else head.note
+        limits = [UNREDUCED[head.unreduced], '' if head.quality else 'takes no QualityFocalLoss', head.note]
+        remark = f'fixed: {head.fixed}' if head.fixed else '; '.join(filter(None, limits))
         lines.append([f'`{name}`', handed, TARGETS[head.targets], head.activation, remark])
     return tables.markdown(['head', 'hands over', 'target', 'activation', 'remarks'], lines)
 
