@@ -51,6 +51,14 @@ def problem_of(
     The other arguments are those of the public functions.
     """
 
+def prepare(
+    spec: Spec, parameters: Mapping[str, Any], pred: Any, target: Tensor, score, weight, ignore_index
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them.
+
+    pred may stand for logits: its shape and dtype are asked for.
+    """
+
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
     """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
 

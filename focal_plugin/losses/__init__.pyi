@@ -230,6 +230,10 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
     to measure its accuracy; with FusedFocalLoss a box head keeps num_classes + 1 channels and a softmax. num_classes is
     the head's.
 
+    mmdet's box heads leave out the last column of the scores at test time, the background's. mmdet's FocalCustomLoss gives
+    them none, so that the last class is never found and boxes of one class get the scores of another; this one gives them
+    a column of zeros.
+
     Sigmoid focal loss of `Focal Loss for Dense Object Detection`, arXiv 1708.02002.
 
     With p = sigmoid(x), q = 1 - p, p_t = p for a positive and q for a negative:
@@ -259,11 +263,14 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
     num_classes: int
     gamma: float | Tensor
     alpha: float | Tensor | None
+    is_of_boxes: bool
     custom_cls_channels: bool
     custom_activation: bool
     custom_accuracy: bool
     def get_cls_channels(self, num_classes: int) -> int:
-        """The number of class channels for a head of num_classes, which must be this loss's."""
+        """The number of class channels for a box head of num_classes, which must be this loss's."""
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """The probabilities (N, num_classes) of logits (N, num_classes); for a box head (N, num_classes + 1)."""
     def __init__(
         self,
         use_sigmoid: bool = True,

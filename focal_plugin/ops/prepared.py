@@ -96,9 +96,9 @@ def _parts(target) -> Sequence[Any]:
 
 def _prepared(problem: Problem, pred: Tensor, target, weight: Tensor | None) -> _Prepared | None:
     """What calls like that of a problem need; None where the kernel does not read the tensors of the call themselves."""
-    read = (problem.pred, problem.target, problem.score)
-    if any(given is not each for given, each in zip((pred, *_parts(target)), read)):
-        return None
+    given = (pred, *target) if isinstance(target, tuple) else (pred, target, None)
+    if any(one is not each for one, each in zip(given, (problem.pred, problem.target, problem.score))):
+        return None  # the call's own were converted, or scores made of its labels
     of_weights = [None if each is None else each.data_ptr() for each in (weight, problem.weight)]
     if of_weights[0] != of_weights[1]:  # one was made, by the labels of this call perhaps
         return None

@@ -63,6 +63,13 @@ def test_every_loss_that_a_head_can_take(head, loss):
     compare(*with_loss(head, loss))
 
 
+@pytest.mark.parametrize('head', ('retina', 'gfl', 'vfnet'))
+def test_qualities_are_divided_by_the_largest_of_all_levels(head):
+    name, arguments = HEADS[head]
+    loss = dict(type='FusedPositionSupervisedLoss', use_sigmoid=True, normalize='batch')
+    compare(name, arguments | dict(loss_cls=loss))
+
+
 @pytest.mark.parametrize('head', (*FIVE, *HANDED))
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 def test_half_precision_logits(head, dtype):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import focal_plugin
-from focal_plugin import backend
+from focal_plugin import backend, functional
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.math import SPECS
 from focal_plugin.ops import prepared
@@ -79,6 +79,18 @@ def test_a_prepared_call_of_every_loss_has_the_bits_of_a_first(name, dtype):
                     found.append(last)
                     assert any(prepared._known.values()) == (is_prepared(name, loss) and not forgets)
                 assert all(map(torch.equal, *found)), (kind, weighted, average)
+
+
+def test_scores_that_are_made_of_labels_are_those_of_each_call():
+    loss = built('position_supervised', normalize='batch')
+    for kind in targets('position_supervised', 0):
+        prepared._known.clear()
+        for seed in range(4):
+            pred, target = torch.randn(N, C), targets('position_supervised', seed)[kind]
+            value, _ = seen(loss, pred, target, avg_factor=7.0)
+            expected = functional.position_supervised_loss(pred, target, normalize='batch', reduction='sum') / 7
+            torch.testing.assert_close(value, expected)
+        assert not any(prepared._known.values())  # one would read the scores of the call for which it was prepared
 
 
 def inputs(seed=0, rows=N):
