@@ -20,7 +20,9 @@ def value(x, p, q, log_p, log_q, y, is_positive, gamma_neg, gamma_pos, clip, det
     inside = over > 0
     # Numbers for the elements that another branch serves, away from the infinite slopes at 0.
     shifted = torch.where(inside, over, 0.5)
-    log_shifted_q = torch.where(shifted < 0.5, torch.log1p(-shifted.clamp(max=0.5)), (q + clip.clamp(min=1e-3)).log())
+    log_shifted_q = torch.where(
+        shifted < 0.5, torch.log1p(-shifted.clamp(max=0.5)), (q + torch.where(clip == 0, 1.0, clip)).log()
+    )
     if not (may_look(clip) and (clip != 0).all()):
         log_shifted_q = torch.where(clip == 0, log_q, log_shifted_q)
     negative = detached(power(shifted, shifted.log, gamma_neg), detach_weight) * -log_shifted_q
