@@ -3,6 +3,7 @@
 from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
+from mmdet.models.detectors import RPN
 from mmdet.models.task_modules.assigners import ClassificationCost, FocalLossCost
 from mmdet.models.task_modules.samplers import PseudoSampler, RandomSampler
 from mmdet.registry import HOOKS
@@ -54,7 +55,8 @@ def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None =
     samplers = list(mining.miners(model))
     for name, head, loss in heads(model):
         yield from _of_head(name, head, loss)
-        yield from _classes(name, head, counts)
+        if not isinstance(model, RPN):  # which calls the head of its proposals a bbox_head
+            yield from _classes(name, head, counts)
         for kind in dict.fromkeys(type(sampler) for sampler in samplers if sampler.bbox_head is head):
             yield from mining.refusals(name, kind, loss)
 

@@ -1,8 +1,10 @@
 """The check at the start of training: each trap of swapping a loss gives its sentence, a sound model none."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
+import mmdet
 import pytest
 from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.registry import MODELS
@@ -66,6 +68,22 @@ def test_proposals_have_one_class():
     head = MODELS.build(dict(head, loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True)))
     assert any('num_classes=1, the training set 4 classes' in sentence for sentence in findings(head, 4))
     assert list(findings(nn.ModuleDict(dict(rpn_head=head)), 4)) == []
+
+
+def test_proposals_have_no_classes():
+    """mmdet's RPN calls its head a bbox_head, and gives it one class."""
+    config = Config.fromfile(Path(mmdet.__file__).parent / '.mim/configs/rpn/rpn_r50_fpn_1x_coco.py').model
+    config.backbone.init_cfg = None
+    config.rpn_head.loss_cls = dict(type='FusedFocalLoss', use_sigmoid=True)
+    config.train_cfg.rpn.sampler = dict(type='PseudoSampler')
+    assert list(findings(MODELS.build(config), 80)) == []
+
+
+def test_a_loss_that_sums_over_processes_is_called_in_each():
+    loss = MODELS.build(dict(type='FusedEqualizedFocalLoss', use_sigmoid=True, num_classes=4))
+    head = MODELS.build(dict(type='YOLOXHead', num_classes=4, in_channels=8, feat_channels=8))
+    head.loss_cls = loss
+    assert any('does not call its loss where a batch has no positives' in sentence for sentence in findings(head, 4))
 
 
 @pytest.mark.parametrize(('cost', 'fits'), [('FocalLossCost', True), ('ClassificationCost', False)])

@@ -31,6 +31,7 @@ class Head:
         activation: 'sigmoid' or 'softmax' where that is all it can; 'either': it follows use_sigmoid.
         unreduced: what its own arithmetic needs where it asks for no reduction: a value per 'element' or per 'row'.
         quality: it takes a QualityFocalLoss.
+        always: it calls its loss in every iteration, without positives too.
         note: what else to know.
         fixed: why no config exchanges the loss; empty where one does.
     """
@@ -40,6 +41,7 @@ class Head:
     activation: str = 'either'
     unreduced: str = ''
     quality: bool = True
+    always: bool = True
     note: str = ''
     fixed: str = ''
 
@@ -60,7 +62,7 @@ HEADS = {
         note='trains the first initial_epoch (4) epochs with initial_loss_cls, a loss of its own',
     ),
     'VFNetHead': Head('dense', activation='sigmoid', note='takes loss_cls_fl instead where use_vfl=False'),
-    'YOLOXHead': Head('dense', activation='sigmoid', note='hands over the positives only'),
+    'YOLOXHead': Head('dense', activation='sigmoid', always=False, note='hands over the positives only'),
     'YOLOV3Head': Head('dense', activation='sigmoid', note='its weight leaves only the positives'),
     'DETRHead': Head('qualities'),
     'DINOHead': Head('qualities', activation='sigmoid'),
@@ -151,6 +153,11 @@ def refusals(name: str, head: Head, loss: nn.Module) -> Iterator[str]:
         yield f'{name} hands over {TARGETS[head.targets]}, {kind} takes labels only'
     if head.probabilities is not loss.takes_probabilities:
         yield _probabilities(name, head, loss)
+    if spec.statistics and not head.always:
+        yield (
+            f'{name} does not call its loss where a batch has no positives, and {kind} sums over the processes in each '
+            f'iteration: the others would wait'
+        )
     if head.unreduced == 'element' and spec.per_row:
         yield f'{name} sums unreduced losses over the classes itself; those of {kind} are one per row already'
     if head.unreduced == 'row' and not spec.per_row:
