@@ -51,7 +51,7 @@ def sigmoid_focal_loss(
     rows, classes = input.shape
     if weight is not None:
         # A label outside [0, C] must reach the loss, which names it, and not fail as an index.
-        weight = torch.cat([weight.detach(), weight.new_ones(1)])[target.clamp(0, classes)]
+        weight = torch.cat([weight.detach(), weight.new_ones(1)])[target.long().clamp(0, classes)]
     if reduction != 'mean':
         return functional.sigmoid_focal_loss(input, target, weight, gamma=gamma, alpha=alpha, reduction=reduction)
     total = functional.sigmoid_focal_loss(input, target, weight, gamma=gamma, alpha=alpha, reduction='sum')
@@ -86,7 +86,7 @@ def softmax_focal_loss(
     _check_shapes(input, target, weight)
     target = torch.where(target < 0, -1, target)
     if weight is not None:
-        weight = weight.detach()[target.clamp(0, input.size(1) - 1)]
+        weight = weight.detach()[target.long().clamp(0, input.size(1) - 1)]
     return functional.softmax_focal_loss(
         input, target, weight, gamma=gamma, alpha=alpha, reduction=reduction, ignore_index=-1
     )

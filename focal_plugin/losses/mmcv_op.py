@@ -50,11 +50,12 @@ def serves(loss: FusedLoss, pred: Any, target: Any, weight: Any, given: Mapping[
     return (
         pred.dtype in DTYPES
         and len(pred.shape) == 2
+        and pred.shape[0] > 0
         and isinstance(target, Tensor)
         and target.dim() == 1
         and target.dtype == torch.int64
         and (weight is None or (isinstance(weight, Tensor) and weight.dim() == 1))
-        and not any(isinstance(value, Tensor) for value in (loss.gamma, loss.alpha))
+        and not any(value is None or isinstance(value, Tensor) for value in (loss.gamma, loss.alpha))
         and loss.ignore_index is None
         and loss.class_weight is None
         and not loss.takes_probabilities

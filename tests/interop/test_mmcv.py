@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from focal_plugin.interop.mmcv import SigmoidFocalLoss, SoftmaxFocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from focal_plugin.tensors import INTEGERS
 from tests.interop import mmcv_kernel
 from tests.interop.peers import signature, value_and_grad
 from tests.oracle import assert_accurate
@@ -76,6 +77,14 @@ def test_upstream_gradient_and_layout(data):
     rows = torch.cat([class_weight, torch.ones(1)])[labels]
     exact = oracle(x, labels, rows, gamma=2, alpha=0.25, reduction='none', upstream=upstream)
     assert_accurate(view.grad, exact.grad)
+
+
+@pytest.mark.parametrize('dtype', INTEGERS, ids=str)
+def test_labels_of_any_integer_dtype_pick_their_weights(dtype):
+    x, weight = torch.randn(6, 5), torch.rand(5)
+    labels = torch.arange(6) % 5  # of uint8 as many would be a mask of rows
+    for loss in (sigmoid_focal_loss, softmax_focal_loss):
+        torch.testing.assert_close(loss(x, labels.to(dtype), weight=weight), loss(x, labels, weight=weight))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])

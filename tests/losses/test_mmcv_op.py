@@ -119,6 +119,8 @@ def test_the_rows_of_a_zero_copy_head_do_too(calls):
         (FusedFocalLoss(ignore_index=2), lambda pred, target: (pred, target)),
         (FusedFocalLoss(class_weight=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), lambda pred, target: (pred, target)),
         (FusedFocalLoss(activated=True), lambda pred, target: (pred.sigmoid(), target)),
+        (FusedFocalLoss(alpha=None), lambda pred, target: (pred, target)),
+        (FusedFocalLoss(), lambda pred, target: (pred[:0], target[:0])),
         (FusedFocalLoss(), lambda pred, target: (pred.bfloat16(), target)),
         (FusedFocalLoss(), lambda pred, target: (pred, target.int())),
         (FusedFocalLoss(), lambda pred, target: (pred, torch.rand(40, C))),
@@ -132,7 +134,8 @@ def test_the_rows_of_a_zero_copy_head_do_too(calls):
         ),
     ],
     ids=[
-        'ignore_index', 'class_weight', 'probabilities', 'bfloat16, which the op does not take', 'labels that are int32',
+        'ignore_index', 'class_weight', 'probabilities', 'no alpha', 'no rows', 'bfloat16, which the op does not take',
+        'labels that are int32',
         'a dense target', 'a weight with two dimensions', 'rows with two dimensions', 'another loss',
         'one that mmdet computes without the op', 'masks',
     ],
