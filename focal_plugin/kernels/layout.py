@@ -175,13 +175,16 @@ def _inner(strides: dict[str, tuple[int, ...]]) -> str:
 
 
 def _align(strides: dict[str, tuple[int, ...]], inner: str, plane: int, itemsize: int) -> int:
-    """The align of a layout: what a thread reads at a time at best, or half of that, or 1; for each there is a kernel."""
+    """The align of a layout: what a thread reads at a time at best, or half of that, or 1; for each there is a kernel.
+
+    Kernels multiply by it in the integers that they are passed: 1 leaves distances that 32 bits don't count to 64.
+    """
     distances = [stride for name in ALIGNED for stride in strides[name][:-2]]
     if inner == 'plane':
         distances += [plane, *(strides[name][-1] for name in ALIGNED)]
     most = GROUP // itemsize
     divides = _power_of_two(math.gcd(*distances), most) if inner else 1
-    return divides if divides >= most // 2 else 1
+    return divides if divides >= most // 2 and max(map(abs, distances), default=0) < 2**31 else 1
 
 
 def _shared(

@@ -1,5 +1,7 @@
 """The cuda backend's compiler: what it keeps on disk, and what it says where it can't serve."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -69,3 +71,10 @@ def test_more_than_32_bits_count_is_refused(shape, strides):
     target = torch.empty(shape[:1], dtype=torch.int64, device='meta')
     with pytest.raises(ValueError, match='counts in 32 bits'):
         elementwise._launch_of(focal_problem(pred, target, 'cuda'), None, None)
+
+
+def test_who_has_no_home_compiles_anew(monkeypatch):
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr('os.path.expanduser', lambda path: path)
+    assert compiler.compiled('sum', SUM, 'compute_80') == compiler.compiled('sum', SUM, 'compute_80')
+    assert not Path('~').exists()

@@ -103,6 +103,15 @@ def test_the_compiler_is_told_what_divides_the_distance_of_rows_that_do_not_join
     assert layout.numbers['x_s1'] * align == apart
 
 
+def test_distances_that_32_bits_do_not_count_are_multiplied_in_64():
+    """A kernel multiplies what it is passed by what divides it: 2 ** 28 times 8 is negative in 32 bits."""
+    pred = torch.empty(2, 16, 512, 512, 512, dtype=torch.bfloat16, device='meta').movedim(1, -1)[:, ::2]
+    labels = torch.empty(pred.shape[:-1], dtype=torch.int64, device='meta')
+    for layout in layouts(focal_problem(pred, labels)):
+        assert layout.strides['pred'][0] == 2**31
+        assert layout.numbers['x_s0'] >= 2**31 or layout.numbers['x_s0'] * layout.align < 2**31
+
+
 def test_nothing_is_said_where_the_classes_lie_next_to_each_other():
     pred, labels = torch.empty(40, 80, device='meta'), torch.empty(40, dtype=torch.int64, device='meta')
     for layout in layouts(problem_of((7, 11))._replace(pred=pred, target=labels)):

@@ -95,21 +95,29 @@ def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
     text = f'{defined}{_PRELUDE}#include "{kernel}.cu"\n'
     parts = (text, arch, *_OPTIONS, repr(version()), *itertools.chain(*sorted(_sources().items())))
     key = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
-    file = _cache() / f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
+    name = f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
     with contextlib.suppress(OSError):
-        return file.read_bytes()
+        return (_cache() / name).read_bytes()
     made = _compile(text, arch)
     with contextlib.suppress(OSError):  # a folder that can't be written to: compiled anew by each process
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as writing:
-            whole = Path(writing) / file.name
+        folder = _cache()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as writing:
+            whole = Path(writing) / name
             whole.write_bytes(made)
-            whole.replace(file)
+            whole.replace(folder / name)
     return made
 
 
 def _cache() -> Path:
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    """The folder of what is kept.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    if base.startswith('~'):
+        raise FileNotFoundError('no home')
     return Path(base) / 'focal_plugin' / 'cuda'
 
 

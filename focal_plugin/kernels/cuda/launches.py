@@ -20,6 +20,7 @@ TYPES = {
 }  # fmt: skip
 MOST_ALONG_ROWS = 4  # logits of an access, the fastest on an H100: what is the same along each row takes registers
 THREADS = 128
+MOST_ROWS = 2**31 - 2**16  # a block's last may lie beyond
 PROGRAMS = 1024  # blocks enough for a whole GPU
 OUTPUTS = {'element': 'kElement', 'row': 'kRow', 'sum': 'kSum'}
 _SHORT = {'x': 'pred', 'target': 'target', 'score': 'score', 'weight': 'weight', 'upstream': 'upstream', 'out': 'out'}
@@ -222,8 +223,8 @@ def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span
     Raises:
         ValueError: more rows, or longer strides, than 32 bits count.
     """
-    longest = max(abs(stride) for strides in layout.strides.values() for stride in strides)
-    if max(layout.rows, longest) >= 2**31:
+    longest = max(abs(stride) for strides in (*layout.strides.values(), problem.pred.stride()) for stride in strides)
+    if max(layout.rows, longest) > MOST_ROWS:
         raise ValueError(
             f'the cuda backend counts in 32 bits, got {layout.rows} rows and a stride of {longest}: split the logits, or '
             f"choose another backend: focal_plugin.use_backend('torch')"
