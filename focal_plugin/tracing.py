@@ -1,7 +1,9 @@
 """What is watching a call: torch.compile, torch.jit.trace, a transform of torch.func, forward-mode differentiation."""
 
+from __future__ import annotations
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -48,6 +50,17 @@ def may_look(tensor: Tensor) -> bool:
     if not tensor.is_cpu or is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return torch._C._get_tracing_state() is None and not _TRACERS & {type(mode).__name__ for mode in _modes()}
+
+
+@contextlib.contextmanager
+def recording_apart() -> Iterator[None]:
+    """Autograd records within it, and hands none of what it saves to hooks from outside: a checkpoint would count it."""
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+        yield
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def kept_unless_watched(make: Callable) -> Callable:

@@ -9,8 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import focal_plugin
 from focal_plugin import functional
 from focal_plugin.kernels.problem import EPS
+from focal_plugin.math import SPECS
 from focal_plugin.ops import library
 from tests.conftest import one_graph
+from tests.kernels.problems import focal_problem
 
 N, C = 20, 7
 
@@ -132,6 +134,22 @@ def test_works_below_a_dispatch_mode(any_backend, device):
 
 def test_eps_is_that_of_mmdet():
     assert torch.finfo(torch.float32).eps == EPS
+
+
+@pytest.mark.parametrize('name', ('focal', 'softmax_focal'))
+def test_what_the_torch_backend_saves_is_shown_to_no_hook(name):
+    """A checkpoint counts what is packed, and what a first loss computes to test a GPU is not computed again."""
+
+    def asked(tensor):
+        raise AssertionError
+
+    spec = SPECS[name]
+    problem = focal_problem(
+        torch.randn(4, 5), torch.arange(4), 'torch', variant=name, parameters=list(spec.pack(**spec.defaults))
+    )
+    with torch.autograd.graph.saved_tensors_hooks(asked, asked):
+        grad, _ = library.backward(problem, torch.ones(()), False)
+    assert grad.abs().max() > 0
 
 
 def test_no_gradient_asked_for_saves_nothing():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 import focal_plugin
 from focal_plugin import backend, functional
@@ -165,7 +166,10 @@ def failing_compiler(monkeypatch, tmp_path):
 
 
 MACHINES = {
-    'no compiler': (no_compiler, r'built by a C compiler: install gcc, or name one in CC'),
+    'no compiler': (
+        no_compiler,
+        r'built by a C compiler: install gcc, or name one in CC, or .* choose the cuda backend',
+    ),
     'a compiler that is not there': (
         lambda patch, _: patch.setenv('CC', '/nonexistent'),
         r'which CC=/nonexistent is not: install gcc, or name one in CC',
@@ -207,6 +211,14 @@ def test_passes_in_inference_mode(selftest):
     with torch.inference_mode():
         assert loss().isfinite()
     assert selftest._verdicts == {(CPU, False): None}
+
+
+def test_passes_inside_a_checkpoint(selftest):
+    leaf = torch.zeros(2, 80, requires_grad=True)
+    with focal_plugin.use_backend('triton'):
+        value = checkpoint(lambda x: functional.sigmoid_focal_loss(x, torch.tensor([3, 80])), leaf, use_reentrant=False)
+        value.backward()
+    assert selftest._verdicts == {(CPU, False): None} and leaf.grad.abs().max() > 0
 
 
 def test_once_for_each_device(selftest, tested):

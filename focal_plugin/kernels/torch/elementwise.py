@@ -19,7 +19,7 @@ from focal_plugin.math.derivatives import (
     times,
 )
 from focal_plugin.tensors import of_sums, widest
-from focal_plugin.tracing import may_look
+from focal_plugin.tracing import may_look, recording_apart
 
 # Elements a chunk: the temporaries of a CPU chunk stay in the second-level cache.
 CHUNK = {'cpu': 2**17}
@@ -179,7 +179,7 @@ def backward(problem: Problem, upstream: Tensor, statistics: Tensor | None = Non
     by_upstream, of_elements = (upstream, None) if problem.reduces else (1.0, upstream)
     largest = torch.finfo(problem.pred.dtype).max
     for pred, *piece, to, grad in pieces(problem, out, of_elements, whole_rows=statistics is not None):
-        with torch.enable_grad():
+        with recording_apart():
             leaf = pred.detach().to(dtype).requires_grad_()
             (derivative,) = torch.autograd.grad(point(problem, dtype, leaf, *piece).sum(), leaf)
         derivative.mul_(scale)
@@ -201,7 +201,7 @@ def _gather(statistics: Tensor, problem: Problem, derivative: Tensor, target: Te
     else:
         is_positive = ~(target <= 0)
     rows, classes = math.prod(derivative.shape[:-1]), derivative.size(-1)
-    size = derivative.abs().double()
+    size = derivative.abs().to(statistics.dtype)
     for row, part in enumerate((is_positive, ~is_positive)):
         statistics[row] += torch.where(part, size, 0).reshape(rows, classes).sum(0)
 

@@ -11,6 +11,7 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.kernels.torch.elementwise import composed, finite_logits, parameters_of, pieces, scaled, total_of
 from focal_plugin.math.derivatives import limit, terms_of_logit
 from focal_plugin.tensors import of_sums, widest
+from focal_plugin.tracing import recording_apart
 
 
 def _margin(pred: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +118,7 @@ def backward(problem: Problem, upstream: Tensor, statistics: None = None) -> Ten
     for pred, label, _, weight, to, grad in pieces(problem, out, by_row):
         logits, own = _logits(problem, pred, label, dtype)
         margin, share = _margin(logits, own)
-        with torch.enable_grad():
+        with recording_apart():
             leaf = margin.requires_grad_()
             (slope,) = torch.autograd.grad(_values(problem, leaf, label, weight).sum(), leaf)
         slope = (slope * scale * (upstream if grad is None else grad)).view_as(slope)

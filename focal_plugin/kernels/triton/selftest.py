@@ -23,6 +23,7 @@ from focal_plugin.kernels.triton.launches import Launch
 
 CLASSES = (9, 8)  # walked in order, and in tiles
 
+_ANOTHER = "or on NVIDIA's GPUs choose the cuda backend, which needs neither: focal_plugin.use_backend('cuda')"
 _verdicts: dict[tuple[torch.device, bool], RuntimeError | None] = {}
 
 
@@ -65,12 +66,12 @@ def _remedy(error: BaseException) -> str | None:
             return 'Its launcher is built by a C compiler, whose message is printed above: mend that, or name another in CC'
         return (
             f'Its launcher is a C extension, and Python.h is in none of {", ".join(folders)}: install the headers of this '
-            f'Python (python3-dev, or python3-devel)'
+            f'Python (python3-dev, or python3-devel), {_ANOTHER}'
         )
     compiler = os.environ.get('CC')
     if 'C compiler' in str(error) or (isinstance(error, OSError) and error.filename == compiler is not None):
         named = f', which CC={compiler} is not' if compiler else ''
-        return f'Its launcher is built by a C compiler{named}: install gcc, or name one in CC'
+        return f'Its launcher is built by a C compiler{named}: install gcc, or name one in CC, {_ANOTHER}'
     if isinstance(error, OSError):
         return 'Name a folder in TRITON_CACHE_DIR in which Triton may keep what it builds (~/.triton is its own)'
     return None
