@@ -23,5 +23,13 @@ def test_the_library_is_the_widest_built_one_that_the_processor_runs(monkeypatch
     (tmp_path / 'lib_avx512.cpython-311-x86_64-linux-gnu.so').touch()  # as they were once named: of one Python
     monkeypatch.setenv('FOCAL_PLUGIN_LIBRARIES', str(tmp_path))
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    monkeypatch.setattr(loader, '_loads', lambda path: True)
     path = loader.path.__wrapped__()
     assert path == (chosen and tmp_path / chosen)
+
+
+def test_a_library_that_can_not_be_loaded_is_left_out(monkeypatch, tmp_path, caplog):
+    (tmp_path / 'lib_baseline.so').touch()
+    monkeypatch.setenv('FOCAL_PLUGIN_LIBRARIES', str(tmp_path))
+    assert loader.path.__wrapped__() is None
+    assert 'can not be loaded' in caplog.text

@@ -3,12 +3,15 @@
 from __future__ import annotations
 import ctypes
 import functools
+import logging
 import os
 from pathlib import Path
 
 import torch
 
 from focal_plugin.math import SPECS
+
+logger = logging.getLogger('focal_plugin')
 
 # By torch's own name for the processor, so that ATEN_CPU_CAPABILITY limits this library as it limits torch. A lesser one
 # serves where a compiler could not build the first.
@@ -18,14 +21,24 @@ _ENTRY_POINTS = {'elementwise': 'focal_plugin_run', 'rowwise': 'focal_plugin_run
 
 @functools.lru_cache(maxsize=None)
 def path() -> Path | None:
-    """The library for this processor, or None where the package was installed without one.
+    """The library for this processor, or None where the package was installed without one, or with none that loads.
 
     FOCAL_PLUGIN_LIBRARIES names a folder of other builds, with sanitizers for one.
     """
     folder = Path(os.environ.get('FOCAL_PLUGIN_LIBRARIES', Path(__file__).parent))
     names = _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ('baseline',))
     candidates = (folder / f'lib_{name}.so' for name in names)
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    return next((candidate for candidate in candidates if candidate.exists() and _loads(candidate)), None)
+
+
+def _loads(path: Path) -> bool:
+    """Whether a library can be loaded: built elsewhere it may want other versions of its own libraries."""
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning('the native CPU kernel is left out, because it can not be loaded: %s', error)
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=None)
