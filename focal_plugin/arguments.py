@@ -9,7 +9,7 @@ from torch import Tensor
 
 from focal_plugin.compatibility import is_compiling
 from focal_plugin.parameters import number
-from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, summable
+from focal_plugin.tensors import FLOATS, INTEGERS, canonical_tensor, of_sums, records, summable
 from focal_plugin.tracing import is_transformed
 
 REDUCTIONS = ('none', 'mean', 'sum')
@@ -111,7 +111,7 @@ def _canonical_score(pred: Tensor, labels: Tensor, score) -> Tensor:
 def canonical_weight(pred: Tensor, weight: Tensor) -> Tensor:
     """A view of the weight that broadcasts to pred's shape."""
     weight = canonical_tensor('weight', weight, device=pred.device)
-    if not weight.requires_grad and weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
+    if not records(weight) and weight.dtype not in WEIGHTS and weight.dtype != pred.dtype:
         weight = weight.to(torch.float32)
     weight = summable(pred, weight)
     shape, rows = pred.shape, pred.shape[:-1]
@@ -242,8 +242,9 @@ def canonical_ignore_index(ignore_index) -> int | None:
 def check_statistics(pred: Tensor, statistics: Tensor) -> None:
     canonical_tensor('statistics', statistics, device=pred.device)
     shape = (2, pred.size(-1))
-    if statistics.shape != shape or statistics.dtype is not torch.float64 or not statistics.is_contiguous():
+    dtype = of_sums(pred.device)
+    if statistics.shape != shape or statistics.dtype is not dtype or not statistics.is_contiguous():
         raise ValueError(
-            f'statistics must be a contiguous float64 tensor of shape {shape}, got {statistics.dtype} of '
+            f'statistics must be a contiguous {str(dtype)[6:]} tensor of shape {shape}, got {statistics.dtype} of '
             f'{tuple(statistics.shape)}'
         )

@@ -24,6 +24,11 @@ def require_grad(tensors: Iterable[Tensor | None]) -> bool:
     return False
 
 
+def records(tensor: Tensor) -> bool:
+    """Whether autograd records what is done with a tensor, for its gradient."""
+    return tensor.requires_grad and torch.is_grad_enabled()
+
+
 def resolved(tensor: Tensor) -> Tensor:
     """A tensor that is not what its memory says (a lazy negative, zeros without memory) made one that is."""
     if is_compiling():
@@ -48,7 +53,7 @@ def widest(pred: Tensor) -> torch.dtype:
 
 def summable(pred: Tensor, weight: Tensor) -> Tensor:
     """A weight that may be expanded: the gradient of each element is rounded to its dtype before their sum is."""
-    return weight.to(widest(pred)) if weight.requires_grad else weight
+    return weight.to(widest(pred)) if records(weight) else weight
 
 
 def canonical_tensor(

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from focal_plugin import arguments, documentation, functional
@@ -20,6 +21,7 @@ from focal_plugin.math.spec import REQUIRED, Parameter
 from focal_plugin.ops import autograd, prepared
 from focal_plugin.parameters import flag
 from focal_plugin.rows import Rows
+from focal_plugin.tensors import of_sums
 
 _COMMON = ('reduction', 'loss_weight')
 _OF_LABELS = ('ignore_index', 'class_weight')
@@ -138,6 +140,8 @@ class FusedLoss(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedLoss:
         def keeping_dtype(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.float64:
+                tensor = tensor.to(of_sums(fn(tensor.float()).device))  # which may have none
             changed = fn(tensor)
             return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
 

@@ -1,4 +1,4 @@
-"""Devices that are not there: what Apple's GPUs lack, and a default device that is not the logits'."""
+"""What lies or is made elsewhere: devices without float64, a default device that is not the logits', weights that learn."""
 
 import pytest
 import torch
@@ -50,6 +50,23 @@ def test_no_float64_is_made_for_a_device_without_it(name, reduction, monkeypatch
     torch.testing.assert_close(found, expected)
 
 
+BUFFERS = {
+    'alpha': ('focal', dict(alpha=[0.1, 0.2, 0.3, 0.4, 0.5])),
+    'class_weight': ('focal', dict(class_weight=[1.0, 2.0, 3.0, 4.0, 5.0])),
+    'sums of gradients': ('equalized_focal', {}),
+}
+
+
+@pytest.mark.parametrize(('name', 'config'), BUFFERS.values(), ids=BUFFERS)
+def test_buffers_are_moved_to_a_device_without_float64(name, config, monkeypatch):
+    expected = step(built(name, **config).train(), target_of(name), 'mean')
+    monkeypatch.setattr(tensors, 'WITHOUT_FLOAT64', ('cpu',))
+    loss = built(name, **config).train().to('cpu')
+    with Float64(), focal_plugin.use_backend('torch'):
+        torch.testing.assert_close(step(loss, target_of(name), 'mean'), expected, rtol=1e-5, atol=1e-8)
+    assert all(buffer.dtype != torch.float64 for buffer in loss.buffers())
+
+
 @pytest.mark.parametrize('backend', ('auto', 'torch'))
 @pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
 @pytest.mark.parametrize('name', VARIANTS)
@@ -67,3 +84,14 @@ def test_numbers_per_class_are_made_where_they_can_be_looked_at():
     expected = functional.sigmoid_focal_loss(pred, target, alpha=[0.1, 0.2, 0.3, 0.4, 0.5])
     with torch.device('meta'):
         assert torch.equal(functional.sigmoid_focal_loss(pred, target, alpha=[0.1, 0.2, 0.3, 0.4, 0.5]), expected)
+
+
+@pytest.mark.parametrize('backend', ('auto', 'torch'))
+@pytest.mark.parametrize('name', VARIANTS)
+def test_a_weight_that_learns_is_one_like_others_where_nothing_is_recorded(name, backend):
+    loss, target = built(name), target_of(name)
+    pred = torch.rand(N, C) if loss.takes_probabilities else torch.randn(N, C)
+    for weight in (torch.rand(N), torch.rand(N, 1), torch.rand(N).double()):
+        with torch.no_grad(), focal_plugin.use_backend(backend):
+            expected = loss(pred, target, weight=weight.clone())
+            assert torch.equal(loss(pred, target, weight=weight.requires_grad_()), expected)
