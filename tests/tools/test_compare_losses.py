@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib import image
+from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/retinanet/retinanet_r18_fpn_boards_fused-focal.py'
@@ -112,6 +113,13 @@ def test_changed_arguments_are_noticed(work, run):
     assert status == 2
     assert 'was trained with another config or arguments' in output and '-    max_iters=5,' in output
     assert '--restart' in output and (work / 'FocalLoss/result.json').exists()
+
+
+@pytest.mark.parametrize(('has_begun', 'load_from', 'resume'), [(False, 'a.pth', False), (True, None, True)])
+def test_weights_to_start_from_are_not_a_training_to_go_on_with(has_begun, load_from, resume):
+    config = Config(dict(load_from='a.pth', resume=True))
+    importlib.import_module('tools.training.train_one').continue_or_begin(config, has_begun)
+    assert (config.load_from, config.resume) == (load_from, resume)
 
 
 def test_unknown_metric_lists_those_there_are(work, run):

@@ -131,6 +131,17 @@ def peak() -> int:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident('VmHWM')
 
 
+def continue_or_begin(config: Config, has_begun: bool) -> None:
+    """Has a training go on from its own checkpoint, or begin with the weights of load_from alone.
+
+    Of a config with both load_from and resume mmengine would take over that training's iterations and schedule.
+    """
+    if has_begun:
+        config.load_from = None
+    elif config.get('load_from'):
+        config.resume = False
+
+
 def train_one(folder: Path, progress: Connection) -> None:
     """Trains the config.py of a folder, which gets records.jsonl, checkpoints, log.txt and, at the end, result.json.
 
@@ -148,6 +159,7 @@ def train_one(folder: Path, progress: Connection) -> None:
             last.unlink()
         config = Config.fromfile(folder / 'config.py')
         config.work_dir = str(folder)
+        continue_or_begin(config, last.exists())
         # Under another name, since mmengine writes what it runs into the folder.
         config = Config(config.to_dict(), config.text, folder / 'run.py')
         runner = Runner.from_cfg(config)
