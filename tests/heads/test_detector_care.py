@@ -50,6 +50,18 @@ def step(model, photos: dict) -> tuple[dict[str, float], dict[str, torch.Tensor]
     return {key: float(value) for key, value in log.items()}, gradients(model)
 
 
+def step_by_autocast(model, dtype) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """By autocast and the loss scale themselves: mmengine's AmpOptimWrapper refuses a CPU."""
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**12)
+    with torch.autocast('cpu', dtype=dtype):
+        total, log = losses(model, batch(0, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    model.zero_grad()
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    return {key: float(value) for key, value in log.items()}, gradients(model)
+
+
 @pytest.mark.parametrize(
     ('name', 'dtype'),
     [
@@ -60,7 +72,6 @@ def step(model, photos: dict) -> tuple[dict[str, float], dict[str, torch.Tensor]
     ids=str,
 )
 def test_mixed_precision(name, dtype):
-    """By autocast and the loss scale themselves: mmengine's AmpOptimWrapper refuses a CPU."""
     model, handed = fused(name), []
 
     def record(module, inputs, value):
@@ -71,21 +82,17 @@ def test_mixed_precision(name, dtype):
     for module in model.modules():
         if isinstance(module, FusedLoss):
             module.register_forward_hook(record)
-    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**12)
-    with torch.autocast('cpu', dtype=dtype):
-        total, log = losses(model, batch(0, 1))
+    log, found = step_by_autocast(model, dtype)
     assert dtype in handed  # logits of half precision reached a loss
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    model.zero_grad()
-    scaler.scale(total).backward()
-    scaler.unscale_(optimizer)
-    found = gradients(model)
     assert all(grad.isfinite().all() for grad in found.values())
     # Rounding at each of some thirty layers, in and out.
     eps = torch.finfo(dtype).eps
     for key, value in exact.items():
-        assert float(log[key]) == pytest.approx(value, rel=16 * eps), key
-    assert error(found, exact_grads) <= 64 * eps
+        assert log[key] == pytest.approx(value, rel=16 * eps), key
+    bound = 64 * eps
+    if name == 'TOOD, maps':  # whose deformable convolutions and square roots round more: as mmdet's head
+        bound = 1.01 * error(step_by_autocast(fused(name, bbox_head=dict(type='TOODHead')), dtype)[1], exact_grads)
+    assert error(found, exact_grads) <= bound
 
 
 @pytest.mark.parametrize('name', LEARNT)
