@@ -80,7 +80,8 @@ def problem_of(
     name = backend.choose(pred, torch.is_grad_enabled() and require_grad(others))
     if name != 'native':  # whose kernel looks for itself
         target, score = checks.targets_in_range(read, target, score, ignore_index)
-    target, score, weight = prepare(spec, parameters, pred, target, score, weight, ignore_index)
+    if spec.prepare is not None:
+        target, score, weight = prepare(spec.prepare, parameters, pred, target, score, weight, ignore_index)
 
     scale: Any = loss_weight
     if reduction == 'mean' and divisor is None:
@@ -94,19 +95,17 @@ def problem_of(
 
 
 def prepare(
-    spec: Spec, parameters: Mapping[str, Any], pred: Any, target: Tensor, score, weight, ignore_index
+    by_spec: Callable, parameters: Mapping[str, Any], pred: Any, target: Tensor, score, weight, ignore_index
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them.
 
     pred may stand for logits: its shape and dtype are asked for.
     """
-    if spec.prepare is None:
-        return target, score, weight
-    prepared = spec.prepare(pred, target, score, weight, ignore_index, **parameters)
+    prepared = by_spec(pred, target, score, weight, ignore_index, **parameters)
     if prepared[0] is target and prepared[1] is score:
         return prepared
     target, score = checks.targets_in_range(pred, target, score, ignore_index)
-    return spec.prepare(pred, target, score, weight, ignore_index, **parameters)
+    return by_spec(pred, target, score, weight, ignore_index, **parameters)
 
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:

@@ -52,7 +52,7 @@ def problem_of(
     """
 
 def prepare(
-    spec: Spec, parameters: Mapping[str, Any], pred: Any, target: Tensor, score, weight, ignore_index
+    by_spec: Callable, parameters: Mapping[str, Any], pred: Any, target: Tensor, score, weight, ignore_index
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What a spec makes of targets and weights; of targets in [0, 1], where it makes others of them.
 

@@ -22,7 +22,8 @@ class FusedPositionSupervisedLoss(FusedQualityLoss):
         if self.normalize == 'batch':
             labels, scores = target if isinstance(target, tuple) else (target, None)
             parameters = {name: getattr(self, name) for name in self.spec.defaults}
-            labels, scores, _ = prepare(self.spec, parameters, rows, labels, scores, None, self.ignore_index)
+            by_spec, ignored = position_supervised.prepare, self.ignore_index
+            labels, scores, _ = prepare(by_spec, parameters, rows, labels, scores, None, ignored)
             target = labels if scores is None else (labels, scores)
             changed['normalize'] = 'none'
         return super()._of_levels(rows, target, *arguments, **changed)

@@ -61,7 +61,7 @@ VARIANT = Variant(
     tried={
         'gamma_pos': (1.0, *EXPONENTS),
         'gamma_neg': (4.0, *EXPONENTS),
-        'clip': (0.05, 0, 1e-4, 0.25),
+        'clip': (0.05, 0, 0.25),
         'detach_weight': FLAGS,
     },
     settings={

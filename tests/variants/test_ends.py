@@ -172,3 +172,14 @@ def test_a_score_of_zero_has_the_gradient_of_its_power(gamma, by_score):
     target = (torch.zeros(1, dtype=torch.int64), score)
     functional.matchability_aware_loss(pred, target, gamma=gamma, reduction='sum').backward()
     torch.testing.assert_close(score.grad, torch.full_like(score, by_score))
+
+
+@pytest.mark.parametrize('clip', (1e-6, 1e-4, 5e-4))
+def test_a_small_clip_bounds_a_sure_mistake_as_it_says(any_backend, device, clip):
+    """A negative of p = 1 costs -log(clip): a bound of its own for clip would show there."""
+    x = torch.tensor([[3.0], [12.0], [40.0]], device=device)
+    loss = functional.asymmetric_loss(x, torch.ones(3, dtype=torch.int64, device=device), clip=clip, reduction='none')
+    shifted = x.double().sigmoid() - torch.tensor(clip, dtype=torch.float32).double()
+    expected = shifted**4 * -torch.log1p(-shifted)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    assert float(loss[2]) == pytest.approx(-math.log(clip), rel=5 * clip)  # times (1 - clip) ** 4
