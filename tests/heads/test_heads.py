@@ -7,6 +7,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
+from focal_plugin.losses import FusedPositionSupervisedLoss
+from focal_plugin.maps import Map
 from tests.heads.stock import (
     BOXES,
     DENSE,
@@ -63,11 +65,14 @@ def test_every_loss_that_a_head_can_take(head, loss):
     compare(*with_loss(head, loss))
 
 
-@pytest.mark.parametrize('head', ('retina', 'gfl', 'vfnet'))
-def test_qualities_are_divided_by_the_largest_of_all_levels(head):
-    name, arguments = HEADS[head]
-    loss = dict(type='FusedPositionSupervisedLoss', use_sigmoid=True, normalize='batch')
-    compare(name, arguments | dict(loss_cls=loss))
+def test_qualities_are_divided_by_the_largest_of_all_levels():
+    loss, maps = FusedPositionSupervisedLoss(normalize='batch'), [torch.randn(2, 7, 4, 5), torch.randn(2, 7, 2, 3)]
+    labels, scores = torch.arange(52) % 8, torch.cat([0.9 * torch.rand(40), 0.3 * torch.rand(12)])
+    lazy, plain = (
+        torch.cat([kind(level).permute(0, 2, 3, 1).reshape(-1, 7) for level in maps]) for kind in (Map, torch.clone)
+    )
+    for target in (labels, (labels, scores)):
+        torch.testing.assert_close(loss(lazy, target, avg_factor=9.0), loss(plain, target, avg_factor=9.0))
 
 
 @pytest.mark.parametrize('head', (*FIVE, *HANDED))
