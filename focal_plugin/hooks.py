@@ -55,7 +55,7 @@ def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None =
     samplers = list(mining.miners(model))
     for name, head, loss in heads(model):
         yield from _of_head(name, head, loss)
-        if not isinstance(model, RPN):  # which calls the head of its proposals a bbox_head
+        if not _proposes(model, name):
             yield from _classes(name, head, counts)
         for kind in dict.fromkeys(type(sampler) for sampler in samplers if sampler.bbox_head is head):
             yield from mining.refusals(name, kind, loss)
@@ -102,13 +102,17 @@ def _of_head(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
             )
 
 
+def _proposes(model: nn.Module, name: str) -> bool:
+    """Whether a head tells objects from the background, whatever their class; mmdet's RPN calls its own a bbox_head."""
+    return isinstance(model, RPN) or 'rpn_head' in name
+
+
 def _classes(name: str, head: nn.Module, counts: Mapping[str, int]) -> Iterator[str]:
     """Whether the head has as many classes as the training set, and each of its parts."""
     num_classes = getattr(head, 'num_classes', None)
     entry = pairing.head_of(type(head))
-    # The head of a region proposal network tells objects from the background, whatever their class; the channels of one
-    # that reads a text are the text's tokens.
-    if num_classes is None or 'rpn_head' in name or (entry is not None and entry.targets == 'flat'):
+    # The channels of a head that reads a text are the text's tokens.
+    if num_classes is None or (entry is not None and entry.targets == 'flat'):
         return
     numbers = set(counts.values())
     if len(numbers) == 1 and num_classes not in numbers:

@@ -73,6 +73,13 @@ def test_more_than_32_bits_count_is_refused(shape, strides):
         elementwise._launch_of(focal_problem(pred, target, 'cuda'), None, None)
 
 
+def test_more_than_32_bits_between_channels_is_refused():
+    far = torch.empty_strided((1, 2, 4, 4), (16, 2**31, 4, 1), device='meta')
+    masks = focal_problem(far, torch.empty(1, 4, 4, device='meta'), 'cuda', channel=torch.zeros(1))
+    with pytest.raises(ValueError, match=r'counts in 32 bits, got .* a stride of 2147483648: split the logits'):
+        elementwise._launch_of(masks, None, None)
+
+
 def test_who_has_no_home_compiles_anew(monkeypatch):
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setattr('os.path.expanduser', lambda path: path)

@@ -9,7 +9,6 @@ import torch
 from focal_plugin import arguments
 from focal_plugin.kernels.cuda import compiler, driver, elementwise, launches, rowwise
 from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
-from focal_plugin.kernels.layout import layout_of
 from focal_plugin.tensors import FLOATS, INTEGERS
 from tests.kernels.problems import focal_problem
 
@@ -116,15 +115,6 @@ def test_a_kernel_is_loaded_once_for_images_of_many_sizes(monkeypatch):
 def test_a_divisor_of_any_dtype_is_one_that_the_kernels_read(dtype):
     found = arguments.canonical_avg_factor(torch.zeros(1), torch.tensor(5, dtype=dtype))
     assert found == 5 and found.dtype in launches.TYPES
-
-
-def test_what_32_bits_do_not_count_is_refused():
-    far = torch.empty_strided((1, 2, 4, 4), (16, 2**31, 4, 1), device='meta')
-    masks = problem()._replace(
-        pred=far, target=torch.empty(1, 4, 4, device='meta'), channel=torch.zeros(1), weight=None
-    )
-    with pytest.raises(ValueError, match=r'counts in 32 bits, got .* a stride of 2147483648: split the logits'):
-        launches.numbers_of(masks, layout_of(masks))
 
 
 def test_a_call_is_packed_as_the_structure_lies():
