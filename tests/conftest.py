@@ -107,6 +107,9 @@ ON_A_GPU = ('triton', 'cuda')  # backends that look at no label and no probabili
 # Where no GPU is, FOCAL_STAND_IN=1 runs the host side of the tests marked gpu: kernels are launched, but write no values.
 STAND_IN = os.environ.get('FOCAL_STAND_IN') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
 
+# Where no GPU is, FOCAL_SOFTWARE=1 runs the tests of the cuda backend in software, those marked software.
+SOFTWARE = os.environ.get('FOCAL_SOFTWARE') == '1' and not backend.INTERPRETING and not torch.cuda.is_available()
+
 
 def _backends() -> list:
     params = ['torch', *(['native'] if backend.HAS_NATIVE else [])]
@@ -115,6 +118,8 @@ def _backends() -> list:
         params.append(pytest.param('triton', marks=marks))
     if torch.version.cuda is not None and torch.cuda.is_available():
         params.append(pytest.param('cuda', marks=pytest.mark.gpu))
+    elif SOFTWARE:
+        params.append(pytest.param('cuda', marks=pytest.mark.software))
     return params
 
 
@@ -122,7 +127,7 @@ def device_of(name: str) -> str:
     """Where a backend is tested: Triton on the GPU if there is one, or on a stand-in for one, or interpreted on the CPU."""
     if name == 'triton' and STAND_IN:
         return 'standin'
-    if name == 'cuda':
+    if name == 'cuda' and not SOFTWARE:
         return 'cuda'
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
@@ -143,6 +148,10 @@ def any_backend(request):
     """Each backend that this process can run, forced."""
     if STAND_IN and request.param == 'triton':
         request.getfixturevalue('stand_in')
+    if SOFTWARE and request.param == 'cuda':
+        from tests.gpu.nvrtc import install
+
+        install(request.getfixturevalue('monkeypatch'), 90)
     with focal_plugin.use_backend(request.param):
         yield request.param
 

@@ -2,7 +2,8 @@
 # Sets up .venv and runs the tests, pytest's arguments passed on; --all adds what takes longer.
 #
 # Three times pytest, because Triton decides at import whether it interprets or compiles, and autograd at the first backward
-# which devices there are; a file at a time on each of up to 4 cores.
+# which devices there are; a file at a time on each of up to 4 cores. With --all a fourth time: whatever a GPU would be asked of
+# the cuda backend, in software.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash tools/setup_env.sh
@@ -34,6 +35,10 @@ echo '== types'
 .venv/bin/python -m mypy $(ls focal_plugin/*.pyi focal_plugin/*/*.pyi | sed 's/i$//')  # what stubs hide
 echo '== tests of the Triton kernels, interpreted'
 TRITON_INTERPRET=1 run -m "triton$quick" "$@"
+if [ -z "$quick" ]; then
+  echo '== tests of the CUDA kernels, in software'
+  FOCAL_SOFTWARE=1 run -m software "$@"
+fi
 echo '== tests on a stand-in for a GPU'
 run -m "stand_in$quick" "$@"
 echo '== tests'

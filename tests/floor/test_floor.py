@@ -25,8 +25,8 @@ N, C = 30, 7
 BOARDS = 'retinanet/retinanet_r18_fpn_boards_fused-focal.py'
 
 
-def inputs() -> tuple:
-    return torch.randn(N, C), torch.randint(0, C + 1, (N,)), torch.rand(N)
+def inputs(device: str) -> list:
+    return [each.to(device) for each in (torch.randn(N, C), torch.randint(0, C + 1, (N,)), torch.rand(N))]
 
 
 def gradient(loss, pred: torch.Tensor) -> tuple:
@@ -55,8 +55,8 @@ def test_override_gives_names_to_fused_classes():
     assert done.stdout.split()[-2:] == [b'FusedFocalLoss', b'FusedFocalLoss']
 
 
-def test_focal_loss_is_its_formula(any_backend):
-    pred, target, weight = inputs()
+def test_focal_loss_is_its_formula(device):
+    pred, target, weight = inputs(device)
     y = torch.nn.functional.one_hot(target, C + 1)[:, :C].double()
     one_minus_pt = (y - pred.double().sigmoid()).abs()
     ones = 0.25 * y + 0.75 * (1 - y)
@@ -68,9 +68,9 @@ def test_focal_loss_is_its_formula(any_backend):
 
 
 @pytest.mark.parametrize('name', ('QualityFocalLoss', 'VarifocalLoss', 'GaussianFocalLoss'))
-def test_losses_are_those_of_mmdet(any_backend, name):
-    pred, target, weight = inputs()
-    target = (target, torch.rand(N)) if name == 'QualityFocalLoss' else torch.rand(N, C)
+def test_losses_are_those_of_mmdet(device, name):
+    pred, target, weight = inputs(device)
+    target = (target, torch.rand_like(weight)) if name == 'QualityFocalLoss' else torch.rand_like(pred)
     weight = weight if name == 'QualityFocalLoss' else weight[:, None].expand(N, C)
     pred = pred.sigmoid() if name == 'GaussianFocalLoss' else pred
     found, expected = (
@@ -80,9 +80,9 @@ def test_losses_are_those_of_mmdet(any_backend, name):
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-7)
 
 
-def test_compiled_loss_is_the_plain_one(any_backend):
+def test_compiled_loss_is_the_plain_one(device):
     """In one graph from torch 2.12; before, the compiler leaves the loss out."""
-    pred, target, weight = inputs()
+    pred, target, weight = inputs(device)
 
     def step(pred):
         return functional.sigmoid_focal_loss(2 * pred, target, weight).tanh()
@@ -122,7 +122,7 @@ def test_the_class_branch_that_selects_queries_has_a_gradient_under_autocast():
 
 
 def test_a_call_like_two_before_has_the_bits_of_the_first():
-    pred, target, weight = inputs()
+    pred, target, weight = inputs('cpu')
     loss = MODELS.build(dict(type='FusedFocalLoss'))
     first, _, third = (gradient(lambda x: loss(x, target, weight, avg_factor=3.0), pred) for _ in range(3))
     assert all(map(torch.equal, first, third))

@@ -68,6 +68,11 @@ def test_a_softmax_over_few_and_many_classes(driver, classes, reduction):
     check_softmax.check('cpu', *check_softmax.inputs(20, classes), reduction=reduction)
 
 
+@pytest.mark.parametrize(('pred', 'value', 'grad'), check_softmax.LIMITS.values(), ids=check_softmax.LIMITS)
+def test_infinite_logits_of_a_softmax_give_the_limit(driver, pred, value, grad):
+    check_softmax.check_limit('cpu', pred, value, grad, gamma=2.0)
+
+
 @pytest.mark.parametrize('shape', ((5, 7, 28, 28), slow((2, 2, 120, 131)), slow((6, 4, 1, 1))), ids=str)
 @pytest.mark.parametrize('layout', (torch.contiguous_format, torch.channels_last), ids=str)
 def test_masks_in_the_channels_of_their_classes(driver, shape, layout):

@@ -8,7 +8,7 @@ import focal_plugin
 from focal_plugin import functional
 from tests.conftest import ON_A_GPU
 from tests.oracle import softmax as oracle_softmax
-from tests.oracle.check_softmax import check, check_every_margin, inputs
+from tests.oracle.check_softmax import LIMITS, check, check_every_margin, check_limit, inputs
 from tests.oracle.inputs import COMPILED_HALVES, DTYPES
 
 
@@ -125,30 +125,10 @@ def test_nan_stays_in_its_row(device):
     assert (loss.isnan().cpu() == bad).all() and (leaf.grad.isnan().any(1).cpu() == bad).all()
 
 
-INF = float('inf')
-LIMITS = {
-    'its own': ([INF, 1.0, 2.0], 0.0, [0.0, 0.0, 0.0]),
-    'one other': ([0.0, INF, 2.0], INF, [-0.25, 0.25, 0.0]),
-    'two others, of equal right': ([0.0, INF, INF], INF, [-0.25, 0.125, 0.125]),
-    'its own and another: either could win': ([INF, INF, 2.0], float('nan'), [float('nan')] * 3),
-    'all others negative': ([0.0, -INF, -INF], 0.0, [0.0, 0.0, 0.0]),
-    'all negative: either could win': ([-INF, -INF, -INF], float('nan'), [float('nan'), float('nan'), float('nan')]),
-}
-
-
-@pytest.mark.parametrize('pred, value, grad', LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(('pred', 'value', 'grad'), LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize('gamma', (0.0, 1.5, 2.0))
 def test_infinite_logits_give_the_limit(device, pred, value, grad, gamma):
-    leaf = torch.tensor([pred], device=device, requires_grad=True)
-    label = torch.zeros(1, dtype=torch.long, device=device)
-    loss = functional.softmax_focal_loss(leaf, label, gamma=gamma, reduction='none')
-    loss.sum().backward()
-    torch.testing.assert_close(loss.detach().cpu(), torch.tensor([value]), equal_nan=True)
-    got, expected = leaf.grad[0].cpu(), torch.tensor(grad)
-    if loss.isnan():
-        assert got.isnan().any()
-    else:
-        torch.testing.assert_close(got, expected)
+    check_limit(device, pred, value, grad, gamma)
 
 
 @pytest.mark.parametrize('of_label', (True, False), ids=('the label is impossible', 'another class is'))

@@ -5,6 +5,7 @@ import torch
 
 from focal_plugin.segmentation import FusedSegFocalLoss
 from tests import oracle
+from tests.oracle.inputs import moved
 
 
 def definition(
@@ -36,11 +37,10 @@ def check(loss: FusedSegFocalLoss, pred, target, weight=None, same=1.0, *, devic
     arguments = {name: getattr(loss, name) for name in ('gamma', 'alpha', 'class_weight')}
     if loss.class_weight is None:
         del arguments['class_weight']
-    move = lambda each: each.to(device) if isinstance(each, torch.Tensor) else each  # noqa: E731
     for reduction in ('none', 'mean', 'sum'):
         average = {'avg_factor': avg_factor} if avg_factor is not None and reduction != 'sum' else {}
-        leaf = move(pred).detach().requires_grad_()
-        value = loss(leaf, move(target), move(weight), **named, **average, reduction_override=reduction)
+        leaf = moved(pred, device).detach().requires_grad_()
+        value = loss(leaf, *moved((target, weight), device), **named, **average, reduction_override=reduction)
         upstream = torch.rand(value.shape) + 0.5
         value.backward(upstream.to(device))
         assert leaf.grad.stride() == leaf.stride()

@@ -5,7 +5,7 @@ import torch
 from focal_plugin import functional
 from tests import oracle
 from tests.oracle import softmax as oracle_softmax
-from tests.oracle.inputs import generator
+from tests.oracle.inputs import generator, moved
 
 
 def inputs(*shape, dtype=torch.float32, spread=4.0):
@@ -16,9 +16,8 @@ def inputs(*shape, dtype=torch.float32, spread=4.0):
 
 def check(device, pred, labels, weight=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, gradient)."""
-    leaf = pred.to(device).detach().requires_grad_()
-    to = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
-    loss = functional.softmax_focal_loss(leaf, to(labels), to(weight), **{k: to(v) for k, v in arguments.items()})
+    leaf = moved(pred, device).detach().requires_grad_()
+    loss = functional.softmax_focal_loss(leaf, *moved((labels, weight), device), **moved(arguments, device))
     upstream = torch.rand(loss.shape, generator=generator(3)).to(loss.dtype) + 0.5
     loss.backward(upstream.to(device))
     arguments.setdefault('reduction', 'mean')
@@ -34,3 +33,29 @@ def check_every_margin(device, dtype, gamma):
     pred = torch.stack([far, torch.zeros_like(far), torch.full_like(far, -1.5)], 1).to(dtype)
     for label in (0, 1):
         check(device, pred, torch.full((len(pred),), label), gamma=gamma, reduction='none')
+
+
+INF, NAN = float('inf'), float('nan')
+# logits, of which the label's is the first; the loss; the gradient
+LIMITS = {
+    'its own': ([INF, 1.0, 2.0], 0.0, [0.0, 0.0, 0.0]),
+    'one other': ([0.0, INF, 2.0], INF, [-0.25, 0.25, 0.0]),
+    'two others, of equal right': ([0.0, INF, INF], INF, [-0.25, 0.125, 0.125]),
+    'its own and another: either could win': ([INF, INF, 2.0], NAN, [NAN] * 3),
+    'all others negative': ([0.0, -INF, -INF], 0.0, [0.0, 0.0, 0.0]),
+    'all negative: either could win': ([-INF, -INF, -INF], NAN, [NAN] * 3),
+}
+
+
+def check_limit(device, pred, value, grad, gamma):
+    """Of a row with infinite logits; where either of two could win, a NaN."""
+    leaf = torch.tensor([pred], device=device, requires_grad=True)
+    label = torch.zeros(1, dtype=torch.long, device=device)
+    loss = functional.softmax_focal_loss(leaf, label, gamma=gamma, reduction='none')
+    loss.sum().backward()
+    torch.testing.assert_close(loss.detach().cpu(), torch.tensor([value]), equal_nan=True)
+    got, expected = leaf.grad[0].cpu(), torch.tensor(grad)
+    if loss.isnan():
+        assert got.isnan().any()
+    else:
+        torch.testing.assert_close(got, expected)

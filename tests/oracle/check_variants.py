@@ -13,7 +13,7 @@ from focal_plugin.math import SPECS
 from focal_plugin.ops import autograd, library
 from tests import oracle
 from tests.oracle import assert_accurate
-from tests.oracle.inputs import C, N, generator, labels, predictions
+from tests.oracle.inputs import C, N, generator, labels, moved, predictions
 from tests.oracle.variants import statistics, variant_loss
 from tests.variants import VARIANTS
 
@@ -41,11 +41,11 @@ def oracle_of(name, pred, target, weight, upstream, probabilities, arguments, un
 def check(name, device, pred, target, weight=None, probabilities=None, exact=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
     variant = VARIANTS[name]
-    leaf = pred.detach().to(device).requires_grad_()
+    leaf = moved(pred.detach(), device).requires_grad_()
     flags = variant.of_logits
     if probabilities:
         flags = {variant.probabilities: variant.probabilities == 'activated'}
-    target_there, weight_there, arguments_there = _moved((target, weight, arguments), device)
+    target_there, weight_there, arguments_there = moved((target, weight, arguments), device)
     loss = functional.FUNCTIONS[name](leaf, target_there, weight_there, **arguments_there, **flags)
     upstream = random_upstream(loss.shape, loss.dtype)
     loss.backward(upstream.to(device))
@@ -58,7 +58,7 @@ def check(name, device, pred, target, weight=None, probabilities=None, exact=Non
 def check_in_one_pass(name, device, pred, target, weight=None, **arguments):
     """The sum and its gradient by the kernel that gives both, beside the logits and over them: pred is spent."""
     exact = oracle_of(name, pred, target, weight, 1.0, None, arguments, units_of_p(name, device))
-    problem = problem_of(name, *_moved((pred.detach(), target, weight), device), **_moved(arguments, device))
+    problem = problem_of(name, *moved((pred.detach(), target, weight), device), **moved(arguments, device))
     assert library.has_one_pass(problem, gathers=False)
     loss, grad = library.forward_and_backward(problem)
     _hold(name, device, pred, loss, grad, exact, None)
@@ -73,14 +73,6 @@ def problem_of(name, *given, **arguments) -> Problem:
     """What a call of a variant's function hands over to be computed."""
     with mock.patch.object(autograd, 'loss_of', lambda problem, statistics: problem):
         return functional.FUNCTIONS[name](*given, **arguments, **VARIANTS[name].of_logits)
-
-
-def _moved(value, device):
-    if isinstance(value, dict):
-        return {key: _moved(each, device) for key, each in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_moved(each, device) for each in value)
-    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _hold(name, device, pred, loss, grad, exact, probabilities) -> None:
@@ -148,11 +140,9 @@ def check_statistics(device, arguments, dtype):
     target, weight = arguments.pop('target'), arguments.pop('weight', None)
     pred = predictions(N, C).to(dtype)
     sums = torch.full((2, C), 3.0, dtype=torch.float64, device=device)
-    to = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
     leaf = pred.to(device).requires_grad_()
-    loss = functional.equalized_focal_loss(
-        leaf, to(target), to(weight), statistics=sums, **{key: to(value) for key, value in arguments.items()}
-    )
+    given = moved((target, weight), device)
+    loss = functional.equalized_focal_loss(leaf, *given, statistics=sums, **moved(arguments, device))
     assert (sums == 3).all()
     loss.backward(torch.full_like(loss, 512.0))
     expected = statistics('equalized_focal', pred, target, weight, **arguments)

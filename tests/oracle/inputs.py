@@ -26,6 +26,18 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def moved(value, device):
+    """Tensors on a device, also those within; they lie there as they lay, gaps and all, which `Tensor.to` closes."""
+    if isinstance(value, dict):
+        return {key: moved(each, device) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(moved(each, device) for each in value)
+    if not isinstance(value, torch.Tensor) or value.device == torch.device(device):
+        return value
+    memory = torch.empty(0, dtype=value.dtype).set_(value.detach().untyped_storage())
+    return memory.to(device).as_strided(value.shape, value.stride(), value.storage_offset())
+
+
 def predictions(*shape):
     return torch.randn(shape, generator=generator()) * 3
 

@@ -18,10 +18,10 @@ FP_INLINE float exp_below(float x, float top) {
   return precise ? exp_nonpositive(below) : exp2(below * 1.44269504f);
 }
 
-// x_y - l. What target - top loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
-FP_INLINE float margin(float target, float top, float sum) {
-  const float near = __fsub_rn(target, top), back = __fsub_rn(near, target);
-  const float lost = __fsub_rn(__fsub_rn(target, __fsub_rn(near, back)), __fadd_rn(top, back));
+// x_y - l. What target - greatest loses by rounding is put back: the error of a margin is multiplied by gamma + 1.
+FP_INLINE float margin(float target, float greatest, float sum) {
+  const float near = __fsub_rn(target, greatest), back = __fsub_rn(near, target);
+  const float lost = __fsub_rn(__fsub_rn(target, __fsub_rn(near, back)), __fadd_rn(greatest, back));
   const float log_of_sum = precise ? logf(sum) : log2(sum) * 0.693147181f;
   return near - (log_of_sum - (fabsf(near) <= kLargest ? lost : 0.f));
 }
@@ -48,25 +48,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) rowwise(const GRID_CONSTAN
   const X *const logits = static_cast<const X *>(call.x.data) + place.in(call.x);
 
   // 1. the greatest other logit, the sum of the others' exponentials, and the margin
-  float held[GROUPS][N], top = -kLargest, sum = 0.f;
+  float held[GROUPS][N], greatest = -kLargest, sum = 0.f;
   const auto read_others = [&](int c, float (&others)[N]) {
     if (c < CLASSES) load(logits + at_class(c, call.x), others);
 #pragma unroll
     for (int i = 0; i < N; ++i) others[i] = c < CLASSES && c + i != row.label ? others[i] : -infinity();
   };
+  each_group(lane, [&](int c, int k) {
+    read_others(c, held[k]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) greatest = fmaxf(held[k][i], greatest);  // a NaN is left to the sum
+  });
+#pragma unroll
+  for (int apart = LANES / 2; apart > 0; apart /= 2) {
+    greatest = fmaxf(greatest, __shfl_xor_sync(0xffffffffu, greatest, apart));
+  }
+  const float top = fminf(greatest, kLargest);  // so that no infinity is taken from another
   const auto exps_of = [&](int c, float (&group)[N]) {
     if (HELD == 0) read_others(c, group);
 #pragma unroll
     for (int i = 0; i < N; ++i) group[i] = exp_below(group[i], top);
   };
-  each_group(lane, [&](int c, int k) {
-    read_others(c, held[k]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) top = fmaxf(held[k][i], top);  // a NaN is left to the sum
-  });
-#pragma unroll
-  for (int apart = LANES / 2; apart > 0; apart /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, apart));
-  top = fminf(top, kLargest);  // so that no infinity is taken from another
   each_group(lane, [&](int c, int k) {
     exps_of(c, held[k]);
 #pragma unroll
@@ -83,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rowwise(const GRID_CONSTAN
     factor *= at<UPSTREAM>(call.upstream, OUTPUT == kSum ? 0 : place.in(call.upstream));
     if (OUTPUT == kSum) factor = divided(factor, call.avg);
   }
-  const float value = value_at(margin(target, top, sum), Positive{}, {call, has_label ? row.label : 0});
+  const float value = value_at(margin(target, greatest, sum), Positive{}, {call, has_label ? row.label : 0});
   float result = GRADIENT ? factor * value : times(factor, value);
   if (HAS_IGNORE && !row.is_kept) result = 0.f;
 
