@@ -118,6 +118,11 @@ SCHEMA = (
 
 def contiguous(problem: Problem) -> Problem:
     """The same with copies of what is not contiguous, for strides that a kernel refuses."""
-    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score', 'weight')}
+    tensors = {name: getattr(problem, name) for name in ('pred', 'target', 'score')}
     copies: dict[str, Any] = {name: t.contiguous() for name, t in tensors.items() if t is not None}
+    weight = problem.weight
+    if weight is not None and weight.stride(-1) == 0:  # one number per row, which a copy of all classes would hide
+        copies['weight'] = weight[..., :1].contiguous().expand_as(weight)
+    elif weight is not None:
+        copies['weight'] = weight.contiguous()
     return problem._replace(**copies)

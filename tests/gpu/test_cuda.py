@@ -11,7 +11,7 @@ from focal_plugin.rows import Rows
 from tests.gpu.nvrtc import needs_nvrtc
 from tests.oracle import check_focal, check_masks, check_softmax
 from tests.oracle.check_variants import STATISTICS, check_statistics
-from tests.oracle.inputs import labels, predictions
+from tests.oracle.inputs import C, labels, predictions
 
 pytestmark = needs_nvrtc
 slow = lambda each: pytest.param(each, marks=pytest.mark.slow)  # noqa: E731
@@ -66,6 +66,13 @@ def test_contiguous_rows(driver, classes, reduction):
 def test_a_softmax_over_few_and_many_classes(driver, classes, reduction):
     """By one thread, by some of a warp that hold it, by all of a warp that read it again."""
     check_softmax.check('cpu', *check_softmax.inputs(20, classes), reduction=reduction)
+
+
+@pytest.mark.parametrize('holds', (check_focal.check, check_softmax.check), ids=('sigmoid', 'softmax'))
+def test_a_weight_per_row_of_rows_that_do_not_join(driver, holds):
+    """They are copied; the weight's copy stays one number per row."""
+    pred, target = predictions(4, 6, 4, 6, C)[::2, ::2, ::2, ::2], labels(2, 3, 2, 3, classes=C - 1)
+    holds('cpu', pred, target, labels(2, 3, 2, 3, seed=2) + 0.5, reduction='none')
 
 
 @pytest.mark.parametrize(('pred', 'value', 'grad'), check_softmax.LIMITS.values(), ids=check_softmax.LIMITS)
