@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# All that there is to run on a new GPU, in three parts of less than 9 minutes each; leaves one folder to read.
+# All that there is to run on a new GPU, in four parts of less than 9 minutes each; leaves one folder to read.
 #
-#   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]      (default: all parts, into work_dirs/first_gpu)
+#   bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3] [4]      (default: all parts, into work_dirs/first_gpu)
 #
 #   1  the tests on the GPU (pytest -m gpu, in up to 16 processes where pytest-xdist is installed)
 #   2  FusedFocalLoss and its peers (tools/benchmarks/losses.py), and where matplotlib is installed a picture
 #   3  where mmdet is installed: every variant, the heads, a training step (tools/benchmarks/variants.py, heads.py, training.py)
+#   4  where mmdet is installed: every kernel, class convolution and loss (tools/benchmarks/kernels.py, cut.py)
 #
 # Takes the Python of the active environment, else that of .venv, and installs nothing. Exit status: 0 all went well, 1 a
 # part failed or was not done in time (the other parts are run), 2 there is no GPU, or the arguments are wrong.
 set -uo pipefail
 
-usage() { echo "usage: bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3]; what is '$1'?" >&2; exit 2; }
+usage() { echo "usage: bash tools/first_gpu.sh [--out FOLDER] [1] [2] [3] [4]; what is '$1'?" >&2; exit 2; }
 out='' parts=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -19,11 +20,11 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] || { echo '--out needs a folder' >&2; exit 2; }
       out=$(realpath -m -- "$2")
       shift 2 ;;
-    1 | 2 | 3) parts+=("$1"); shift ;;
+    1 | 2 | 3 | 4) parts+=("$1"); shift ;;
     *) usage "$1" ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(1 2 3)
+[ ${#parts[@]} -gt 0 ] || parts=(1 2 3 4)
 cd "$(dirname "$0")/.."
 out=${out:-work_dirs/first_gpu}
 
@@ -87,6 +88,13 @@ for part in "${parts[@]}"; do
         run training -m tools.benchmarks.training --device cuda --out "$out/training.csv"
       else
         say 'left out: the variants, the heads and the training step, because mmdet is not installed'
+      fi ;;
+    4)
+      if has mmdet; then
+        run kernels -m tools.benchmarks.kernels --out "$out/kernel_times.csv"
+        run cut -m tools.benchmarks.cut --device cuda --out "$out/cut.csv"
+      else
+        say 'left out: the kernels, class convolution and loss, because mmdet is not installed'
       fi ;;
   esac
 done

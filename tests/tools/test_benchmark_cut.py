@@ -108,10 +108,29 @@ def test_rounds_become_rows_and_a_table(tool, monkeypatch, tmp_path, capsys):
     assert '| cut=8 | - | - | 4 | 5 |' in tables.cut(again)
 
 
+def test_a_gpu_is_measured_in_one_process_and_its_own_work_beside_the_time(tool, monkeypatch, tmp_path, capsys):
+    def figures(work, contender, device, timed):
+        if contender == 'cut=8':
+            raise ValueError('its value is 1')
+        return dict(
+            peak=5_000_000, allocated=4_000_000, times=[20.0], gpu=5.0 if contender == 'FusedRetinaHead' else 10.0
+        )
+
+    monkeypatch.setattr(tool, 'figures', figures)
+    monkeypatch.setattr(tool.options, 'parse', lambda parser, arguments: parser.parse_args(arguments))
+    monkeypatch.setattr(tool.options, 'begin', lambda device: dict(machine='a GPU', torch='2', commit='c'))
+    out = tmp_path / 'cut.csv'
+    assert tool.main(['--device', 'cuda', '--out', str(out), '--rounds', '1']) == 1
+    assert 'NOT MEASURED: cut=8: ValueError: its value is 1' in capsys.readouterr().out
+    with out.open(newline='') as file:
+        table = tables.cut(list(csv.DictReader(file)))
+    assert table.count('| cut=32 | 20 | 1.00 | 10 | 2.00 | 4 |') == 2
+
+
 def test_a_process_of_its_own_tells_its_figures(tool, capsys):
     assert tool.main(['--one', 'nine anchors', 'cut=8']) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found.keys() == {'peak', 'allocated', 'times'}
+    assert found.keys() == {'peak', 'allocated', 'times', 'gpu'} and found['gpu'] is None
     assert found['allocated'] > 0 and len(found['times']) >= 2 and min(found['times']) > 0
 
 

@@ -43,6 +43,12 @@ def test_bars_and_rates_are_the_rows():
         assert points[name] == [float(row['gb_per_s']) for row in found if row['contender'] == name]
 
 
+def test_what_the_gpu_worked_is_drawn_where_it_was_profiled():
+    row = dict(both_ms='2', gpu_ms='0.5', gb_per_s='100')
+    assert (plot.worked(row), plot.rate(row)) == (0.5, 400)
+    assert (plot.worked({**row, 'gpu_ms': ''}), plot.rate({**row, 'gpu_ms': ''})) == (2, 100)
+
+
 def test_roof_is_that_of_the_card_or_of_a_clone():
     for machine, roof in (('NVIDIA H100 80GB HBM3', 3352.0), ('Some GPU', 111.0)):
         rates = plot.draw(made_up(machine)).axes[-1]

@@ -6,7 +6,7 @@ RetinaNet's class convolution, 3 x 3 for nine anchors, with 80, 365 (Objects365)
 for one anchor with 13204 (V3Det), on 256 channels: batch 2, 512 x 512 images, P3 to P7. A step is forward and backward,
 down to the gradients of features, weight and bias. Anchors and targets are found before, losses of boxes are left out.
 
-Each contender has processes of its own, which take turns, so that their peaks are its own. Memory is the most that a step
+Contenders take turns, on a CPU in processes of their own, so that their peaks are their own. Memory is the most that a step
 holds beyond features and weight, gradients included, by PyTorch's allocator and, on a CPU, by the whole process (VmHWM).
 A contender is measured only where value and gradients for images of 128 x 128 agree with those of mmdet's head and loss in
 float64. With 13204 classes mmdet's takes 6 GB.
@@ -34,16 +34,17 @@ from torch import Tensor, nn
 
 import focal_plugin  # noqa: F401  registers ours
 from tools.benchmarks import options
-from tools.benchmarks.contenders import provide_mmcv_op
+from tools.benchmarks.contenders import first_line, provide_mmcv_op
 from tools.benchmarks.heads import Nothing, instances, remembered
 from tools.benchmarks.inputs import problem
-from tools.benchmarks.measure import allocated_bytes, peak_bytes, release, timed_runs
+from tools.benchmarks.measure import allocated_bytes, busy, peak_bytes, release, timed_runs
 from tools.benchmarks.results import CUT, ROOT, table, update
 
 KEY = ('machine', 'device', 'work', 'contender')
 BATCH, CHANNELS, SIDE, SMALL_SIDE = 2, 256, 512, 128
 STRIDES = (8, 16, 32, 64, 128)
 TOLERANCE = 1e-4, 1e-5  # relative, to the value and to the largest gradient
+PROFILED = 5  # runs of a GPU whose kernels are timed one by one
 TURN = 2000  # milliseconds of a contender in one round
 
 
@@ -164,15 +165,15 @@ def head_of(work: Work, type: str, loss: str, **arguments) -> RetinaHead:
 
 
 def wrong(work: Work, contender: str, device: str) -> str | None:
-    """What is wrong with the value and the gradients for small images."""
+    """What is wrong with the value and the gradients for small images, of which a GPU's TF32 would change three digits."""
     right = Step(work, MMDET, SMALL_SIDE, device, torch.float64).result()
-    return problem(Step(work, contender, SMALL_SIDE, device).result(), right, TOLERANCE)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return problem(Step(work, contender, SMALL_SIDE, device).result(), right, TOLERANCE)
 
 
 def figures(work: Work, contender: str, device: str, timed: bool) -> dict:
     """What this process measures of a contender: bytes, and milliseconds of some runs; ValueError for wrong results."""
-    if contender == MMDET:
-        provide_mmcv_op(torch.empty(0, device=device))
+    provide_mmcv_op(torch.empty(0, device=device))  # mmdet's loss is what all are held to
     said = wrong(work, contender, device)
     if said is not None:
         raise ValueError(said)
@@ -186,6 +187,7 @@ def figures(work: Work, contender: str, device: str, timed: bool) -> dict:
     if timed:
         first = sum(timed_runs(device, runs_of(step, 2))[-1])
         found['times'] = [sum(run) for run in timed_runs(device, runs_of(step, max(2, int(TURN / first))))]
+        found['gpu'] = busy(runs_of(step, PROFILED)) if device == 'cuda' else None
     return found
 
 
@@ -200,7 +202,13 @@ def runs_of(step: Step, count: int) -> list[tuple[Callable, Callable]]:
 
 
 def measured(work: str, contender: str, device: str, timed: bool) -> dict | None:
-    """The figures from a process of its own; None, said, where it fails."""
+    """The figures, on a CPU from a process of its own; None, said, where it fails."""
+    if device == 'cuda':  # whose allocator tells the peak of a step, whatever the process did before
+        try:
+            return figures(WORKS[work], contender, device, timed)
+        except Exception as error:  # whatever it is, the others are measured
+            print(f'  NOT MEASURED: {contender}: {first_line(error)}')
+            return None
     command = [sys.executable, '-m', 'tools.benchmarks.cut', '--device', device, '--one', work, contender]
     command += [] if timed else ['--memory']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -212,11 +220,13 @@ def measured(work: str, contender: str, device: str, timed: bool) -> dict | None
 
 def row(work: str, contender: str, device: str, rounds: Sequence[dict]) -> dict:
     times = list(itertools.chain.from_iterable(each['times'] for each in rounds))
+    gpu = [each['gpu'] for each in rounds if each.get('gpu')]
     peak, allocated = (statistics.median(each[name] for each in rounds) for name in ('peak', 'allocated'))
     return {
         'work': work,
         'contender': contender,
         'both_ms': f'{statistics.median(times):.4g}' if times else '',
+        'gpu_ms': f'{statistics.median(gpu):.4g}' if gpu else '',
         'allocated_mb': f'{allocated / 1e6:.0f}',
         'process_mb': f'{peak / 1e6:.0f}' if device == 'cpu' else '',
         'logits_mb': f'{WORKS[work].logits_bytes / 1e6:.0f}',

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from focal_plugin.math import SPECS
 from tools.benchmarks.contenders import COMPILED, MMDET, OURS
 
 Row = dict[str, str]
@@ -182,16 +181,20 @@ def cut(rows: list[Row]) -> str:
     """Class convolution and loss with the class logits and without; times beside those of the head that copies none."""
     parts = []
     for (machine, device), rows_here in groups(rows, 'machine', 'device').items():
-        lines = []
+        lines, on_gpu = [], device == 'cuda'
+        columns = ('both_ms', 'gpu_ms') if on_gpu else ('both_ms',)
+        memory = ('allocated_mb',) if on_gpu else ('allocated_mb', 'process_mb')
         for (work, logits), contenders in groups(rows_here, 'work', 'logits_mb').items():
-            ms = {row['contender']: row['both_ms'] for row in contenders}
-            copying_none = ms.get('FusedRetinaHead')
+            copying_none = next((row for row in contenders if row['contender'] == 'FusedRetinaHead'), {})
             for row in contenders:
-                time = row['both_ms']
-                ratio = f'{float(time) / float(copying_none):.2f}' if time and copying_none else '-'
-                cells = [time or '-', ratio, row['allocated_mb'], row['process_mb'] or '-']
+                cells = []
+                for column in columns:
+                    time, least = row[column], copying_none.get(column)
+                    cells += [time or '-', f'{float(time) / float(least):.2f}' if time and least else '-']
+                cells += [row[column] or '-' for column in memory]
                 lines.append([f'{work}, {logits} MB of logits', row['contender'], *cells])
-        header = ['work', 'head', 'ms', 'times FusedRetinaHead', "MB, PyTorch's allocator", 'MB, the process']
+        header = ['work', 'head', 'ms', 'times FusedRetinaHead', *["the GPU's work, ms", 'times its'] * on_gpu]
+        header += ["MB, PyTorch's allocator", 'MB, the process'][: len(memory)]
         parts += [
             f'Measured on {machine}, {device} ({sources(rows_here)}), float32, forward + backward:',
             markdown(header, lines),
@@ -218,42 +221,6 @@ def off(row: Row, of: str) -> str:
     """Beyond which logits a contender is off."""
     ends = [f'{side} {row[f"{of}_{side}"]}' for side in ('below', 'above') if row[f'{of}_{side}']]
     return ', '.join(ends) or 'nowhere'
-
-
-def kernels(rows: list[Row]) -> str:
-    """A table for each GPU backend."""
-    parts = []
-    for backend in ('triton', 'cuda'):
-        counted = [row for row in rows if row['backend'] in (backend, '')]  # and mmcv's kernel
-        parts += [f'The {backend} backend:', of_backend(counted)]
-    return '\n\n'.join(parts)
-
-
-def of_backend(rows: list[Row]) -> str:
-    """A line per variant: issue slots per logit and the share of the memory roofline on one card, the least on another."""
-    share, slots = 'predicted share of the memory roofline', 'predicted slots/logit'
-    shown, other = (
-        {(row['kernel'], row['dtype']): row for row in rows if (row['card'], row['classes']) == (card, '80')}
-        for card in ('H100 SXM', 'A100 80GB SXM')
-    )
-    columns = {
-        (dtype, kind): f'{dtype} {name}'
-        for dtype in ('bf16', 'fp32')
-        for kind, name in (('fwd', 'forward'), ('bwd', 'backward'))
-    }
-    lines = []
-    for name in [*SPECS, 'mmcv']:
-        found = {column: shown.get((f'{name}_{column[1]}', column[0])) for column in columns}
-        cells = [f'{float(row[slots]):.3g} ({row[share]})' if row else '-' for row in found.values()]
-        counted = list(filter(None, found.values()))
-        if not counted:  # it is newer than the report
-            continue
-        mufu = max(float(row['predicted MUFU/logit']) for row in counted)
-        registers = max((row['registers'] for row in counted), key=lambda count: int(count or 0))
-        least = min(other[row['kernel'], row['dtype']][share] for row in counted)
-        lines.append([name, *cells, f'{mufu:.3g}', registers or '-', least])
-    header = ['H100', *columns.values(), 'MUFU at most', 'registers at most', 'A100 80 GB, least share']
-    return markdown(header, lines)
 
 
 def moved(rows: list[Row]) -> str:

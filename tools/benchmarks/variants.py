@@ -35,17 +35,19 @@ FOCAL, THEIRS = 'FusedFocalLoss, labels', "mmdet's class"
 TOLERANCE = 1e-4, 1e-4  # relative, to the value and to the largest gradient
 
 
-def inputs_of(spec: Spec, rows: int, classes: int, device: str, seed: int = 0) -> Inputs:
+def inputs_of(
+    spec: Spec, rows: int, classes: int, device: str, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Inputs:
     """Logits, (the target that heads hand the variant, weight, avg_factor), labels and weight of FusedFocalLoss."""
-    each = detector(rows, classes, torch.float32, device, seed)
+    each = detector(rows, classes, dtype, device, seed)
     (pred,), (labels, weight, avg_factor) = each.logits, each.rest
     if spec.probabilities == 'from_logits':
         pred = pred.detach().sigmoid().requires_grad_()
     scores = torch.rand(rows, generator=torch.Generator().manual_seed(seed + 1)).to(device)
     if spec.form == 'dense':
-        target = torch.zeros(rows, classes, device=device)
+        target = torch.zeros(rows, classes, dtype=dtype, device=device)
         positive = labels < classes
-        target[positive, labels[positive]] = scores[positive]
+        target[positive, labels[positive]] = scores[positive].to(dtype)
     elif spec.form == 'scored':
         target = labels, scores
     else:

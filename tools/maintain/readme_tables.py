@@ -10,7 +10,7 @@ from pathlib import Path
 from focal_plugin.check_swap.pairing import HEADS, TARGETS
 from focal_plugin.losses import CLASSES
 from focal_plugin.math import SPECS
-from tools.benchmarks import results, tables, version_tables
+from tools.benchmarks import kernel_tables, results, tables, version_tables
 from tools.benchmarks.contenders import COMPILED, FORMULA, MMDET, OURS
 from tools.benchmarks.results import ROOT, read
 from tools.benchmarks.tables import Row, label
@@ -44,24 +44,22 @@ def promises() -> str:
     below, above = errors[0][MMDET]['value_below'], errors[1][MMDET]['value_above']
     heads = contenders(results.MAPS, device='cpu', work='RetinaNet, maps of 512 x 512')
     ours, theirs = heads['FusedRetinaHead'], heads['RetinaHead, mmdet FocalLoss']
-    share = {
-        (row['kernel'], row['dtype']): row['predicted share of the memory roofline']
-        for row in read(results.KERNELS)
-        if (row['card'], row['classes'], row['backend']) == ('H100 SXM', '80', 'triton')
+    times = {
+        (row['variant'], row['backend'], row['dtype']): f'{row["forward_share"]} and {row["backward_share"]}'
+        for row in read(results.KERNEL_TIMES)
     }
-    float32, bfloat16 = (f'{share["focal_fwd", of]} and {share["focal_bwd", of]}' for of in ('fp32', 'bf16'))
+    float32, bfloat16 = (times['focal', 'triton', dtype] for dtype in ('float32', 'bfloat16'))
+    machine = read(results.KERNEL_TIMES)[-1]['machine']
     sentences = [
         f'**Exact at every logit.** Measured on {errors[0][MMDET]["machine"]}: a relative error of at most {worst} in '
         f"float32, where mmdet's `FocalLoss` is off by more than 1 % below {below} and above {above}.",
         f'**Heads that never copy their logits.** Measured on {ours["machine"]}: the losses of `FusedRetinaHead` on maps '
         f"of 512 x 512 take {ours['both_ms']} ms and {ours['extra_memory']} x the logits; mmdet's head and loss "
         f'{theirs["both_ms"]} ms and {theirs["extra_memory"]} x.',
-        '**As fast as memory allows.** Predicted from the machine code for an H100: forward and backward of the focal '
-        f'loss run at {float32} of the speed at which its memory moves what they read and write in float32, at '
-        f'{bfloat16} in bfloat16.',
+        f'**As fast as memory allows.** Measured on {machine}: forward and backward of the focal loss move what they read '
+        f'and write at {float32} of the speed of a copy of the logits in float32, at {bfloat16} in bfloat16.',
         '**Fast and lean.** Measured: time of loss and gradient of float32 logits, and memory beyond the logits, in units '
-        "of theirs, which is the gradient's alone; in brackets what of the time a GPU works. So few logits as in the last "
-        'line wait for Python.',
+        "of theirs, which is the gradient's alone; of a GPU its kernels' time, and in brackets Python's with it.",
     ]
     bullets = [textwrap.fill(f'- {text}', 125, subsequent_indent='  ') for text in sentences]
     return '\n'.join([*bullets, '', speed()])
@@ -73,12 +71,14 @@ def speed() -> str:
     lines = []
     for device, backend, shape in SHOWN:
         rows = contenders(results.BENCHMARK, device=device, dtype='float32', shape=shape)
-        cells = [
-            f'{tables.milliseconds(rows[name], "both_ms")}, {rows[name]["extra_memory"]} x'
-            for name in (OURS[backend], *peers)
-        ]
+        cells = [f'{took(rows[name])}, {rows[name]["extra_memory"]} x' for name in (OURS[backend], *peers)]
         lines.append([rows[MMDET]['machine'], label(shape), *cells])
     return tables.markdown(['measured on', 'logits', 'FusedFocalLoss', *peers], lines)
+
+
+def took(row: Row) -> str:
+    """A time; of a GPU what its kernels work, in brackets with Python."""
+    return f'{row["gpu_ms"]} ms ({row["both_ms"]})' if row['gpu_ms'] else f'{row["both_ms"]} ms'
 
 
 def losses() -> str:
@@ -117,10 +117,12 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         'benchmark_gpu': lambda: '\n\n'.join(
             [tables.benchmark(of('cuda', results.BENCHMARK)), tables.training(of('cuda', results.TRAINING))]
         ),
-        'cut': lambda: tables.cut(read(results.CUT)),
+        'cut': lambda: tables.cut(of('cpu', results.CUT)),
+        'cut_gpu': lambda: tables.cut(of('cuda', results.CUT)),
         'steps': lambda: tables.steps(read(results.STEPS)),
         'maps_gpu': lambda: tables.maps(of('cuda', results.MAPS)),
-        'kernels': lambda: tables.kernels(read(results.KERNELS)),
+        'kernels': lambda: kernel_tables.predicted(read(results.KERNELS)),
+        'kernel_times': lambda: kernel_tables.measured(read(results.KERNEL_TIMES), read(results.KERNELS)),
         'bytes': lambda: tables.moved(read(results.BYTES)),
         'accuracy': lambda: tables.accuracy(read(results.ACCURACY)),
         'triton_versions': lambda: version_tables.triton_versions(read(results.TRITON_VERSIONS)),

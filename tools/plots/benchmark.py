@@ -1,6 +1,6 @@
 """Draws the times in a CSV of benchmarks/losses.py as bars, and the bytes moved per second beside what the card can move.
 
-Of the GPU that was measured last, into gpu.png beside the CSV.
+Of the GPU that was measured last, into gpu.png beside the CSV: its own work, without what Python takes.
 
 Usage: python -m tools.plots.benchmark [CSV]
 """
@@ -39,7 +39,7 @@ def draw_times(axis: Axes, shape: str, rows: list[Row], names: list[str]) -> Non
     dtypes = list(groups(rows, 'dtype'))
     width = 0.85 / len(names)
     for place, name in enumerate(names):
-        own = [(dtypes.index((row['dtype'],)), float(row['both_ms'])) for row in rows if row['contender'] == name]
+        own = [(dtypes.index((row['dtype'],)), worked(row)) for row in rows if row['contender'] == name]
         if own:
             x, heights = zip(*own, strict=True)
             left = [at + (place - (len(names) - 1) / 2) * width for at in x]
@@ -48,8 +48,17 @@ def draw_times(axis: Axes, shape: str, rows: list[Row], names: list[str]) -> Non
     axis.margins(y=0.25)
     axis.set_xticks(range(len(dtypes)), [dtype for (dtype,) in dtypes])
     axis.set_title(f'logits {label(shape)}', fontsize=10)
-    axis.set(yscale='log', ylabel='forward + backward, ms')
+    axis.set(yscale='log', ylabel='forward + backward, ms of the GPU')
     axis.grid(False)
+
+
+def worked(row: Row) -> float:
+    """Milliseconds; of a run that was not profiled, with Python."""
+    return float(row.get('gpu_ms') or row['both_ms'])
+
+
+def rate(row: Row) -> float:
+    return float(row['gb_per_s']) * float(row['both_ms']) / worked(row)
 
 
 def draw_rates(axis: Axes, rows: list[Row], names: list[str]) -> None:
@@ -59,7 +68,7 @@ def draw_rates(axis: Axes, rows: list[Row], names: list[str]) -> None:
         own = [row for row in rows if row['contender'] == name]
         x = [cases.index((row['shape'], row['dtype'])) for row in own]
         style = dict(marker='_', s=260, linewidths=2.5) if name == CLONE else dict(marker='o', s=42)
-        axis.scatter(x, [float(row['gb_per_s']) for row in own], color=f'C{place % 10}', label=name, **style)
+        axis.scatter(x, [rate(row) for row in own], color=f'C{place % 10}', label=name, **style)
     speed, source = roof(rows)
     axis.axhline(speed, color='#222222', linestyle='--', linewidth=1.2, label=f'{source}: {speed:.4g} GB/s')
     axis.set_xticks(range(len(cases)), [f'{label(shape)}\n{dtype}' for shape, dtype in cases], fontsize=8)
@@ -73,7 +82,7 @@ def roof(rows: list[Row]) -> tuple[float, str]:
     for gpu in GPUS:
         if gpu.device == rows[0]['machine']:
             return gpu.bandwidth / 1e9, f'{gpu.name}, data sheet'
-    return max(float(row['gb_per_s']) for row in rows if row['contender'] == CLONE), 'the fastest clone'
+    return max(rate(row) for row in rows if row['contender'] == CLONE), 'the fastest clone'
 
 
 def main(arguments: list[str] | None = None) -> None:
