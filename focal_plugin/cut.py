@@ -23,16 +23,20 @@ from focal_plugin.ops import cut as ops
 from focal_plugin.parameters import mebibytes
 from focal_plugin.rows import Levels
 
-MEBIBYTES = 64.0
-"""What a chunk takes unless a head says otherwise: its logits and as much again."""
+MEBIBYTES = {'cpu': 64.0}
+OF_A_GPU = 128.0
+"""What a chunk takes unless a head says otherwise, its logits and as much again; a GPU waits for Python at every chunk."""
 _OWNER = ops.Owner('a head with cut=True', 'write cut=False')
 
 
-def chunk_bytes(cut: bool | float) -> int:
-    """The bytes of a chunk, of an argument that is True, False or a number of MiB; 0 of False."""
-    if cut is False:
-        return 0
-    return math.ceil((MEBIBYTES if cut is True else mebibytes('cut', cut)) * 2**20)
+def checked_size(cut: bool | float) -> bool | float:
+    """An argument that is True, False or a number of MiB."""
+    return cut if isinstance(cut, bool) else mebibytes('cut', cut)
+
+
+def chunk_bytes(cut: bool | float, device: torch.device) -> int:
+    """The bytes of a chunk on a device, of True or a number of MiB."""
+    return math.ceil((MEBIBYTES.get(device.type, OF_A_GPU) if cut is True else cut) * 2**20)
 
 
 class Promise(Deferred):

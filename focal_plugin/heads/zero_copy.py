@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 from torch import Tensor, nn
 
 from focal_plugin.compatibility import outside_of_graphs
-from focal_plugin.cut import Cut, checked, chunk_bytes, is_recording, recording
+from focal_plugin.cut import Cut, checked, checked_size, chunk_bytes, is_recording, recording
 from focal_plugin.losses import CLASSES, FusedMaskFocalLoss
 from focal_plugin.losses.base import FusedLoss
 from focal_plugin.maps import Map
@@ -28,7 +29,7 @@ class ZeroCopyMixin:
     Args:
         *args, **kwargs: The stock head's arguments.
         cut (bool or float): Whether the class convolution is computed with its loss; a number is the MiB that a chunk may
-            take, its logits and as much again for their gradient, 64 for True.
+            take, its logits and as much again for their gradient; True is 64 on a CPU and 128 on a GPU.
 
     Raises:
         TypeError: loss_cls is not one of this package's losses of classes: others need the rows copied; with cut, it needs
@@ -46,11 +47,11 @@ class ZeroCopyMixin:
 
     def __init__(self, *args, cut: bool | float = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._chunk_bytes = chunk_bytes(cut)
+        self._cut = checked_size(cut)
         self._check_loss('loss_cls' if getattr(self, 'use_vfl', True) else 'loss_cls_fl', self.loss_cls)
         if hasattr(self, 'initial_loss_cls'):  # TOOD's first epochs
             self._check_loss('initial_loss_cls', self.initial_loss_cls)
-        if self._chunk_bytes:
+        if self._cut:
             self._check_cut()
 
     def _check_loss(self, argument: str, loss_cls: nn.Module) -> None:
@@ -86,7 +87,7 @@ class ZeroCopyMixin:
 
     def loss(self, *args, **kwargs) -> dict:
         """The stock head's losses of features; with cut, without class logits."""
-        if self._chunk_bytes:
+        if self._cut:
             return self._cut_loss(*args, **kwargs)
         return super().loss(*args, **kwargs)  # type: ignore[misc]  # the head's
 
@@ -98,12 +99,13 @@ class ZeroCopyMixin:
 
     def forward(self, *args, **kwargs):
         """The stock head's outputs."""
-        cuts = self._chunk_bytes and recomputes() and not is_recording(self._class_convolution)
+        cuts = self._cut and recomputes() and not is_recording(self._class_convolution)
         with self._recording() if cuts else nullcontext():  # what is recomputed has no logits the second time either
             return super().forward(*args, **kwargs)  # type: ignore[misc]  # the head's
 
     def _recording(self) -> AbstractContextManager[Cut]:
-        return recording(self._class_convolution, self._chunk_bytes, self.loss_cls.spec.scored)
+        device = cast(Tensor, self._class_convolution.weight).device
+        return recording(self._class_convolution, chunk_bytes(self._cut, device), self.loss_cls.spec.scored)
 
     @property
     def _class_convolution(self) -> nn.Module:

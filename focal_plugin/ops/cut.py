@@ -51,14 +51,13 @@ class Chunk(NamedTuple):
     classes: slice
     channels: slice
 
-    def of(self, problem: Problem, logits: Tensor) -> Problem:
+    def of(self, problem: Problem, labels: Labels, logits: Tensor) -> Problem:
         """A level's problem of this chunk's logits alone, (B, channels, H, W)."""
         anchors, classes = self.anchors, self.classes
-        count = classes.stop - classes.start
-        target, ignored = _labels_among(problem, classes, problem.target[..., anchors])
+        target, ignored = labels.among(self)
         per_class = problem.per_class_parameters
         return problem._replace(
-            pred=logits.unflatten(1, (-1, count)).permute(0, 3, 4, 1, 2),
+            pred=logits.unflatten(1, (-1, classes.stop - classes.start)).permute(0, 3, 4, 1, 2),
             target=target,
             ignore_index=ignored,
             score=None if problem.score is None else problem.score[..., anchors],
@@ -67,17 +66,38 @@ class Chunk(NamedTuple):
         )
 
 
-def _labels_among(problem: Problem, classes: slice, labels: Tensor) -> tuple[Tensor, int | None]:
-    """(the labels among these classes, all others of which are background; the label of rows that are ignored)."""
-    count, all_classes = classes.stop - classes.start, problem.pred.size(-1)
-    if count == all_classes:
-        return labels, problem.ignore_index
-    among = labels - classes.start
-    among = torch.where((among >= 0) & (among < count), among, count)
-    among = among.masked_fill((labels < 0) | (labels > all_classes), -1)  # which no class has: NaN on a GPU
-    if problem.ignore_index is None:
-        return among, None
-    return among.masked_fill(labels == problem.ignore_index, -2), -2
+_NOBODYS, _IGNORED = -1, -2  # labels of a chunk: those that no class has, which are NaN on a GPU, and of rows left out
+
+
+class Labels:
+    """A level's labels, from which each chunk's are made: all but its own classes are background there."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._given, self._classes, self._ignored = problem.target, problem.pred.size(-1), problem.ignore_index
+        self._kept = self._given  # without those of rows left out, which may be a chunk's class
+        self._others: dict[int, Tensor] = {}
+
+    def among(self, chunk: Chunk) -> tuple[Tensor, int | None]:
+        """(a chunk's labels, the label of rows that are left out)."""
+        anchors, classes = chunk.anchors, chunk.classes
+        count = classes.stop - classes.start
+        if count == self._classes:
+            return self._given[..., anchors], self._ignored
+        if count not in self._others:
+            self._others[count] = self._of_others(count)
+        own = self._kept[..., anchors] - classes.start
+        labels = torch.where((own >= 0) & (own < count), own, self._others[count][..., anchors])
+        return labels, None if self._ignored is None else _IGNORED
+
+    def _of_others(self, count: int) -> Tensor:
+        """What stands for labels that are not a chunk's, the same for all chunks of so many classes."""
+        labels = self._given
+        others = torch.full_like(labels, count).masked_fill_((labels < 0) | (labels > self._classes), _NOBODYS)
+        if self._ignored is not None:
+            is_ignored = labels == self._ignored
+            others.masked_fill_(is_ignored, _IGNORED)
+            self._kept = labels.masked_fill(is_ignored, _NOBODYS)
+        return others
 
 
 def chunks(anchors: int, classes: int, channels: int) -> list[Chunk]:
@@ -158,12 +178,13 @@ class Cut:
         values = []
         with without_autocast(weight.device):
             inputs = [x.to(self.pred.dtype) for x in features]
+            labels = [Labels(level.problem) for level in self.levels]
             for chunk in self.chunks:
                 kernel = weight[chunk.channels].to(self.pred.dtype)
                 offset = None if bias is None else bias[chunk.channels].to(self.pred.dtype)
-                for level in self.levels:
+                for level, of_level in zip(self.levels, labels):
                     x = inputs[level.features]
-                    problem = chunk.of(level.problem, torch.conv2d(x, kernel, offset, *self.geometry))
+                    problem = chunk.of(level.problem, of_level, torch.conv2d(x, kernel, offset, *self.geometry))
                     if not any(needed):
                         values.append(library.forward(problem))
                         continue

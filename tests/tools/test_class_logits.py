@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from focal_plugin.cut import MEBIBYTES
+from focal_plugin.cut import OF_A_GPU
 from tests.configs import FOLDER, read, take_stock
 from tools.benchmarks.bytes_moved import OnGPU
 from tools.benchmarks.measure import allocated_bytes
@@ -90,5 +90,5 @@ def test_lines_are_of_the_configs_numbers():
         anchors = 9 if 'RetinaNet' in detector else 1
         assert float(size) == pytest.approx(2 * places * anchors * int(classes) * 4e-9, rel=0.01), data
         assert float(size) < float(most[1]) < float(most[0])
-        assert float(cut) == pytest.approx(MEBIBYTES * 2**20 * 1e-9, rel=0.01)
+        assert float(cut) == pytest.approx(OF_A_GPU * 2**20 * 1e-9, rel=0.01)
     assert {line[0] for line in lines} == set(class_logits.DATA.values())

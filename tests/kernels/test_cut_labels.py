@@ -1,0 +1,62 @@
+"""What a chunk of classes makes of the labels, and how large it is."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from focal_plugin.cut import chunk_bytes
+from focal_plugin.ops.cut import Chunk, Labels, chunks
+
+GIVEN = torch.tensor([[0, 2, 3, 4], [5, 9, -7, 6], [255, 3, 10**12, 5]])  # of 6 classes, 4 anchors
+BACKGROUND, NOBODYS, LEFT_OUT = 3, -1, -2
+
+
+def labels(ignored=None) -> Labels:
+    return Labels(SimpleNamespace(target=GIVEN, pred=torch.empty(0, 6), ignore_index=ignored))
+
+
+def chunk(first: int, last: int, anchors=slice(0, 4)) -> Chunk:
+    return Chunk(anchors, slice(first, last), slice(0, 0))
+
+
+@pytest.mark.parametrize(
+    ('ignored', 'first', 'second'),
+    (
+        (None, [[0, 2, 3, 3], [3, -1, -1, 3], [-1, 3, -1, 3]], [[3, 3, 0, 1], [2, -1, -1, 3], [-1, 0, -1, 2]]),
+        (255, [[0, 2, 3, 3], [3, -1, -1, 3], [-2, 3, -1, 3]], [[3, 3, 0, 1], [2, -1, -1, 3], [-2, 0, -1, 2]]),
+        (3, [[0, 2, -2, 3], [3, -1, -1, 3], [-1, -2, -1, 3]], [[3, 3, -2, 1], [2, -1, -1, 3], [-1, -2, -1, 2]]),
+        (-7, [[0, 2, 3, 3], [3, -1, -2, 3], [-1, 3, -1, 3]], [[3, 3, 0, 1], [2, -1, -2, 3], [-1, 0, -1, 2]]),
+    ),
+    ids=('none', 'no class', 'a class of the second chunk', 'negative'),
+)
+def test_labels_of_other_chunks_are_background_and_no_others(ignored, first, second):
+    found, left_out = zip(*map(labels(ignored).among, (chunk(0, 3), chunk(3, 6))), strict=True)
+    assert [each.tolist() for each in found] == [first, second]
+    assert left_out == (None if ignored is None else LEFT_OUT,) * 2
+
+
+def test_chunks_of_unlike_sizes_have_their_own_background():
+    of = labels(3)
+    sizes = {size: of.among(chunk(0, size))[0] for size in (2, 4, 2, 5)}
+    for size, found in sizes.items():
+        assert found[0, 3] == (4 if size == 5 else size) and found[1, 3] == size  # label 4, and background
+        assert found[0, 2] == LEFT_OUT and found[1, 1] == NOBODYS
+
+
+def test_chunks_of_all_classes_take_the_labels_as_they_are():
+    found, left_out = labels(255).among(chunk(0, 6, anchors=slice(1, 3)))
+    assert torch.equal(found, GIVEN[:, 1:3]) and found.data_ptr() == GIVEN[:, 1:].data_ptr() and left_out == 255
+
+
+def test_some_anchors_have_their_own_labels():
+    found, _ = labels().among(chunk(3, 6, anchors=slice(1, 3)))
+    assert found.tolist() == [[3, 0], [-1, -1], [0, -1]]
+
+
+def test_a_gpu_has_fewer_and_larger_chunks():
+    cpu, cuda = (chunk_bytes(True, torch.device(device)) for device in ('cpu', 'cuda'))
+    assert (cpu, cuda) == (64 * 2**20, 128 * 2**20)
+    assert chunk_bytes(8, torch.device('cuda')) == chunk_bytes(8, torch.device('cpu')) == 8 * 2**20
+    # RetinaNet's of LVIS, batch 2 of 512 x 512: the logits of P3, twice, of a channel take 64 KiB.
+    assert [len(chunks(9, 1203, size // 2**16)) for size in (cpu, cuda)] == [18, 9]
