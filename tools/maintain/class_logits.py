@@ -61,7 +61,8 @@ def table() -> str:
     lines = []
     for path, (data, model, head) in sorted(heads().items(), key=lambda each: logits(each[1][-1])):
         size = 4e-9 * logits(head)
-        figures = (size, stock(head) * size, FUSED * size, 1e-9 * chunk_bytes(model.bbox_head.cut, torch.device('cuda')))
+        chunk = 1e-9 * chunk_bytes(model.bbox_head.cut, torch.device('cuda'))
+        figures = (size, stock(head) * size, FUSED * size, chunk)
         detector = f'[{model.type}](cut/{path.name})'
         lines.append([data, detector, str(head.num_classes), *(f'{figure:.3g}' for figure in figures)])
     header = ['data', 'detector', 'classes', 'the logits, GB', 'stock, GB', 'fused head, GB', 'with `cut=True`, GB']
