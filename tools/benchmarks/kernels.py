@@ -31,7 +31,7 @@ from tools.benchmarks.variants import exact, fused, inputs_of, own
 KEY = ('machine', 'shape', 'variant', 'backend', 'dtype')
 DEVICE = 'cuda'
 WARM_UP, PROFILED = 3, 20  # runs
-SMALLER = 64  # times fewer rows are held to float64, which takes 700 bytes a logit
+SMALLER = 64  # times fewer rows are held to float64, which takes many times the memory of the logits
 
 
 def passes(inputs: list[Inputs], loss: Loss) -> tuple[float, float]:
