@@ -136,7 +136,7 @@ def built(tmp_path_factory) -> Path:
 def start(copy: Path, *command: str) -> subprocess.CompletedProcess:
     environment = os.environ | {'FOCAL_PLUGIN_PYTHON': sys.executable}
     environment.pop('PYTEST_ADDOPTS', None)
-    return subprocess.run(['bash', *command], cwd=copy, env=environment, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(['bash', *command], cwd=copy, env=environment, capture_output=True, text=True, timeout=3600)
 
 
 @pytest.mark.slow
