@@ -58,13 +58,18 @@ class Call:
     def spec(self) -> Variant:
         return VARIANTS[self.variant]
 
-    def on(self, device: str) -> 'Call':
-        """The same call with its tensors on a device; vectors of classes, as in a config, stay where they are."""
+    def on(self, device: str, looks: bool) -> 'Call':
+        """The same call with its tensors on a device; vectors of classes, as in a config, stay where they are.
+
+        Args:
+            looks: whether a backend finds an IoU that was rounded to above 1.
+        """
         names = ('pred', 'target', 'labels', 'weight', 'avg_factor', 'upstream', 'second')
         there = replace(self, **{name: placed(getattr(self, name), device) for name in names})
-        if device != 'cpu' and isinstance(there.target, tuple):  # where nobody looks for an IoU rounded to above 1
-            there.target[1].clamp_(max=1)
-        return there
+        if looks or not isinstance(there.target, tuple):
+            return there
+        labels, scores = there.target
+        return replace(there, target=(labels, scores.clone().clamp_(max=1)))
 
     @property
     def output_dtype(self) -> torch.dtype:

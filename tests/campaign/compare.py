@@ -24,7 +24,8 @@ def _relative(call: Call) -> float:
 
 def faults(call: Call, backend: str, threads: bool = False) -> list[str]:
     """What is wrong with a call, a line each; nothing where all is right."""
-    there = call.on(device_of(backend))
+    device = device_of(backend)
+    there = call.on(device, looks=device == 'cpu' and backend != 'cuda')
     try:
         before = _bits(there)
         served = 'torch' if backend == 'torch' or call.pred.dtype == torch.float64 else 'auto'

@@ -16,7 +16,7 @@ ERRORS = {'ex2': 0.0, 'lg2': 0.0, 'rcp': 0.0, 'div': 0.0}
 """Relative errors put into the approximate instructions; near 1, in (0.5, 2), that of lg2 is absolute."""
 
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal number
-PLAIN = {'pred': np.dtype(bool), 'f32': np.dtype(np.float32)}
+PLAIN = {'pred': np.dtype(bool), 'f32': np.dtype(np.float32), 'f64': np.dtype(np.float64)}
 PLAIN |= {f'{kind}{8 * n}': np.dtype(f'{"i" if kind == "s" else "u"}{n}') for kind in 'bus' for n in UNSIGNED}
 PAIRS = {'f16x2': 'f16', 'bf16x2': 'bf16'}
 WIDTHS = {name: each.itemsize for name, each in PLAIN.items()} | {'f16': 2, 'bf16': 2, 'f16x2': 4, 'bf16x2': 4}
@@ -228,6 +228,7 @@ OPCODES = {  # (function, result's type, operands' types) of the parts of an opc
     ),
     r'cvt\.([su]\d+)\.([su]\d+)': lambda to, of: ((lambda a: a.astype(PLAIN[to])), to, of),
     r'cvt\.rn\.(f32)\.([su]\d+)': lambda to, of: ((lambda a: a.astype(np.float32)), to, of),
+    r'cvt\.rn\.(f32)\.(f64)': lambda to, of: ((lambda a: a), to, of),
     r'cvt\.(f32)\.(b?f16)': lambda to, of: ((lambda a: a), to, of),
     r'cvt\.rn\.(b?f16)\.(f32)': lambda to, of: ((lambda a: a), to, of),
     # the first operand is the upper half

@@ -64,6 +64,9 @@ FLOATS = {
     'a quotient': ('div.full.f32 %r3, %r1, %r2;', 1.0, 3.0, float(np.float32(1 / 3))),
     'a choice': ('setp.lt.f32 %p1, %r1, %r2; selp.f32 %r3, %r1, 0f7FC00000, %p1;', 1.0, 3.0, 1.0),
     'a whole number': ('cvt.rn.f32.s32 %r3, -16777217;', 0, 0, -16777216.0),
+    'the double between two floats, to the even one': (
+        '{ .reg .f64 d; mov.b64 d, 0x3FF0000030000000; cvt.rn.f32.f64 %r3, d; }', 0, 0, 1 + 2.0**-22
+    ),
     'a parameter': ('ld.param.b32 %r3, [snippet_param_3];', 0, 0, 0.5),
     'a register of its own scope': ('{ .reg .f32 r; mul.f32 r, %r1, %r2; add.f32 %r3, r, %r1; }', 2.0, 3.0, 8.0),
 }  # fmt: skip
