@@ -32,7 +32,7 @@ def moved(value, device):
         return {key: moved(each, device) for key, each in value.items()}
     if isinstance(value, tuple):
         return tuple(moved(each, device) for each in value)
-    if not isinstance(value, torch.Tensor) or value.device == torch.device(device):
+    if not isinstance(value, torch.Tensor) or value.device.type == torch.device(device).type:
         return value
     memory = torch.empty(0, dtype=value.dtype).set_(value.detach().untyped_storage())
     return memory.to(device).as_strided(value.shape, value.stride(), value.storage_offset())
