@@ -23,8 +23,7 @@ from focal_plugin.ops import cut as ops
 from focal_plugin.parameters import mebibytes
 from focal_plugin.rows import Levels
 
-MEBIBYTES = {'cpu': 64.0}
-OF_A_GPU = 128.0
+OF_A_CPU, OF_A_GPU = 64.0, 128.0  # MiB
 """What a chunk takes unless a head says otherwise, its logits and as much again; a GPU waits for Python at every chunk."""
 _OWNER = ops.Owner('a head with cut=True', 'write cut=False')
 
@@ -36,7 +35,9 @@ def checked_size(cut: bool | float) -> bool | float:
 
 def chunk_bytes(cut: bool | float, device: torch.device) -> int:
     """The bytes of a chunk on a device, of True or a number of MiB."""
-    return math.ceil((MEBIBYTES.get(device.type, OF_A_GPU) if cut is True else cut) * 2**20)
+    if cut is True:
+        cut = OF_A_CPU if device.type == 'cpu' else OF_A_GPU
+    return math.ceil(cut * 2**20)
 
 
 class Promise(Deferred):

@@ -132,6 +132,11 @@ def device_of(name: str) -> str:
     return 'cuda' if name == 'triton' and torch.cuda.is_available() and not backend.INTERPRETING else 'cpu'
 
 
+def may_look(name: str) -> bool:
+    """Whether a backend looks at values where it is tested: neither a GPU nor what runs its kernels in software does."""
+    return device_of(name) == 'cpu' and name != 'cuda'
+
+
 @pytest.fixture
 def stand_in(monkeypatch) -> str:
     """A device in the place of a GPU, on which the Triton backend is forced: its launches are made, but not run."""

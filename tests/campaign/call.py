@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 import focal_plugin
 from focal_plugin import functional, losses
-from tests.campaign.tensors import in_memory, placed
+from tests.campaign.tensors import in_memory
 from tests.campaign.variants import VARIANTS
+from tests.oracle.inputs import placed
 from tests.variants.variant import Variant
 
 

@@ -7,7 +7,7 @@ from tests.campaign import formulas
 from tests.campaign.call import Call, Result, run, value_of
 from tests.campaign.reference import Exact, expected
 from tests.campaign.tensors import in_memory
-from tests.conftest import device_of
+from tests.conftest import device_of, may_look
 from tests.oracle import array, rounded, ulp_distance
 
 # A composed derivative has no promised budget: what plain float32 gives.
@@ -24,8 +24,7 @@ def _relative(call: Call) -> float:
 
 def faults(call: Call, backend: str, threads: bool = False) -> list[str]:
     """What is wrong with a call, a line each; nothing where all is right."""
-    device = device_of(backend)
-    there = call.on(device, looks=device == 'cpu' and backend != 'cuda')
+    there = call.on(device_of(backend), looks=may_look(backend))
     try:
         before = _bits(there)
         served = 'torch' if backend == 'torch' or call.pred.dtype == torch.float64 else 'auto'

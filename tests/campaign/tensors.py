@@ -107,19 +107,3 @@ def in_memory(tensor: Tensor) -> Tensor:
     if tensor._is_zerotensor():
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
     return tensor.detach().resolve_neg().cpu()
-
-
-def placed(value, device: str):
-    """A tensor, or those of a tuple, on a device, in the same layout; whatever else, and what has no storage, as it is."""
-    if isinstance(value, tuple):
-        return tuple(placed(each, device) for each in value)
-    if device == 'cpu' or not isinstance(value, Tensor) or not value.is_cpu or value.layout != torch.strided:
-        return value
-    if value._is_zerotensor():
-        return torch._efficientzerotensor(value.shape, dtype=value.dtype, device=device)
-    if value.is_nested or value.is_quantized:
-        return value
-    storage = value.detach().untyped_storage().to(device=device)
-    there = torch.empty(0, dtype=value.dtype, device=device)
-    there.set_(storage, value.storage_offset(), value.shape, value.stride())
-    return torch._neg_view(there) if value.is_neg() else there

@@ -4,13 +4,13 @@ import torch
 
 from focal_plugin import functional
 from tests import oracle
-from tests.oracle.inputs import generator, moved, predictions
+from tests.oracle.inputs import generator, placed, predictions
 
 
 def check(device, pred, target, weight=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
-    leaf = moved(pred, device).detach().requires_grad_()
-    loss = functional.sigmoid_focal_loss(leaf, *moved((target, weight), device), **moved(arguments, device))
+    leaf = placed(pred, device).detach().requires_grad_()
+    loss = functional.sigmoid_focal_loss(leaf, *placed((target, weight), device), **placed(arguments, device))
     upstream = torch.rand(loss.shape, generator=generator(2)).to(loss.dtype) + 0.5
     loss.backward(upstream.to(device))
     arguments.setdefault('reduction', 'mean')

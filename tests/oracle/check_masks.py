@@ -6,7 +6,7 @@ import torch
 from focal_plugin import functional
 from tests import oracle
 from tests.oracle import assert_accurate
-from tests.oracle.inputs import moved
+from tests.oracle.inputs import placed
 
 
 def masks(shape, dtype=torch.float32, seed=0):
@@ -42,8 +42,8 @@ def check_own_channel(device, shape, layout):
     pred = pred.to(memory_format=layout)
     upstream = torch.rand(len(pred))
     value, terms, *grads = expected(pred, target, labels, weight, upstream)
-    leaf = moved(pred, device).requires_grad_()
-    loss = functional.mask_focal_loss(leaf, *moved((target, labels, weight), device), reduction='none')
+    leaf = placed(pred, device).requires_grad_()
+    loss = functional.mask_focal_loss(leaf, *placed((target, labels, weight), device), reduction='none')
     loss.backward(upstream.to(device))
     assert loss.shape == labels.shape
     assert_accurate(loss.detach().cpu(), value, terms)

@@ -5,7 +5,7 @@ import torch
 
 from focal_plugin.segmentation import FusedSegFocalLoss
 from tests import oracle
-from tests.oracle.inputs import moved
+from tests.oracle.inputs import placed
 
 
 def definition(
@@ -39,8 +39,8 @@ def check(loss: FusedSegFocalLoss, pred, target, weight=None, same=1.0, *, devic
         del arguments['class_weight']
     for reduction in ('none', 'mean', 'sum'):
         average = {'avg_factor': avg_factor} if avg_factor is not None and reduction != 'sum' else {}
-        leaf = moved(pred, device).detach().requires_grad_()
-        value = loss(leaf, *moved((target, weight), device), **named, **average, reduction_override=reduction)
+        leaf = placed(pred, device).detach().requires_grad_()
+        value = loss(leaf, *placed((target, weight), device), **named, **average, reduction_override=reduction)
         upstream = torch.rand(value.shape) + 0.5
         value.backward(upstream.to(device))
         assert leaf.grad.stride() == leaf.stride()

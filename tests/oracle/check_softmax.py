@@ -5,7 +5,7 @@ import torch
 from focal_plugin import functional
 from tests import oracle
 from tests.oracle import softmax as oracle_softmax
-from tests.oracle.inputs import generator, moved
+from tests.oracle.inputs import generator, placed
 
 
 def inputs(*shape, dtype=torch.float32, spread=4.0):
@@ -16,8 +16,8 @@ def inputs(*shape, dtype=torch.float32, spread=4.0):
 
 def check(device, pred, labels, weight=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, gradient)."""
-    leaf = moved(pred, device).detach().requires_grad_()
-    loss = functional.softmax_focal_loss(leaf, *moved((labels, weight), device), **moved(arguments, device))
+    leaf = placed(pred, device).detach().requires_grad_()
+    loss = functional.softmax_focal_loss(leaf, *placed((labels, weight), device), **placed(arguments, device))
     upstream = torch.rand(loss.shape, generator=generator(3)).to(loss.dtype) + 0.5
     loss.backward(upstream.to(device))
     arguments.setdefault('reduction', 'mean')

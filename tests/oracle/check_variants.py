@@ -13,7 +13,7 @@ from focal_plugin.math import SPECS
 from focal_plugin.ops import autograd, library
 from tests import oracle
 from tests.oracle import assert_accurate
-from tests.oracle.inputs import C, N, generator, labels, moved, predictions
+from tests.oracle.inputs import C, N, generator, labels, placed, predictions
 from tests.oracle.variants import statistics, variant_loss
 from tests.variants import VARIANTS
 
@@ -41,11 +41,11 @@ def oracle_of(name, pred, target, weight, upstream, probabilities, arguments, un
 def check(name, device, pred, target, weight=None, probabilities=None, exact=None, **arguments):
     """Value and gradient under a random upstream gradient against the oracle; gives (loss, pred's gradient)."""
     variant = VARIANTS[name]
-    leaf = moved(pred.detach(), device).requires_grad_()
+    leaf = placed(pred.detach(), device).requires_grad_()
     flags = variant.of_logits
     if probabilities:
         flags = {variant.probabilities: variant.probabilities == 'activated'}
-    target_there, weight_there, arguments_there = moved((target, weight, arguments), device)
+    target_there, weight_there, arguments_there = placed((target, weight, arguments), device)
     loss = functional.FUNCTIONS[name](leaf, target_there, weight_there, **arguments_there, **flags)
     upstream = random_upstream(loss.shape, loss.dtype)
     loss.backward(upstream.to(device))
@@ -58,7 +58,7 @@ def check(name, device, pred, target, weight=None, probabilities=None, exact=Non
 def check_in_one_pass(name, device, pred, target, weight=None, **arguments):
     """The sum and its gradient by the kernel that gives both, beside the logits and over them: pred is spent."""
     exact = oracle_of(name, pred, target, weight, 1.0, None, arguments, units_of_p(name, device))
-    problem = problem_of(name, *moved((pred.detach(), target, weight), device), **moved(arguments, device))
+    problem = problem_of(name, *placed((pred.detach(), target, weight), device), **placed(arguments, device))
     assert library.has_one_pass(problem, gathers=False)
     loss, grad = library.forward_and_backward(problem)
     _hold(name, device, pred, loss, grad, exact, None)
@@ -141,8 +141,8 @@ def check_statistics(device, arguments, dtype):
     pred = predictions(N, C).to(dtype)
     sums = torch.full((2, C), 3.0, dtype=torch.float64, device=device)
     leaf = pred.to(device).requires_grad_()
-    given = moved((target, weight), device)
-    loss = functional.equalized_focal_loss(leaf, *given, statistics=sums, **moved(arguments, device))
+    given = placed((target, weight), device)
+    loss = functional.equalized_focal_loss(leaf, *given, statistics=sums, **placed(arguments, device))
     assert (sums == 3).all()
     loss.backward(torch.full_like(loss, 512.0))
     expected = statistics('equalized_focal', pred, target, weight, **arguments)

@@ -26,16 +26,25 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def moved(value, device):
-    """Tensors on a device, also those within; they lie there as they lay, gaps and all, which `Tensor.to` closes."""
+def placed(value, device: str):
+    """A tensor, or those of a tuple or a dict, on a device, gaps and all, which `Tensor.to` closes; else as it is.
+
+    So are tensors that are there already and those that have no storage.
+    """
     if isinstance(value, dict):
-        return {key: moved(each, device) for key, each in value.items()}
+        return {name: placed(each, device) for name, each in value.items()}
     if isinstance(value, tuple):
-        return tuple(moved(each, device) for each in value)
-    if not isinstance(value, torch.Tensor) or value.device.type == torch.device(device).type:
+        return tuple(placed(each, device) for each in value)
+    if device == 'cpu' or not isinstance(value, torch.Tensor) or not value.is_cpu or value.layout != torch.strided:
         return value
-    memory = torch.empty(0, dtype=value.dtype).set_(value.detach().untyped_storage())
-    return memory.to(device).as_strided(value.shape, value.stride(), value.storage_offset())
+    if value._is_zerotensor():
+        return torch._efficientzerotensor(value.shape, dtype=value.dtype, device=device)
+    if value.is_nested or value.is_quantized:
+        return value
+    storage = value.detach().untyped_storage().to(device=device)
+    there = torch.empty(0, dtype=value.dtype, device=device)
+    there.set_(storage, value.storage_offset(), value.shape, value.stride())
+    return torch._neg_view(there) if value.is_neg() else there
 
 
 def predictions(*shape):

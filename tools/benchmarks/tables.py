@@ -107,9 +107,7 @@ def training(rows: list[Row]) -> str:
         names = list(dict.fromkeys(row['contender'] for row in rows_here))
         lines = []
         for (precision,), steps in groups(rows_here, 'precision').items():
-            cells = {
-                row['contender']: f'{milliseconds(row, "step_ms")}, {row["extra_mib"] or "?"} MiB' for row in steps
-            }
+            cells = {row['contender']: f'{milliseconds(row)}, {row["extra_mib"] or "?"} MiB' for row in steps}
             lines.append([precision, *(cells.get(name, '-') for name in names)])
         parts += [
             f'A training step of {work} on {machine}, and what of it the GPU works; the memory is its peak beyond weights, '
@@ -135,9 +133,9 @@ def steps(rows: list[Row]) -> str:
     return '\n\n'.join(parts)
 
 
-def milliseconds(row: Row, column: str) -> str:
+def milliseconds(row: Row) -> str:
     """A time, and in brackets what of it the GPU works, where that was measured."""
-    return f'{row[column]} ms' + (f' ({row["gpu_ms"]})' if row.get('gpu_ms') else '')
+    return f'{row["step_ms"]} ms' + (f' ({row["gpu_ms"]})' if row.get('gpu_ms') else '')
 
 
 def variants(rows: list[Row]) -> str:
