@@ -2,8 +2,8 @@
 
 Of each chunk the logits are computed, then the loss and its gradient (on a CPU over the logits, on a GPU beside them),
 then what that adds to the gradients of the weight, the bias and the features; then the chunk is freed. Nothing is computed
-twice, and the logits are never held. The chunks are of output channels, with all levels inside: so each part of the weight's
-gradient is written by one chunk, and one chunk's gradient is all that is held beside it.
+twice, and the logits are never held. Each level has chunks of its own, of the more channels the fewer places it has, since a
+small level's chunk costs a GPU's host as much time as a large one's.
 
 float16 alone is computed again in the backward: without the loss scale, which comes with the upstream gradient, the
 gradients of easy negatives would underflow to 0.
@@ -142,7 +142,7 @@ class Cut:
     Args:
         geometry: the convolution's.
         levels: the levels; at least one.
-        size: bytes that a chunk may take: the logits of the largest level, twice.
+        size: bytes that a chunk may take: its logits twice, or its weight four times, whichever is more.
         statistics: as for ops.autograd.loss_of.
         owner: for errors.
     """
@@ -150,16 +150,21 @@ class Cut:
     def __init__(
         self, geometry: Geometry, levels: Sequence[Level], size: int, statistics: Tensor | None, owner: Owner
     ) -> None:
-        self.geometry, self.levels, self.statistics, self.owner = geometry, levels, statistics, owner
+        self.geometry, self.levels, self.size, self.statistics, self.owner = geometry, levels, size, statistics, owner
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         pred = self.pred = problem.pred
         self.keeps = pred.dtype != torch.float16
         self.in_one_pass = self.keeps and library.has_one_pass(problem, statistics is not None)
         self.in_place = self.in_one_pass and library.writes_in_place(problem)
+
+    def chunks_of(self, level: Level, weight: Tensor) -> list[Chunk]:
+        """What is computed at once of a level."""
+        pred = level.problem.pred
         # Logits and their gradient; where that takes their place, a CPU's convolution has held them in a layout of its own.
-        held = 2 * pred[..., 0, 0].numel() * pred.element_size()  # by a channel
+        # Of a small level the weight is larger: it is held so, and what its gradient gains, and both in such layouts.
+        held = max(2 * pred[..., 0, 0].numel(), 4 * weight[0].numel()) * pred.element_size()  # by a channel
         anchors, classes = pred.shape[-2:]
-        self.chunks = chunks(anchors, classes, size // max(held, 1))
+        return chunks(anchors, classes, self.size // max(held, 1))
 
     def run(
         self, weight: Tensor, bias: Tensor | None, features: Sequence[Tensor], needed: Sequence[bool],
@@ -177,14 +182,12 @@ class Cut:
         gathered = self.pred.new_zeros((2, self.pred.size(-1)), dtype=torch.float64) if gathers else None
         values = []
         with without_autocast(weight.device):
-            inputs = [x.to(self.pred.dtype) for x in features]
-            labels = [Labels(level.problem) for level in self.levels]
-            for chunk in self.chunks:
-                kernel = weight[chunk.channels].to(self.pred.dtype)
-                offset = None if bias is None else bias[chunk.channels].to(self.pred.dtype)
-                for level, of_level in zip(self.levels, labels):
-                    x = inputs[level.features]
-                    problem = chunk.of(level.problem, of_level, torch.conv2d(x, kernel, offset, *self.geometry))
+            for level in self.levels:
+                x, labels = features[level.features].to(self.pred.dtype), Labels(level.problem)
+                for chunk in self.chunks_of(level, weight):
+                    kernel = weight[chunk.channels].to(self.pred.dtype)
+                    offset = None if bias is None else bias[chunk.channels].to(self.pred.dtype)
+                    problem = chunk.of(level.problem, labels, torch.conv2d(x, kernel, offset, *self.geometry))
                     if not any(needed):
                         values.append(library.forward(problem))
                         continue

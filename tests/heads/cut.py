@@ -29,8 +29,8 @@ def head_of(name: str, arguments: dict, **more):
     return head
 
 
-def features(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
+def features(dtype: torch.dtype = torch.float32, seed: int = 1) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     return [torch.randn(2, 32, *size, generator=generator).to(dtype).requires_grad_() for size in SIZES]
 
 

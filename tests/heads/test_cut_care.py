@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import defaultdict
 
 import pytest
 import torch
@@ -53,8 +54,8 @@ def errors(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> di
     return {key: float((found[key] - exact[key]).abs().max() / exact[key].abs().max()) for key in taken}
 
 
-def gradients_of(head, dtype=torch.float32, autocast=None, scaler=None) -> dict[str, torch.Tensor]:
-    maps = features(dtype)
+def gradients_of(head, dtype=torch.float32, autocast=None, scaler=None, seed=1) -> dict[str, torch.Tensor]:
+    maps = features(dtype, seed)
     with torch.autocast('cpu', dtype=autocast, enabled=autocast is not None):
         loss = sum(
             sum(tree_leaves(value)) for key, value in head.loss(maps, samples(head)).items() if key == 'loss_cls'
@@ -72,10 +73,15 @@ def stock():
 
 
 def test_gradients_are_as_exact_as_those_of_held_logits():
-    exact = gradients_of(stock().double(), torch.float64)
-    whole, parts = errors(gradients_of(retina(cut=False)), exact), errors(gradients_of(retina()), exact)
-    for key, error in parts.items():
-        assert error <= 5e-6 and error <= max(1.2 * whole[key], 5e-7), (key, error, whole[key])
+    """On the mean of five draws: the largest error of one is a matter of luck, a fifth more or less in either."""
+    whole, parts = defaultdict(list), defaultdict(list)
+    for seed in range(5):
+        exact = gradients_of(stock().double(), torch.float64, seed=seed)
+        for head, found in ((retina(cut=False), whole), (retina(), parts)):
+            for key, error in errors(gradients_of(head, seed=seed), exact).items():
+                found[key].append(error)
+    for key, those in parts.items():
+        assert max(those) <= 5e-6 and sum(those) <= 1.2 * sum(whole[key]), (key, those, whole[key])
 
 
 def test_bfloat16_is_as_exact_as_stock_autocast():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from focal_plugin.cut import chunk_bytes
-from focal_plugin.ops.cut import Chunk, Labels, chunks
+from focal_plugin.ops.cut import Chunk, Cut, Geometry, Labels, Level, Owner
+from tests.kernels.problems import focal_problem
 
 GIVEN = torch.tensor([[0, 2, 3, 4], [5, 9, -7, 6], [255, 3, 10**12, 5]])  # of 6 classes, 4 anchors
 BACKGROUND, NOBODYS, LEFT_OUT = 3, -1, -2
@@ -58,5 +59,24 @@ def test_a_gpu_has_fewer_and_larger_chunks():
     cpu, cuda = (chunk_bytes(True, torch.device(device)) for device in ('cpu', 'cuda'))
     assert (cpu, cuda) == (64 * 2**20, 128 * 2**20)
     assert chunk_bytes(8, torch.device('cuda')) == chunk_bytes(8, torch.device('cpu')) == 8 * 2**20
-    # RetinaNet's of LVIS, batch 2 of 512 x 512: the logits of P3, twice, of a channel take 64 KiB.
-    assert [len(chunks(9, 1203, size // 2**16)) for size in (cpu, cuda)] == [18, 9]
+
+
+LVIS = torch.empty(()).expand(9 * 1203, 256, 3, 3)
+V3DET = torch.empty(()).expand(13204, 256, 1, 1)
+OF_LEVELS = {
+    'LVIS': (LVIS, 9, 64, [18, 9, 9, 9, 9]),  # 64 KiB of P3's logits, twice, and 36 of the weight, four times
+    'LVIS, a GPU': (LVIS, 9, 128, [9, 3, 3, 3, 3]),
+    'V3Det': (V3DET, 1, 64, [13, 4, 1, 1, 1]),
+    'V3Det, a GPU': (V3DET, 1, 128, [7, 2, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(('weight', 'anchors', 'size', 'count'), OF_LEVELS.values(), ids=OF_LEVELS)
+def test_small_levels_have_fewer_chunks(weight, anchors, size, count):
+    """Batch 2 of 512 x 512, P3 to P7; each chunk of a level costs a GPU's host the same."""
+    levels = []
+    for side in (64, 32, 16, 8, 4):
+        pred = torch.empty(()).expand(2, side, side, anchors, len(weight) // anchors)
+        levels.append(Level(len(levels), focal_problem(pred, torch.empty(pred.shape[:-1]), 'torch')))
+    cut = Cut(Geometry((1, 1), (1, 1), (1, 1)), levels, size * 2**20, None, Owner('a test', 'leave it out'))
+    assert [len(cut.chunks_of(level, weight)) for level in levels] == count
