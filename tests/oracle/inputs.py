@@ -41,9 +41,8 @@ def placed(value, device: str):
         return torch._efficientzerotensor(value.shape, dtype=value.dtype, device=device)
     if value.is_nested or value.is_quantized:
         return value
-    storage = value.detach().untyped_storage().to(device=device)
-    there = torch.empty(0, dtype=value.dtype, device=device)
-    there.set_(storage, value.storage_offset(), value.shape, value.stride())
+    memory = torch.empty(0, dtype=value.dtype).set_(value.detach().untyped_storage())
+    there = memory.to(device).as_strided(value.shape, value.stride(), value.storage_offset())
     return torch._neg_view(there) if value.is_neg() else there
 
 
