@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models import losses as stock
+from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import MODELS, DefaultScope, Registry
 
@@ -109,6 +110,22 @@ def test_the_call_of_the_head_gives_what_mmdets_class_gives(stem, call):
     for kind in (ours, theirs):
         leaf = pred.clone().requires_grad_()
         value = kind(leaf, *others)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_mmpretrains_heads_of_several_labels():
+    """They hand over a one or a zero for each label, (N, L); the formula is that of mmdet's py_sigmoid_focal_loss."""
+    scope = scope_of('mmpretrain')
+    with DefaultScope.overwrite_default_scope(scope):
+        ours = MODELS.children[scope].build(dict(type='mmdet.FusedFocalLoss', gamma=2.0, alpha=0.25))
+    pred, target = torch.randn(6, 20), (torch.rand(6, 20) > 0.8).float()
+    found = []
+    for loss in (ours, py_sigmoid_focal_loss):
+        leaf = pred.clone().requires_grad_()
+        value = loss(leaf, target, weight=None, avg_factor=None)
         value.backward()
         found.append((value.detach(), leaf.grad))
     for one, other in zip(*found, strict=True):
