@@ -152,8 +152,8 @@ class Cut:
     ) -> None:
         self.geometry, self.levels, self.size, self.statistics, self.owner = geometry, levels, size, statistics, owner
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
-        pred = self.pred = problem.pred
-        self.keeps = pred.dtype != torch.float16
+        self.pred = problem.pred
+        self.keeps = self.pred.dtype != torch.float16
         self.in_one_pass = self.keeps and library.has_one_pass(problem, statistics is not None)
         self.in_place = self.in_one_pass and library.writes_in_place(problem)
 
@@ -214,7 +214,7 @@ class Cut:
         return value, grad.permute(0, 3, 4, 1, 2).flatten(1, 2), statistics
 
     def _add(self, found: list, level: int, chunk: Chunk, grad: Tensor, x: Tensor, kernel: Tensor) -> None:
-        """Adds to the gradients what a level's part of a chunk gives."""
+        """Adds to the gradients what a chunk of a level gives."""
         weight, bias, features = found[0], found[1], found[2 + level]
         by_features, by_weight, by_bias = torch.ops.aten.convolution_backward(
             grad, x, kernel, [kernel.size(0)], *self.geometry, False, [0, 0], 1,

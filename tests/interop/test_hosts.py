@@ -95,6 +95,18 @@ def read(loss: dict) -> dict:
     return {key: value for key, value in loss.items() if key != '_delete_'}
 
 
+def assert_same(ours, theirs, pred, *others, **named) -> None:
+    """Two losses of a call have the same value and gradient."""
+    found = []
+    for loss in (ours, theirs):
+        leaf = pred.clone().requires_grad_()
+        value = loss(leaf, *others, **named)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ('stem', 'call'), [(stem, call) for stem in MMDETS for call in CALLS[stem.partition('_')[0].partition('-rbox')[0]]]
 )
@@ -105,15 +117,7 @@ def test_the_call_of_the_head_gives_what_mmdets_class_gives(stem, call):
         ours = MMDET_MODELS.build(read(loss))
     assert isinstance(ours, FusedLoss) and ours.ignored_arguments == {}
     own = {key: value for key, value in read(loss).items() if key != 'type'}
-    theirs, found = getattr(stock, ours.replaces)(**own), []
-    pred, *others = call()
-    for kind in (ours, theirs):
-        leaf = pred.clone().requires_grad_()
-        value = kind(leaf, *others)
-        value.backward()
-        found.append((value.detach(), leaf.grad))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert_same(ours, getattr(stock, ours.replaces)(**own), *call())
 
 
 def test_mmpretrains_heads_of_several_labels():
@@ -122,14 +126,7 @@ def test_mmpretrains_heads_of_several_labels():
     with DefaultScope.overwrite_default_scope(scope):
         ours = MODELS.children[scope].build(dict(type='mmdet.FusedFocalLoss', gamma=2.0, alpha=0.25))
     pred, target = torch.randn(6, 20), (torch.rand(6, 20) > 0.8).float()
-    found = []
-    for loss in (ours, py_sigmoid_focal_loss):
-        leaf = pred.clone().requires_grad_()
-        value = loss(leaf, target, weight=None, avg_factor=None)
-        value.backward()
-        found.append((value.detach(), leaf.grad))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert_same(ours, py_sigmoid_focal_loss, pred, target, weight=None, avg_factor=None)
 
 
 def test_the_override_gives_mmdet3d_the_fused_class_under_mmdets_name():

@@ -21,7 +21,7 @@ def any_not_zero(y):
     """Whether a tile of targets has one that isn't 0."""
     if y.dtype == tl.float32:
         bits = y.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    elif (INTERPRETED or not is_cuda()) or 16 != y.dtype.primitive_bitwidth:  # 3.0 to 3.4 compare no int with a literal
+    elif (INTERPRETED or not is_cuda()) or 16 != y.dtype.primitive_bitwidth:  # 3.3 compares no int with a literal
         bits = (y != 0).to(tl.int32)
     else:
         # Those of two targets at once, as they lie in a register.
