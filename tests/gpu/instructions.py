@@ -140,11 +140,10 @@ def _shifted(function, a, by):
 
 def _field(a, position, length):
     """Bits of a, extended by their sign where a is signed."""
-    start, count = np.minimum(position & 255, 63).astype(np.int64), np.minimum(length & 255, 32).astype(np.int64)
-    bits = a.astype(np.int64) >> start & ((np.int64(1) << count) - 1)
-    if a.dtype.kind == 'i':
-        bits = np.where((count > 0) & (bits >> np.maximum(count - 1, 0) & 1 == 1), bits - (np.int64(1) << count), bits)
-    return bits.astype(a.dtype)
+    width = 8 * a.dtype.itemsize
+    above = width - np.minimum(length & 255, width)
+    moved = _shifted(operator.lshift, _shifted(operator.rshift, a, position & 255), above)
+    return _shifted(operator.rshift, moved, above)
 
 
 def _bits(a):
@@ -216,7 +215,7 @@ OPCODES = {  # (function, result's type, operands' types) of the parts of an opc
     r'not\.(pred|b\d+)': lambda kind: (operator.invert, kind, kind),
     r'shl\.(b\d+)': lambda kind: (functools.partial(_shifted, operator.lshift), kind, kind, 'u32'),
     r'shr\.([su]\d+)': lambda kind: (functools.partial(_shifted, operator.rshift), kind, kind, 'u32'),
-    r'bfe\.([su]32)': lambda kind: (_field, kind, kind, 'u32', 'u32'),
+    r'bfe\.([su](?:32|64))': lambda kind: (_field, kind, kind, 'u32', 'u32'),
     r'brev\.b32': lambda: (_reversed, 'b32', 'b32'),
     r'bfind\.shiftamt\.u32': lambda: (_leading_zeros, 'u32', 'u32'),
     r'bfi\.b32': lambda: (_inserted, *['b32'] * 3, 'u32', 'u32'),
