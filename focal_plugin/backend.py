@@ -6,6 +6,8 @@ import functools
 import importlib.util
 import logging
 import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +32,17 @@ def _has_triton() -> bool:
     return (Path(spec.origin).parent / 'backends' / 'compiler.py').exists()
 
 
+def _builds_launchers() -> bool:
+    """Whether there is what Triton needs beside itself: it builds a C extension, from which it launches its kernels."""
+    headers = sysconfig.get_path('include', 'nt' if os.name == 'nt' else 'posix_prefix')
+    compilers = (os.environ['CC'],) if 'CC' in os.environ else ('gcc', 'clang')
+    return Path(headers, 'Python.h').exists() and any(map(shutil.which, compilers))
+
+
 # Looked up once: torch.compile can't trace the look-ups. Triton too decides at its import whether it interprets.
 HAS_NATIVE = loader.path() is not None
 HAS_TRITON = _has_triton()
+BUILDS_LAUNCHERS = _builds_launchers()
 HAS_NVRTC = torch.version.cuda is not None and compiler.path() is not None  # for NVIDIA's GPUs
 HAS_COMPILER = HAS_TRITON or HAS_NVRTC  # for some GPU
 NO_COMPILER = "There is neither Triton here, or one too old (3.0 will do), nor NVIDIA's run-time compiler, NVRTC"
@@ -70,7 +80,10 @@ def use_backend(name: str) -> Iterator[None]:
 
 def _of_gpu(device: str) -> str:
     """The backend that serves a kind of GPU: 'torch' where nothing compiles kernels for it."""
-    return 'triton' if HAS_TRITON else 'cuda' if HAS_NVRTC and device == 'cuda' else 'torch'
+    serves_nvrtc = HAS_NVRTC and device == 'cuda'
+    if HAS_TRITON and (BUILDS_LAUNCHERS or not serves_nvrtc):
+        return 'triton'
+    return 'cuda' if serves_nvrtc else 'torch'
 
 
 def lacks_compiler(device: str) -> bool:

@@ -1,6 +1,7 @@
 """What importing costs and needs, each in a process of its own."""
 
 import re
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,29 @@ except ValueError as error:
     print(error)
 """
     assert "backend 'native' can't take logits of torch.float64" in run(code, FOCAL_PLUGIN_BACKEND='native')
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'served'), [('', 'triton'), ('compiler', 'cuda'), ('CC', 'cuda'), ('headers', 'cuda')]
+)
+def test_where_triton_can_build_no_launcher_the_cuda_backend_serves(tmp_path, lacks, served):
+    """With NVRTC, that is; without it Triton is asked, whose self-test says what is missing."""
+    (tmp_path / 'gcc').touch(0o755)
+    variables = {'PATH': str(tmp_path / lacks)} | ({'CC': str(tmp_path / 'cc')} if lacks == 'CC' else {})
+    include = sysconfig.get_path('include', 'posix_prefix') if lacks != 'headers' else str(tmp_path)
+    code = f"""
+import os, sysconfig
+os.environ.pop('CC', None)
+os.environ.update({variables!r})
+sysconfig.get_path = lambda *name: {include!r}
+from focal_plugin import backend
+backend.HAS_TRITON = True
+for backend.HAS_NVRTC in (True, False):
+    print(backend._of_gpu('cuda'))
+backend.HAS_NVRTC = True
+print(backend._of_gpu('xpu'))
+"""
+    assert run(code).split() == [served, 'triton', 'triton']
 
 
 @pytest.mark.parametrize('capability', ('default', 'avx2'))
