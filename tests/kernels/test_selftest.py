@@ -80,7 +80,7 @@ def test_outputs_left_unwritten(instead_of_launching):
     (message,) = {str(refusal()) for _ in range(3)}
     assert message.startswith(f'Triton {triton.__version__} fails the self-test on cpu')
     assert 'the loss is NaN or was left unwritten' in message
-    assert "focal_plugin.use_backend('torch')" in message and 'FOCAL_PLUGIN_BACKEND=torch' in message
+    assert "with focal_plugin.use_backend('torch')" in message and 'FOCAL_PLUGIN_BACKEND=torch' in message
     assert len(launched) == 2  # a forward and a backward
 
 
@@ -186,7 +186,7 @@ def test_what_a_machine_lacks_is_not_blamed_on_triton(building_a_launcher, monke
     spoil(monkeypatch, tmp_path)
     said = str(refusal())
     assert re.search(message, said) and 'another version' not in said, said
-    assert "or choose the torch backend: focal_plugin.use_backend('torch')" in said
+    assert "or choose the torch backend: with focal_plugin.use_backend('torch')" in said
 
 
 @pytest.mark.skipif(shutil.which('gcc') is None, reason='needs a C compiler')

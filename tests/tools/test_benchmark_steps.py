@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 @pytest.fixture
 def steps(monkeypatch):
     small = dict(
-        DETECTORS={'RetinaNet': benchmark_steps.Detector('of the tests', 'FusedRetinaHead')},
+        DETECTORS={'RetinaNet': benchmark_steps.Detector('of the tests', 'FusedRetinaHead', True)},
         SCALE=(64, 48),
         RUNS=1,
         get_config=lambda _: SimpleNamespace(model=copy.deepcopy(detectors.model_config('RetinaNet'))),
@@ -68,4 +68,5 @@ def test_the_detectors_of_the_benchmark_have_the_heads_that_it_names():
             head = benchmark_steps.model_config(detector, contender).bbox_head
             is_fused = head.loss_cls.type.startswith('Fused')
             assert is_fused == (contender != benchmark_steps.STOCK)
+            assert (head.type == detector.zero_copy) == (contender in (benchmark_steps.ZERO_COPY, benchmark_steps.CUT))
             assert head.get('cut', False) == (contender == benchmark_steps.CUT)

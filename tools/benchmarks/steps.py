@@ -40,23 +40,26 @@ KEY = ('machine', 'device', 'work', 'contender')
 
 
 class Detector(NamedTuple):
-    """A config of mmdet, and the head that reads its logits where they lie, if there is one."""
+    """A config of mmdet, the head that reads its logits where they lie, and whether that takes cut=True."""
 
     config: str
-    zero_copy: str | None
+    zero_copy: str
+    cuts: bool
 
 
 DETECTORS = {
-    'RetinaNet-R18': Detector('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'FusedRetinaHead'),
-    'FCOS-R50': Detector('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'FusedFCOSHead'),
-    'CondInst-R50': Detector('mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py', 'FusedCondInstBboxHead'),
-    'RTMDet-tiny': Detector('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', None),
+    'RetinaNet-R18': Detector('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'FusedRetinaHead', True),
+    'FCOS-R50': Detector('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'FusedFCOSHead', True),
+    'CondInst-R50': Detector(
+        'mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py', 'FusedCondInstBboxHead', True
+    ),
+    'RTMDet-tiny': Detector('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'FusedRTMDetSepBNHead', False),
 }
 STOCK, FUSED, ZERO_COPY, CUT = 'stock', 'fused loss', 'zero-copy head', 'cut=True'
 
 
 def contenders(detector: Detector) -> list[str]:
-    return [STOCK, FUSED, *([ZERO_COPY, CUT] if detector.zero_copy else [])]
+    return [STOCK, FUSED, ZERO_COPY, *([CUT] if detector.cuts else [])]
 
 
 def model_config(detector: Detector, contender: str) -> ConfigDict:
@@ -68,7 +71,8 @@ def model_config(detector: Detector, contender: str) -> ConfigDict:
         config.bbox_head.loss_cls.type = f'Fused{config.bbox_head.loss_cls.type}'
     if contender in (ZERO_COPY, CUT):
         config.bbox_head.type = detector.zero_copy
-        config.bbox_head.cut = contender == CUT
+    if contender == CUT:
+        config.bbox_head.cut = True
     return config
 
 

@@ -61,8 +61,8 @@ def promises() -> str:
         f'{theirs["both_ms"]} ms and {theirs["extra_memory"]} x.',
         f'**As fast as memory allows.** Measured on {machine}: forward and backward of the focal loss move what they read '
         f'and write at {float32} of the speed of a copy of the logits in float32, at {bfloat16} in bfloat16.',
-        '**Fast and lean.** Measured: time of loss and gradient of float32 logits, and memory beyond the logits, in units '
-        "of theirs, which is the gradient's alone; of a GPU its kernels' time, and in brackets Python's with it.",
+        '**Fast and lean.** Measured: time of loss and gradient of float32 logits, and memory beyond the logits, in '
+        "multiples of theirs (1 x: the gradient alone); on a GPU the kernels' time, in brackets the whole step's.",
     ]
     bullets = [textwrap.fill(f'- {text}', 125, subsequent_indent='  ') for text in sentences]
     return '\n'.join([*bullets, '', speed()])

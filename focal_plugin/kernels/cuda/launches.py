@@ -227,7 +227,7 @@ def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span
     if max(layout.rows, longest) > MOST_ROWS:
         raise ValueError(
             f'the cuda backend counts in 32 bits, got {layout.rows} rows and a stride of {longest}: split the logits, or '
-            f"choose another backend: focal_plugin.use_backend('torch')"
+            f"choose another backend: with focal_plugin.use_backend('torch')"
         )
     call = Call(rows=layout.rows, n1=layout.sizes[0], n2=layout.sizes[1], classes=layout.classes, span=span)
     for name in OPERANDS:

@@ -34,7 +34,7 @@ def _verdict(device: torch.device, in_one_pass: bool) -> RuntimeError | None:
         return None
     return RuntimeError(
         f'the cuda backend fails the self-test on {device}, a focal loss of known values: {fault}. Choose the torch '
-        f"backend: focal_plugin.use_backend('torch'), or FOCAL_PLUGIN_BACKEND=torch in the environment"
+        f"backend: with focal_plugin.use_backend('torch'), or FOCAL_PLUGIN_BACKEND=torch in the environment"
     )
 
 

@@ -23,7 +23,7 @@ from focal_plugin.kernels.triton.launches import Launch
 
 CLASSES = (9, 8)  # walked in order, and in tiles
 
-_ANOTHER = "or on NVIDIA's GPUs choose the cuda backend, which needs neither: focal_plugin.use_backend('cuda')"
+_ANOTHER = "or on NVIDIA's GPUs choose the cuda backend, which needs neither: with focal_plugin.use_backend('cuda')"
 _verdicts: dict[tuple[torch.device, bool], RuntimeError | None] = {}
 
 
@@ -51,8 +51,8 @@ def _verdict(device: torch.device, in_one_pass: bool) -> RuntimeError | None:
         return None
     verdict = RuntimeError(
         f'Triton {triton.__version__} fails the self-test on {device}, a focal loss of known values: {fault}. '
-        f"{remedy or 'Install another version of Triton'}, or choose the torch backend: focal_plugin.use_backend('torch'), "
-        f'or FOCAL_PLUGIN_BACKEND=torch in the environment'
+        f'{remedy or "Install another version of Triton"}, or choose the torch backend: with '
+        f"focal_plugin.use_backend('torch'), or FOCAL_PLUGIN_BACKEND=torch in the environment"
     )
     verdict.__cause__ = cause
     return verdict
