@@ -35,7 +35,8 @@ def unravel_index(index: Tensor, shape: torch.Size) -> tuple:
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast has convolutions computed in, or None where it is off. By type of device from torch 2.4 on."""
     if hasattr(torch, 'get_autocast_dtype'):
-        return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        known = torch.amp.is_autocast_available(device.type)
+        return torch.get_autocast_dtype(device.type) if known and torch.is_autocast_enabled(device.type) else None
     if device.type == 'cpu':
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

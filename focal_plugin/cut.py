@@ -78,7 +78,7 @@ class CutLevels(Levels):
 
     def picked(self, level: int, view: Tensor, places: tuple[Tensor, ...]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
-            return self.cut.rows(self.of[level], view.size(-1), *places)
+            return self.cut.rows(self.of[level], view.size(-1), places)
 
     def total(self, problems: list[Problem], statistics: Tensor | None) -> Promise:
         return self.cut.add(self.of, problems, statistics)
@@ -152,18 +152,30 @@ class Cut:
             total.register_hook(hook)
         return total
 
-    def rows(self, level: int, classes: int, image: Tensor, y: Tensor, x: Tensor, anchor: Tensor) -> Tensor:
-        """The logits of some rows, (M, C), from the features around each."""
+    def rows(self, level: int, classes: int, places: tuple[Tensor, ...]) -> Tensor:
+        """The logits of the rows at some places (image, y, x, anchor), (M, C), from the features around each.
+
+        As many rows at once as have three copies of what is around them in a chunk's memory.
+        """
+        around = 3 * self._weight[0].numel() * self.logits[level].element_size()
+        parts = zip(*(each.split(max(1, self.size // around)) for each in places))
+        return torch.cat([self._rows(level, classes, *part) for part in parts])
+
+    def _rows(self, level: int, classes: int, image: Tensor, y: Tensor, x: Tensor, anchor: Tensor) -> Tensor:
         (height, width), (stride, padding, dilation) = self._weight.shape[2:], self._geometry
         dtype, features, picked, order = self.logits[level].dtype, self._features[level], [], []
         with without_autocast(features.device):
-            padded = nn.functional.pad(features.to(dtype), [padding[1]] * 2 + [padding[0]] * 2)
             near = [
-                padded[image, :, y * stride[0] + dy * dilation[0], x * stride[1] + dx * dilation[1]]
+                _at(
+                    features,
+                    image,
+                    y * stride[0] + dy * dilation[0] - padding[0],
+                    x * stride[1] + dx * dilation[1] - padding[1],
+                )
                 for dy in range(height)
                 for dx in range(width)
             ]
-            patches = torch.stack(near, dim=-1).flatten(1)
+            patches = torch.stack(near, dim=-1).flatten(1).to(dtype)
             for a in range(self._weight.size(0) // classes):
                 of_anchor, channels = (anchor == a).nonzero().squeeze(1), slice(a * classes, (a + 1) * classes)
                 bias = None if self._bias is None else self._bias[channels].to(dtype)
@@ -172,6 +184,13 @@ class Cut:
                 )
                 order.append(of_anchor)
         return torch.cat(picked)[torch.cat(order).argsort()]
+
+
+def _at(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The features of some places, (M, F), 0 outside."""
+    height, width = features.shape[2:]
+    outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
+    return features[image, :, y.clamp(0, height - 1), x.clamp(0, width - 1)].masked_fill(outside[:, None], 0)
 
 
 @contextmanager

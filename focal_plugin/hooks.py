@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from mmdet.models.detectors import RPN
+from mmdet.models.detectors import RPN, TwoStagePanopticSegmentor
 from mmdet.models.task_modules.assigners import ClassificationCost, FocalLossCost
 from mmdet.models.task_modules.samplers import PseudoSampler, RandomSampler
 from mmdet.registry import HOOKS
@@ -55,7 +56,7 @@ def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None =
     samplers = list(mining.miners(model))
     for name, head, loss in heads(model):
         yield from _of_head(name, head, loss)
-        if not _proposes(model, name):
+        if _has_all_classes(model, name):
             yield from _classes(name, head, counts)
         for kind in dict.fromkeys(type(sampler) for sampler in samplers if sampler.bbox_head is head):
             yield from mining.refusals(name, kind, loss)
@@ -102,17 +103,19 @@ def _of_head(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
             )
 
 
-def _proposes(model: nn.Module, name: str) -> bool:
-    """Whether a head tells objects from the background, whatever their class; mmdet's RPN calls its own a bbox_head."""
-    return isinstance(model, RPN) or 'rpn_head' in name
+def _has_all_classes(model: nn.Module, name: str) -> bool:
+    """Whether a head's classes are the data set's: an RPN's, which mmdet calls a bbox_head too, tells objects from the
+    background, and the boxes of Panoptic FPN are those of things alone.
+    """
+    return not isinstance(model, (RPN, TwoStagePanopticSegmentor)) and 'rpn_head' not in name
 
 
 def _classes(name: str, head: nn.Module, counts: Mapping[str, int]) -> Iterator[str]:
     """Whether the head has as many classes as the training set, and each of its parts."""
     num_classes = getattr(head, 'num_classes', None)
     entry = pairing.head_of(type(head))
-    # The channels of a head that reads a text are the text's tokens.
-    if num_classes is None or (entry is not None and entry.targets == 'flat'):
+    # mmdet3d's CenterHead has a list of tasks; the channels of a head that reads a text are the text's tokens.
+    if not isinstance(num_classes, int) or (entry is not None and entry.targets == 'flat'):
         return
     numbers = set(counts.values())
     if len(numbers) == 1 and num_classes not in numbers:
@@ -131,7 +134,7 @@ def _classes(name: str, head: nn.Module, counts: Mapping[str, int]) -> Iterator[
 
 def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
     kind = type(loss).__name__
-    num_classes = getattr(head, 'num_classes', None)
+    num_classes: Any = getattr(head, 'num_classes', None)
     channels = getattr(head, 'cls_out_channels', num_classes)
     right = f"loss_cls=dict(type='{kind}', use_sigmoid={loss.use_sigmoid}, ...)"
     if getattr(head, 'use_sigmoid_cls', loss.use_sigmoid) is not loss.use_sigmoid:
@@ -140,7 +143,7 @@ def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
             f'{name} was built for a {built} of {channels} channels, but its loss {kind} is a {is_a} loss: heads read '
             f'use_sigmoid from the config, so write {right}'
         )
-    elif loss.use_sigmoid and channels != num_classes:
+    elif loss.use_sigmoid and isinstance(num_classes, int) and channels % num_classes:  # mmdet3d counts all anchors'
         yield (
             f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel per '
             f'class and none for the background, so write {right}'

@@ -7,8 +7,10 @@ It covers every mmdet loss that a class here ``replaces``, however a config name
 pure Python config mmengine reads no custom_imports, so there the program that starts the training imports this module.
 
 mmdet's heads keep mmdet's classes for their isinstance checks, which the fused classes pass. Out of reach is a class
-object that other code had imported before: it stays mmdet's and keeps working, and a warning in the log names it. Code
-that imports the name later sees the fused class, in isinstance checks of its own too.
+object that other code had imported before: it stays mmdet's and keeps working, pickling excepted, and a warning in the log
+names it. Code that imports the name later sees the fused class, in isinstance checks of its own too: a head from elsewhere
+that asks for a QualityFocalLoss recognises FusedQualityFocalLoss alone, so where it has another loss of qualities, import
+the head before this module.
 
 Where there is a GPU and neither Triton nor NVRTC to compile the kernels for it, nothing is replaced, since mmdet's losses
 are the faster ones there; a warning in the log says so.

@@ -173,7 +173,7 @@ def _target(pred: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Ten
             f'target of shape {tuple(target.shape)} does not fit pred of shape {tuple(pred.shape)}: write labels of shape '
             f'{pixels} (target.squeeze(1) where a dimension of size 1 is left), or dense values of the shape of pred'
         )
-    if pred.size(1) > 1 or target.is_floating_point():
+    if pred.size(1) > 1 or target.is_floating_point() or target.dtype == torch.bool:
         return target, ignore_index
     # The functions' channel of one class is that of label 0; other labels stay, to be ignored or refused by their number.
     exchanged = torch.where((target == 0) | (target == 1), 1 - target, target)

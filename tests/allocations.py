@@ -2,6 +2,7 @@
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def allocations(step) -> list[int]:
@@ -35,3 +36,21 @@ class Made(TorchDispatchMode):
         given = {tensor.untyped_storage().data_ptr() for tensor in given}
         made = (tensor for pointer, tensor in self.kept.items() if pointer not in given)
         return [tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in made]
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes of a tensor that an operator makes, those as large as given ones left aside."""
+
+    def __init__(self, given: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.given = {tensor.numel() for tensor in given}
+        self.most, self.of = 0, None
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.numel() not in self.given:
+                size = min(each.numel() * each.element_size(), each.untyped_storage().nbytes())
+                if size > self.most:
+                    self.most, self.of = size, (operator, tuple(each.shape))
+        return result

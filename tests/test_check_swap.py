@@ -17,6 +17,7 @@ from torch import nn
 
 from focal_plugin.check_swap import pairing, sites
 from focal_plugin.command import main
+from focal_plugin.maps import Map
 
 pytest_plugins = ['tests.swap_tool']
 
@@ -98,6 +99,21 @@ def test_only_one_of_two_heads(tool):
     assert after.rpn_head.loss_cls.type == 'FocalLoss' and after.roi_head.bbox_head.loss_cls.type == 'CrossEntropyLoss'
     (sentence,) = tool.report.check(config, loss, 'mask_head').refusals
     assert sentence.startswith('nothing to swap') and sentence.endswith('in mask_head')
+
+
+def test_functions_in_the_registry_are_no_losses(tool):
+    """mmengine registers them too; those of a user's custom_imports."""
+    MODELS.register_module(name='a_function', module=lambda x: x)
+    try:
+        with pytest.raises(tool.request.UsageError, match='Did you mean FusedFocalLoss'):
+            tool.request.parse_loss('FusedFocalLos')
+    finally:
+        del MODELS.module_dict['a_function']
+
+
+def test_rows_are_shown_as_a_tensor_is(tool):
+    rows = Map(torch.zeros(1, 6, 2, 2)).permute(0, 2, 3, 1).reshape(-1, 3)
+    assert tool.steps.shown(rows) == 'float32(8, 3)'
 
 
 def test_loss_that_the_head_leaves_unused(tool):
@@ -198,11 +214,12 @@ def test_detr_heads_hand_over_qualities_to_losses_that_take_them(tool, monkeypat
         ),
         ((BOARDS, '--loss', 'FusedGaussianFocalLoss'), 1, ['heat maps', 'FusedGaussianFocalLoss does not fit']),
         ((BOARDS, '--loss', 'FusedFocalLos'), 2, ["no loss is called 'FusedFocalLos'. Did you mean FusedFocalLoss"]),
+        ((BOARDS, '--loss', ''), 2, ["no loss is called ''. Did you mean Fused"]),
         ((BOARDS, '--loss', 'FocalLoss,gamma'), 2, ['write NAME or NAME,key=value']),
         ((BOARDS, '--loss', 'FocalLoss,gamma=2) or f('), 2, ['write NAME or NAME,key=value']),
         (('absent.py', '--loss', 'FocalLoss'), 2, ['absent.py: no such file']),
     ],
-    ids=['fits', 'does not fit', 'unknown name', 'an argument without a value', 'no arguments', 'no config'],
+    ids=['fits', 'does not fit', 'unknown name', 'no name', 'an argument without a value', 'no arguments', 'no config'],
 )
 def test_status_and_words(tool, capsys, arguments, status, words):
     try:
@@ -263,6 +280,7 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == 'mmdet' else find(name, *a)
 from focal_plugin.command import main
+from focal_plugin.maps import Map
 main(['check-swap', 'config.py', '--loss', 'FusedFocalLoss'])
 """
 

@@ -10,6 +10,7 @@ from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.hub import get_config
 from torch import nn
 
 from focal_plugin import config_dir, hooks
@@ -40,6 +41,29 @@ def test_use_sigmoid_left_out():
 def test_classes_of_another_number():
     (sentence,) = findings(retinanet(num_classes=80), dataset_classes=4)
     assert 'num_classes=80, the training set 4 classes' in sentence
+
+
+def test_panoptic_fpn_has_boxes_of_things_alone():
+    model = get_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py').model
+    model.backbone.init_cfg = None
+    model.roi_head.bbox_head.loss_cls = dict(type='FusedSoftmaxFocalLoss', use_sigmoid=False)
+    assert list(findings(MODELS.build(model), dataset_classes=133)) == []
+
+
+OF_MMDET3D = {
+    'Anchor3DHead, whose channels are those of all anchors': dict(
+        num_classes=3, cls_out_channels=18, use_sigmoid_cls=True
+    ),
+    'CenterHead, whose classes are of several tasks': dict(num_classes=[1, 2, 2]),
+}
+
+
+@pytest.mark.parametrize('attributes', OF_MMDET3D.values(), ids=OF_MMDET3D)
+def test_heads_of_mmdet3d_pass(attributes):
+    head = nn.Module()
+    vars(head).update(attributes)
+    head.loss_cls = MODELS.build(dict(type='FusedFocalLoss', use_sigmoid=True))
+    assert list(findings(head, dataset_classes=3)) == []
 
 
 def test_random_sampler():

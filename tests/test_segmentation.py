@@ -202,6 +202,10 @@ MISTAKES = {
     'labels with a channel': (mistaken(target=labels().unsqueeze(1)), ValueError, r'target.squeeze\(1\)'),
     'labels of another size': (mistaken(target=labels()[:, :3]), ValueError, r'\(2, 3, 7\).*\(2, 6, 7\)'),
     'labels as floats': (mistaken(target=labels().float()), TypeError, r'target.*torch.float32.*target.long\(\)'),
+    'labels as bools': (mistaken(target=labels().bool()), TypeError, r'target.*torch.bool.*target.long\(\)'),
+    'labels of one class as bools': (
+        mistaken(pred=logits((2, 1, 6, 7)), target=torch.zeros(2, 6, 7).bool()), TypeError, r'target.*target.long\(\)'
+    ),
     'labels of one class as floats': (mistaken(pred=logits((2, 1, 6, 7)), target=torch.zeros(2, 6, 7)), TypeError, 'target'),
     'a label above C': (mistaken(target=torch.full((2, 6, 7), 6)), ValueError, r'label 6'),
     'a label above 1 of one class': (mistaken(pred=logits((2, 1, 3)), target=torch.full((2, 3), 2)), ValueError, 'label 2'),

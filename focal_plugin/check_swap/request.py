@@ -33,7 +33,7 @@ class Loss:
 def parse_loss(text: str) -> Loss:
     """Reads NAME or NAME,key=value,...; UsageError says what is wrong, with a suggestion for an unknown name."""
     name, _, rest = text.partition(',')
-    if MODELS.get(name) is None:
+    if not name or MODELS.get(name) is None:
         raise UsageError(f'no loss is called {name!r}{suggestion(name, loss_names())}')
     try:
         call = ast.parse(f'f({rest})', mode='eval').body
@@ -51,7 +51,8 @@ def loss_names() -> list[str]:
     return sorted(
         name
         for name, kind in MODELS.module_dict.items()
-        if issubclass(kind, FusedLoss) or kind.__module__.startswith('mmdet.models.losses')
+        if isinstance(kind, type)  # functions are registered too
+        and (issubclass(kind, FusedLoss) or kind.__module__.startswith('mmdet.models.losses'))
     )
 
 

@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
 from focal_plugin.check_swap import sites
+from focal_plugin.rows import Logits
 
 # Three cells at stride 128, where deformable convolutions need them.
 SIZE = 384
@@ -142,6 +143,6 @@ def call(args: tuple, kwargs: dict) -> str:
 
 
 def shown(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, (torch.Tensor, Logits)):
         return f'{str(value.dtype).replace("torch.", "")}{tuple(value.shape)}'
     return f'({", ".join(map(shown, value))})' if isinstance(value, tuple) else repr(value)

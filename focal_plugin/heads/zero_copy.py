@@ -91,6 +91,14 @@ class ZeroCopyMixin:
             return self._cut_loss(*args, **kwargs)
         return super().loss(*args, **kwargs)  # type: ignore[misc]  # the head's
 
+    def loss_and_predict(self, *args, **kwargs) -> tuple:
+        """The stock head's losses and proposals, of the same class logits."""
+        if self._cut:
+            raise TypeError(
+                f'{type(self).__name__} with cut=True has no class logits to make proposals of: write cut=False'
+            )
+        return super().loss_and_predict(*args, **kwargs)  # type: ignore[misc]  # the head's
+
     @outside_of_graphs  # a compiler would have to see through tensors that are not there
     def _cut_loss(self, *args, **kwargs) -> dict:
         with self._recording() as cut:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from focal_plugin.heads.zero_copy import ZeroCopyMixin
-from focal_plugin.ops.cut import Cut, chunks
+from focal_plugin.ops.cut import Cut
 from tests.heads.cut import ALL, CHUNKS, SIX, features, head_of, loss_and_gradients, samples
 from tests.heads.stock import CLASSES, HANDED, HEADS
 
@@ -22,30 +22,6 @@ CUT = CHUNKS['three classes']
 
 def retina(**more):
     return head_of('FusedRetinaHead', HEADS['retina'][1], **dict(cut=CUT) | more)
-
-
-SHAPES = {
-    'all anchors': (9, 80, 720, 1),
-    'whole anchors, as even as may be': (9, 80, 7 * 80, 2),
-    'one anchor': (9, 80, 80, 9),
-    'parts of an anchor, of 16 channels': (3, 365, 100, 3 * 4),
-    'fewer than 16 channels': (2, 7, 3, 2 * 3),
-    'not even one': (1, 5, 0, 5),
-    'one class': (9, 1, 4, 3),
-}
-
-
-@pytest.mark.parametrize(('anchors', 'classes', 'channels', 'count'), SHAPES.values(), ids=SHAPES)
-def test_chunks_are_all_channels_once(anchors, classes, channels, count):
-    found = chunks(anchors, classes, channels)
-    assert len(found) == count
-    covered = [c for chunk in found for c in range(chunk.channels.start, chunk.channels.stop)]
-    assert covered == list(range(anchors * classes))
-    for of_anchors, of_classes, of_channels in found:
-        assert of_channels.start == of_anchors.start * classes + of_classes.start
-        size = of_channels.stop - of_channels.start
-        assert size == (of_anchors.stop - of_anchors.start) * (of_classes.stop - of_classes.start)
-        assert size <= max(channels, 1)
 
 
 def errors(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -239,6 +215,14 @@ def test_heads_and_losses_that_need_whole_rows_are_refused():
 
 
 REASONS = {'rtmdet': 'it divides the loss of each level', 'tood': 'its class scores', 'ddod': 'it weights the loss'}
+
+
+@pytest.mark.parametrize('head', SIX)
+def test_proposals_are_refused(head):
+    """A dense head that takes an RPN's place makes them of the class logits of its loss."""
+    cut = head_of(f'Fused{ALL[head][0]}', ALL[head][1], cut=True)
+    with pytest.raises(TypeError, match='no class logits to make proposals of: write cut=False'):
+        cut.loss_and_predict(features(), samples(cut))
 
 
 @pytest.mark.parametrize('head', HANDED)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from focal_plugin import backend
-from tests.allocations import allocations
+from focal_plugin.compatibility import autocast_dtype, without_autocast
+from focal_plugin.cut import recording
+from tests.allocations import Largest, allocations
 from tests.heads.cut import ALL, CHUNKS, MIB, PLACES, SIX, features, head_of, loss_and_gradients
 from tests.heads.stock import BOXES, CLASSES, HEADS, NO_BOXES, PAIRS, with_loss
 
@@ -73,24 +74,6 @@ def test_what_rows_of_some_label_are_given(head, given):
         compare(name, arguments | dict(loss_cls=arguments['loss_cls'] | given), cut)
 
 
-class Largest(TorchDispatchMode):
-    """The most bytes of a tensor that an operator makes, those as large as given ones left aside."""
-
-    def __init__(self, given: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.given = {tensor.numel() for tensor in given}
-        self.most, self.of = 0, None
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        for each in tree_leaves(result):
-            if isinstance(each, torch.Tensor) and each.numel() not in self.given:
-                size = min(each.numel() * each.element_size(), each.untyped_storage().nbytes())
-                if size > self.most:
-                    self.most, self.of = size, (operator, tuple(each.shape))
-        return result
-
-
 MANY = 307
 """Classes, so that a chunk is larger than anything else that a head makes."""
 MORE = 1021
@@ -126,3 +109,22 @@ def test_held_logits_are_larger_than_a_chunk():
     with Largest([head.conv_cls.weight, *maps]) as seen:
         loss_and_gradients(head, maps)
     assert seen.most == MANY * PLACES * 4
+
+
+def test_rows_that_are_picked_take_no_more_memory_than_a_chunk():
+    """What is around a row is larger than its logits."""
+    convolution, maps, size = nn.Conv2d(32, 3 * CLASSES, 3, padding=1), features()[0], 2**18
+    places = [each.flatten() for each in torch.meshgrid(*map(torch.arange, (2, *maps.shape[2:], 3)), indexing='ij')]
+    with recording(convolution, size, scored=False) as cut, torch.no_grad():
+        convolution(maps)
+        with Largest([]) as seen:
+            rows = cut.rows(0, CLASSES, tuple(places))
+    logits = convolution(maps).unflatten(1, (3, CLASSES)).permute(0, 3, 4, 1, 2).reshape(-1, CLASSES)
+    torch.testing.assert_close(rows, logits)
+    assert seen.most <= size < places[0].numel() * 32 * 9 * 4
+
+
+def test_a_device_that_knows_no_autocast():
+    assert autocast_dtype(torch.device('meta')) is None
+    with without_autocast(torch.device('meta')):
+        assert torch.zeros(2, device='meta').is_meta

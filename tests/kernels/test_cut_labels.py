@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from focal_plugin.cut import chunk_bytes
-from focal_plugin.ops.cut import Chunk, Cut, Geometry, Labels, Level, Owner
+from focal_plugin.ops.chunks import Chunk, Labels, chunks
+from focal_plugin.ops.cut import Cut, Geometry, Level, Owner
 from tests.kernels.problems import focal_problem
 
 GIVEN = torch.tensor([[0, 2, 3, 4], [5, 9, -7, 6], [255, 3, 10**12, 5]])  # of 6 classes, 4 anchors
@@ -80,3 +81,27 @@ def test_small_levels_have_fewer_chunks(weight, anchors, size, count):
         levels.append(Level(len(levels), focal_problem(pred, torch.empty(pred.shape[:-1]), 'torch')))
     cut = Cut(Geometry((1, 1), (1, 1), (1, 1)), levels, size * 2**20, None, Owner('a test', 'leave it out'))
     assert [len(cut.chunks_of(level, weight)) for level in levels] == count
+
+
+SHAPES = {
+    'all anchors': (9, 80, 720, 1),
+    'whole anchors, as even as may be': (9, 80, 7 * 80, 2),
+    'one anchor': (9, 80, 80, 9),
+    'parts of an anchor, of 16 channels': (3, 365, 100, 3 * 4),
+    'fewer than 16 channels': (2, 7, 3, 2 * 3),
+    'not even one': (1, 5, 0, 5),
+    'one class': (9, 1, 4, 3),
+}
+
+
+@pytest.mark.parametrize(('anchors', 'classes', 'channels', 'count'), SHAPES.values(), ids=SHAPES)
+def test_chunks_are_all_channels_once(anchors, classes, channels, count):
+    found = chunks(anchors, classes, channels)
+    assert len(found) == count
+    covered = [c for chunk in found for c in range(chunk.channels.start, chunk.channels.stop)]
+    assert covered == list(range(anchors * classes))
+    for of_anchors, of_classes, of_channels in found:
+        assert of_channels.start == of_anchors.start * classes + of_classes.start
+        size = of_channels.stop - of_channels.start
+        assert size == (of_anchors.stop - of_anchors.start) * (of_classes.stop - of_classes.start)
+        assert size <= max(channels, 1)

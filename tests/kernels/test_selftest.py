@@ -165,6 +165,22 @@ def failing_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv('CC', shutil.which('false'))
 
 
+NO_LIBCUDA = {
+    'not listed': 'assert False, \'Please make sure GPU is set up and then run "/sbin/ldconfig"\'',
+    'ldconfig fails': "import subprocess; raise subprocess.CalledProcessError(1, ['/sbin/ldconfig', '-p'])",
+    'no ldconfig': "raise FileNotFoundError(2, 'No such file or directory', '/sbin/ldconfig')",
+}
+
+
+def looking_for_libcuda(code):
+    """What Triton's driver of NVIDIA's GPUs does before it builds anything, and what comes of it."""
+
+    def spoil(monkeypatch, _):
+        monkeypatch.setitem(globals(), 'compile_module', lambda: exec(code, {}))
+
+    return spoil
+
+
 MACHINES = {
     'no compiler': (
         no_compiler,
@@ -175,7 +191,17 @@ MACHINES = {
         r'which CC=/nonexistent is not: install gcc, or name one in CC',
     ),
     'no Python.h': (no_headers, r'Python.h is in none of .*: install the headers of this Python \(python3-dev'),
-    'a compiler that fails': (failing_compiler, 'message is printed above: mend that, or name another in CC'),
+    'a compiler that fails': (
+        failing_compiler,
+        'message is printed above: mend that, name another in CC, or .* choose the cuda backend',
+    ),
+    **{
+        f'no libcuda: {name}': (
+            looking_for_libcuda(command),
+            'libcuda.so.1 by .*ldconfig: name its folder in TRITON_LIBCUDA_PATH',
+        )
+        for name, command in NO_LIBCUDA.items()
+    },
     'no folder to keep it in': (read_only_folder, 'Name a folder in TRITON_CACHE_DIR'),
 }
 

@@ -24,6 +24,7 @@ from focal_plugin.kernels.triton.launches import Launch
 CLASSES = (9, 8)  # walked in order, and in tiles
 
 _ANOTHER = "or on NVIDIA's GPUs choose the cuda backend, which needs neither: with focal_plugin.use_backend('cuda')"
+_LDCONFIG = '/sbin/ldconfig'
 _verdicts: dict[tuple[torch.device, bool], RuntimeError | None] = {}
 
 
@@ -60,10 +61,15 @@ def _verdict(device: torch.device, in_one_pass: bool) -> RuntimeError | None:
 
 def _remedy(error: BaseException) -> str | None:
     """What to do where a machine lacks what Triton builds its launcher with, or a folder for it; None: another fault."""
+    if _LDCONFIG in str(error):
+        return f'It looks for libcuda.so.1 by {_LDCONFIG}: name its folder in TRITON_LIBCUDA_PATH, {_ANOTHER}'
     if isinstance(error, subprocess.CalledProcessError):
         folders = [argument[2:] for argument in error.cmd if str(argument).startswith('-I')]
         if any(Path(folder, 'Python.h').exists() for folder in folders):
-            return 'Its launcher is built by a C compiler, whose message is printed above: mend that, or name another in CC'
+            return (
+                f'Its launcher is built by a C compiler, whose message is printed above: mend that, name another in CC, '
+                f'{_ANOTHER}'
+            )
         return (
             f'Its launcher is a C extension, and Python.h is in none of {", ".join(folders)}: install the headers of this '
             f'Python (python3-dev, or python3-devel), {_ANOTHER}'
