@@ -94,11 +94,14 @@ def test_table_of_the_readme(tool, environments, monkeypatch):
 
 
 def test_the_committed_table(tool):
-    """Every version from the oldest that serves compiles all kernels for NVIDIA, right; the newest's interpreter is too."""
+    """Every version from the oldest that serves compiles all kernels for NVIDIA, right; the newest's interpreter is too.
+
+    Two of 3.2's kernels read half a register that nothing was written to, which the machine refuses.
+    """
     rows = importlib.import_module('tools.benchmarks.results').read(tool.TRITON_VERSIONS)
     assert [row['triton'] for row in rows[:: len({row['arch'] for row in rows})]] == tool.VERSIONS
     nvidia = [row for row in rows if row['arch'].startswith('sm_')]
     assert all(row['compiled'] == row['kernels'] != '0' and not row['failed'] for row in nvidia)
-    calls = {row['executed in software'] for row in rows}
-    assert len(calls) == 1 and len(set(calls.pop().split(' of '))) == 1
+    calls = {row['triton']: row['executed in software'] for row in rows}
+    assert calls.pop('3.2.0') == '214 of 216' and set(calls.values()) == {'216 of 216'}
     assert rows[-1]['self-test, interpreted'] == 'passes'

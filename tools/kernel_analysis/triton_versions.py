@@ -30,7 +30,7 @@ from tools.maintain.environments import last_line
 
 # Interpreters before 3.9 take arrays of one element for numbers, which NumPy 2.4 refuses.
 NUMPY = 'numpy<2.4'
-VERSIONS = ['3.0.0', '3.1.0', '3.4.0', '3.6.0', '3.9.0']
+VERSIONS = ['3.0.0', '3.1.0', '3.2.0', '3.4.0', '3.6.0', '3.9.0']
 IN_SOFTWARE = ('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', 'triton', 'tests/gpu/test_any_two.py')
 SELF_TEST = """
 import torch
