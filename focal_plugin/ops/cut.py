@@ -137,9 +137,9 @@ class Cut:
         if features is not None:
             features += by_features
         if weight is not None:
-            weight[chunk.channels] += by_weight
+            weight[chunk.channels].add_(by_weight)
         if bias is not None:
-            bias[chunk.channels] += by_bias
+            bias[chunk.channels].add_(by_bias)
 
 
 def _zeros(tensor: Tensor) -> Tensor:

@@ -96,3 +96,8 @@ def test_tables_tell_the_gpus_work_from_the_time_of_a_step():
     text = tables.benchmark(found)
     assert "Of that the GPU's own work, in milliseconds:" in text
     assert '| (2000, 80) | float16 | 0.45 | 0.55 | 0.65 |' in text and '| (500, 1) | float32 | - |' in text
+
+
+@pytest.mark.parametrize(('figure', 'said'), ((25344.4, '25340'), (1055.5, '1056'), (0.012378, '0.01238'), (12, '12')))
+def test_figures_have_four_digits_and_no_exponent(figure, said):
+    assert results.four_digits(figure) == said

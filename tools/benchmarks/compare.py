@@ -16,7 +16,7 @@ from tools.benchmarks import options
 from tools.benchmarks.contenders import BACKENDS, CLONE, first_line
 from tools.benchmarks.inputs import Inputs, Loss, right_ones, sets
 from tools.benchmarks.measure import busy, peak_bytes, release, replayed, run_all, timed_runs
-from tools.benchmarks.results import table, update
+from tools.benchmarks.results import four_digits, table, update
 
 MEMORY_FROM = {'cpu': 1e6, 'cuda': 0}  # bytes of logits: below, the pages that Python itself takes show in the figure
 PROFILED = 10  # runs of a GPU whose kernels are timed one by one
@@ -104,7 +104,7 @@ def row(
         'gpu_ms': gpu,
         'graph_ms': graph,
     }
-    shown = {name: '' if figure is None else f'{figure:.4g}' for name, figure in figures.items()}
+    shown = {name: '' if figure is None else four_digits(figure) for name, figure in figures.items()}
     extra = '' if memory is None else f'{memory / inputs.bytes:.3g}'
     return {'contender': name, **shown, 'extra_memory': extra, 'runs': len(times)}
 

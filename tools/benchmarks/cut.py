@@ -38,7 +38,7 @@ from tools.benchmarks.contenders import first_line, provide_mmcv_op
 from tools.benchmarks.heads import Nothing, instances, remembered
 from tools.benchmarks.inputs import problem
 from tools.benchmarks.measure import allocated_bytes, busy, peak_bytes, release, timed_runs
-from tools.benchmarks.results import CUT, ROOT, table, update
+from tools.benchmarks.results import CUT, ROOT, four_digits, table, update
 
 KEY = ('machine', 'device', 'work', 'contender')
 BATCH, CHANNELS, SIDE, SMALL_SIDE = 2, 256, 512, 128
@@ -225,8 +225,8 @@ def row(work: str, contender: str, device: str, rounds: Sequence[dict]) -> dict:
     return {
         'work': work,
         'contender': contender,
-        'both_ms': f'{statistics.median(times):.4g}' if times else '',
-        'gpu_ms': f'{statistics.median(gpu):.4g}' if gpu else '',
+        'both_ms': four_digits(statistics.median(times)) if times else '',
+        'gpu_ms': four_digits(statistics.median(gpu)) if gpu else '',
         'allocated_mb': f'{allocated / 1e6:.0f}',
         'process_mb': f'{peak / 1e6:.0f}' if device == 'cpu' else '',
         'logits_mb': f'{WORKS[work].logits_bytes / 1e6:.0f}',

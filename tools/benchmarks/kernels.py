@@ -25,7 +25,7 @@ from tools.benchmarks import options
 from tools.benchmarks.compare import Row
 from tools.benchmarks.inputs import DTYPES, TOLERANCE, Inputs, Loss, problem, sets
 from tools.benchmarks.measure import busy, release
-from tools.benchmarks.results import KERNEL_TIMES, update
+from tools.benchmarks.results import KERNEL_TIMES, four_digits, update
 from tools.benchmarks.variants import exact, fused, inputs_of, own
 
 KEY = ('machine', 'shape', 'variant', 'backend', 'dtype')
@@ -79,8 +79,8 @@ def measured(spec: Spec, shape: tuple[int, int], dtype: torch.dtype, backend: st
     read = (inputs[0].moved - gradient) / 2
     speed = clone_rate(inputs)
     return {
-        'forward_ms': f'{forward_ms:.4g}',
-        'backward_ms': f'{backward_ms:.4g}',
+        'forward_ms': four_digits(forward_ms),
+        'backward_ms': four_digits(backward_ms),
         'forward_share': f'{read / forward_ms / speed:.2f}',
         'backward_share': f'{(read + gradient) / backward_ms / speed:.2f}',
     }

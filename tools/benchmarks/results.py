@@ -58,6 +58,11 @@ def table(rows: Sequence[dict]) -> str:
     return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in lines)
 
 
+def four_digits(number: float) -> str:
+    """A figure of a table, of four significant digits and without an exponent: 25340, not 2.534e+04."""
+    return f'{float(f"{number:.4g}"):g}'
+
+
 def provenance(device: str) -> dict[str, str]:
     """The columns machine, torch, triton and commit."""
     return {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from focal_plugin.segmentation import FusedSegFocalLoss
 from tools.benchmarks import measure
-from tools.benchmarks.results import MAPS, provenance, table, update
+from tools.benchmarks.results import MAPS, four_digits, provenance, table, update
 
 KEY = ('machine', 'device', 'work', 'contender')
 IGNORED, PART, RUNS = 255, 32, 7
@@ -50,7 +50,7 @@ def row(name: str, run: Step, logits: Tensor) -> dict:
     times = measure.timed_runs('cpu', ([run] for _ in range(RUNS if first < 3000 else 2)))
     return {
         'contender': name,
-        'both_ms': f'{statistics.median(time for (time,) in times):.4g}',
+        'both_ms': four_digits(statistics.median(time for (time,) in times)),
         'extra_memory': '' if peak is None else f'{peak / (logits.numel() * logits.element_size()):.3g}',
         'runs': len(times),
     }

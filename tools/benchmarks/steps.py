@@ -32,7 +32,7 @@ import focal_plugin  # noqa: F401  registers ours
 from tools.benchmarks import options
 from tools.benchmarks.contenders import first_line
 from tools.benchmarks.measure import peak_bytes, release, timed_runs
-from tools.benchmarks.results import ROOT, STEPS, update
+from tools.benchmarks.results import ROOT, STEPS, four_digits, update
 
 PHOTOS, SCALE = 2, (512, 384)
 RUNS, TOLERANCE = 5, 1e-4
@@ -147,9 +147,9 @@ def measured(detector: Detector, contender: str, right: dict[str, float]) -> tup
     times = [time for (time,) in timed_runs('cpu', [[training.step]] * RUNS)]
     of_loss = timed_runs('cpu', [alone] * (RUNS + 1))[1:] if alone else []
     row = {
-        'step_ms': f'{statistics.median(times):.4g}',
+        'step_ms': four_digits(statistics.median(times)),
         'extra_mib': '' if peak is None else f'{peak / 2**20:.0f}',
-        'loss_ms': f'{statistics.median(map(sum, of_loss)):.4g}' if of_loss else '',
+        'loss_ms': four_digits(statistics.median(map(sum, of_loss))) if of_loss else '',
         'runs': RUNS,
     }
     return row, losses

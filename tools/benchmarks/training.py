@@ -31,7 +31,7 @@ from tools.benchmarks import options
 from tools.benchmarks.contenders import CannotRunError, first_line, provide_mmcv_op
 from tools.benchmarks.inputs import DTYPES
 from tools.benchmarks.measure import busy, peak_bytes, release, timed_runs
-from tools.benchmarks.results import TRAINING, update
+from tools.benchmarks.results import TRAINING, four_digits, update
 
 CONFIG = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 IMAGES, SIZE, OBJECTS = 2, (800, 1216), 7  # of a batch, an image, and in an image
@@ -96,8 +96,8 @@ def measured(head: str, loss: str, precision: str, device: str, right: float | N
     extra = peak_bytes(device, run)
     times = [time for (time,) in timed_runs(device, ([run] for _ in range(RUNS)))]
     return {
-        'step_ms': f'{statistics.median(times):.4g}',
-        'gpu_ms': f'{busy([run] for _ in range(PROFILED)):.4g}' if device == 'cuda' else '',
+        'step_ms': four_digits(statistics.median(times)),
+        'gpu_ms': four_digits(busy([run] for _ in range(PROFILED))) if device == 'cuda' else '',
         'extra_mib': '' if extra is None else f'{extra / 2**20:.0f}',
         'loss_cls': f'{first:.6g}',
         'runs': len(times),
