@@ -50,6 +50,7 @@ def start(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_tests_that_need_nothing_else_are_collected_and_the_others_are_left_out_by_name(start):
     done = start('-m', 'pytest', '-q', '-p', 'with_a_gpu', '-m', 'gpu', '--collect-only')
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr

@@ -84,6 +84,7 @@ def test_heads_with_losses_of_their_own(tool):
     assert sentences[0].startswith('panoptic_head (MaskFormerHead) keeps its loss')
 
 
+@pytest.mark.slow
 def test_two_stage_detector(tool):
     """Its sampler and its softmax over the background are two more traps."""
     config = tool.small('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
@@ -259,6 +260,7 @@ def start(folder: Path, *command) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_command_needs_no_checkout(tmp_path):
     done = start(tmp_path, '-m', 'focal_plugin.check_swap', BOARDS, '--loss', 'FusedFocalLoss,gama=2.0')
     assert done.returncode == 1, done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run
+from tests.processes import WITHOUT_MMDET, run
 
 
 def test_imports_no_compiler_of_its_own():
@@ -36,14 +36,12 @@ print(sorted(packages - {'focal_plugin'}), f'mmdet.models {between - start:.2f} 
 
 def test_imports_no_triton_without_mmdet():
     code = """
-import importlib.util, sys
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if name == 'mmdet' else find(name, *a)
+import sys
 import focal_plugin, torch
 focal_plugin.functional.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2).long())
 print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])
 """
-    assert run(code, TRITON_INTERPRET='0') == '[]'
+    assert run(WITHOUT_MMDET + code, TRITON_INTERPRET='0') == '[]'
 
 
 def test_works_without_triton():
@@ -68,7 +66,7 @@ for _ in range(2):
     value = functional.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2).long())
 print(float(value))
 """
-    lines = run(code).splitlines()
+    lines = run(WITHOUT_MMDET + code).splitlines()
     assert len([line for line in lines if 'without its native CPU kernel' in line]) == 1
     assert float(lines[-1]) == pytest.approx((2 * 0.25 + 4 * 0.75) * 0.25 * 0.6931471805599453 / 6)
 
@@ -82,7 +80,9 @@ try:
 except ValueError as error:
     print(error)
 """
-    assert "backend 'native' can't take logits of torch.float64" in run(code, FOCAL_PLUGIN_BACKEND='native')
+    assert "backend 'native' can't take logits of torch.float64" in run(
+        WITHOUT_MMDET + code, FOCAL_PLUGIN_BACKEND='native'
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ for backend.HAS_NVRTC in (True, False):
 backend.HAS_NVRTC = True
 print(backend._of_gpu('xpu'))
 """
-    assert run(code).split() == [served, 'triton', 'triton']
+    assert run(WITHOUT_MMDET + code).split() == [served, 'triton', 'triton']
 
 
 @pytest.mark.parametrize('capability', ('default', 'avx2'))
@@ -129,7 +129,7 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
 print(loader.path().name.split('.')[0])
 """
     name = {'default': 'lib_baseline', 'avx2': 'lib_avx2'}[capability]
-    assert run(code, ATEN_CPU_CAPABILITY=capability) == name
+    assert run(WITHOUT_MMDET + code, ATEN_CPU_CAPABILITY=capability) == name
 
 
 def test_config_dir_holds_the_configs():
@@ -138,7 +138,7 @@ from pathlib import Path
 import focal_plugin
 print((Path(focal_plugin.config_dir()) / '_base_' / 'focal_plugin.py').is_file())
 """
-    assert run(code) == 'True'
+    assert run(WITHOUT_MMDET + code) == 'True'
 
 
 def test_no_test_module_imports_another():

@@ -50,6 +50,7 @@ def test_a_loss_per_logit_is_refused_at_every_head(tool, path, heads, name):
     assert all("write sampler=dict(type='RandomSampler', ...)" in sentence for sentence in sentences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['OHEM', 'score-HLR', 'OHEM of negatives'])
 def test_a_loss_per_row_trains(tool, name):
     # Only PISA's head takes what score-HLR returns.
@@ -58,6 +59,7 @@ def test_a_loss_per_row_trains(tool, name):
     assert report.refusals == [] and report.steps[1].losses['loss_cls'] > 0
 
 
+@pytest.mark.slow
 def test_the_check_refuses_what_the_hook_does(tool):
     report = tool.check(mined(tool, FASTER, SAMPLERS['OHEM']), CUSTOM, 'roi_head.bbox_head')
     assert any('has its rows chosen by OHEMSampler' in sentence for sentence in report.refusals)
@@ -65,6 +67,7 @@ def test_the_check_refuses_what_the_hook_does(tool):
     assert any('has its rows chosen by ScoreHLRSampler' in sentence for sentence in report.refusals)
 
 
+@pytest.mark.slow
 def test_the_sampler_of_proposals_is_not_that_of_boxes(tool):
     report = tool.check(mined(tool, FASTER, SAMPLERS['OHEM']), 'FusedFocalLoss,use_sigmoid=True', 'rpn_head')
     assert not any('OHEM' in sentence for sentence in report.refusals)

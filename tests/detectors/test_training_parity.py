@@ -41,7 +41,7 @@ def trained(model: nn.Module, classes: int) -> tuple[list[dict[str, float]], dic
 
 
 @pytest.mark.parametrize('name', FUSED)
-@pytest.mark.parametrize('classes', (2, 1203))
+@pytest.mark.parametrize('classes', (2, pytest.param(1203, marks=pytest.mark.slow)))
 def test_training_is_that_of_mmdet(name, classes):
     (theirs, want), (ours, found) = (trained(built(name, classes, fused), classes) for fused in (False, True))
     for iteration in range(ITERATIONS):
@@ -51,7 +51,7 @@ def test_training_is_that_of_mmdet(name, classes):
 
 
 @pytest.mark.parametrize('name', FUSED)
-@pytest.mark.parametrize('classes', (2, 1203))
+@pytest.mark.parametrize('classes', (2, pytest.param(1203, marks=pytest.mark.slow)))
 def test_predictions_are_those_of_mmdet(name, classes):
     stock, fused = (built(name, classes, fused).eval() for fused in (False, True))
     nn.init.normal_(class_branch(stock).bias)  # else scores differ little

@@ -22,7 +22,7 @@ IN_BFLOAT16 = [name for name in LEARNT if name != 'TOOD, maps']  # mmcv's deform
 
 
 OTHERS_BY_TWO = (
-    ('RetinaNet', ''), ('ATSS', ''), ('FCOS, cut', ''),
+    ('RetinaNet', ''), ('ATSS', ''), ('FCOS, maps', ''), ('FCOS, cut', ''),
     ('RTMDet, maps', ''), ('RTMDet-Ins, maps', ''), ('TOOD, maps', ''), ('DDOD, maps', ''),
     *((name, 'find_unused_parameters') for name in CUT if name not in ('FCOS, cut', 'equalized, cut')),
     ('equalized, cut', ''), ('DINO, selected', ''),
@@ -128,7 +128,6 @@ def test_activation_checkpointing(name):
 @pytest.mark.parametrize(
     ('name', 'unused'),
     [
-        ('FCOS, maps', ''),
         ('FCOS, cut', 'find_unused_parameters'),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS_BY_TWO),
     ],
@@ -200,9 +199,9 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
 @pytest.mark.parametrize(
     'name',
     (
-        *('equalized', 'CondInst', 'equalized, cut'),
+        'equalized, cut',
         *(pytest.param(name, marks=pytest.mark.slow) for name in CUT if name != 'equalized, cut'),
-        pytest.param('DINO, selected', marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('equalized', 'CondInst', 'DINO, selected')),
     ),
 )
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):

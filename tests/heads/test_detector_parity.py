@@ -18,16 +18,16 @@ import torch
 from tests.heads.detectors import CUT, DETECTORS, FUSED, MAPS, ROOT, error
 from tests.heads.parity_run import ITERATIONS
 
-QUICK = ('SOLO',)
-LATER = [name for name in DETECTORS if name not in QUICK]
 WITHOUT_LOGITS = [FUSED[name][0] for name in CUT if not name.startswith('equalized')]
 WITHOUT_COPIES = [FUSED[name][0] for name in MAPS]
 CASES = [
-    *(pytest.param(name, 'override', marks=[] if name in QUICK else [pytest.mark.slow]) for name in DETECTORS),
-    *(pytest.param(name, 'cut', marks=pytest.mark.slow) for name in WITHOUT_LOGITS),
-    *(pytest.param(name, 'maps', marks=pytest.mark.slow) for name in WITHOUT_COPIES),
+    *((name, 'override') for name in DETECTORS),
+    *((name, 'cut') for name in WITHOUT_LOGITS),
+    *((name, 'maps') for name in WITHOUT_COPIES),
 ]
 SEEDS = range(6)
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
@@ -46,10 +46,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def pair(run, name, mode):
-    if mode != 'override':
-        group = WITHOUT_LOGITS if mode == 'cut' else WITHOUT_COPIES
-    else:
-        group = QUICK if name in QUICK else LATER
+    group = {'override': DETECTORS, 'cut': WITHOUT_LOGITS, 'maps': WITHOUT_COPIES}[mode]
     theirs, ours = run(tuple(f'{other}:0' for other in group), mode)
     return theirs[f'{name}:0'], ours[f'{name}:0']
 
@@ -79,7 +76,6 @@ def test_gradients_at_the_same_weights(name, mode, pair):
         assert error(ours['at their weights'][iteration], theirs['grads'][iteration]) <= 1e-5, iteration
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in DETECTORS if name != 'QueryInst'])  # its assignments flip at once
 def test_gradients_of_runs_left_alone(name, run):
     names = tuple(f'{name}:{seed}' for seed in SEEDS)

@@ -24,6 +24,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize('mode', ('fused', 'override'))
+@pytest.mark.slow
 def test_training_is_that_of_mmdet(runs, mode):
     theirs, ours = runs['mmdet'], runs[mode]
     assert (theirs['loss'], ours['loss']) == ('FocalLoss', 'FusedFocalLoss')

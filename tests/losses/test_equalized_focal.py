@@ -175,6 +175,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     outs = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
     side_by_side(['-c', PROCESS, rank, tmp_path / 'rendezvous', out] for rank, out in enumerate(outs))

@@ -53,6 +53,7 @@ def test_another_loss_is_wrong(tool, monkeypatch):
         tool.figures(work, 'cut=8', 'cpu', timed=False)
 
 
+@pytest.mark.slow
 def test_memory_is_of_logits_or_of_a_chunk(tool, monkeypatch):
     monkeypatch.setattr(tool, 'SIDE', 256)
     work = tool.WORKS['one anchor, 1 x 1']
@@ -134,6 +135,7 @@ def test_a_process_of_its_own_tells_its_figures(tool, capsys):
     assert found['allocated'] > 0 and len(found['times']) >= 2 and min(found['times']) > 0
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_said(tool, capsys):
     assert tool.measured('no such work', 'cut=8', 'cpu', timed=False) is None
     assert "NOT MEASURED: cut=8: KeyError: 'no such work'" in capsys.readouterr().out

@@ -47,6 +47,7 @@ def test_a_share_is_the_bytes_that_a_pass_moves_beside_those_of_a_clone(tool, tm
         assert (row['forward_share'], row['backward_share']) == (f'{forward:.2f}', f'{backward:.2f}')
 
 
+@pytest.mark.slow
 def test_every_variant_is_timed_in_half_precision_too(tool, tmp_path):
     out = tmp_path / 'times.csv'
     assert tool.main([*SHAPE, '--backends', 'cuda', '--dtypes', 'bfloat16', '--out', str(out)]) == 0

@@ -33,6 +33,7 @@ def steps(monkeypatch):
     benchmark_steps.photos.cache_clear()
 
 
+@pytest.mark.slow
 def test_every_contender_is_timed_and_shown(steps, tmp_path):
     out = tmp_path / 'steps.csv'
     assert steps.run(out, SOURCE) == 0
@@ -47,6 +48,7 @@ def test_every_contender_is_timed_and_shown(steps, tmp_path):
     assert '| RetinaNet |' in table and f'{found[0]["step_ms"]} ms, {found[0]["extra_mib"]} MiB' in table
 
 
+@pytest.mark.slow
 def test_other_losses_are_not_timed(steps, monkeypatch, tmp_path, capsys):
     right = steps.model_config
 

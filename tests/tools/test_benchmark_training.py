@@ -23,6 +23,7 @@ def training(monkeypatch):
     logger.setLevel(level)
 
 
+@pytest.mark.slow
 def test_a_training_step_of_each_loss(training, monkeypatch, tmp_path, capsys):
     from mmdet.models.losses import FocalLoss
     from mmdet.registry import MODELS

@@ -64,7 +64,7 @@ def started(*command, **environment) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize('script', ['test', 'train'])
+@pytest.mark.parametrize('script', ['test', pytest.param('train', marks=pytest.mark.slow)])
 def test_a_harmful_checkpoint_is_refused_with_a_sentence(tmp_path, script):
     checkpoint, trace = harmful(tmp_path)
     given = [checkpoint] if script == 'test' else ['--resume', checkpoint]
@@ -76,6 +76,7 @@ def test_a_harmful_checkpoint_is_refused_with_a_sentence(tmp_path, script):
     assert 'set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this command' in sentence
 
 
+@pytest.mark.slow
 def test_a_comparison_refuses_it_too(tmp_path):
     """Its trainings resume from the last checkpoint in their folders."""
     from tools.training.compare_losses import parse_loss, read_config, train, training_config
@@ -90,6 +91,7 @@ def test_a_comparison_refuses_it_too(tmp_path):
     assert said.startswith('the checkpoint was not loaded: it holds exec, which')
 
 
+@pytest.mark.slow
 def test_the_variable_that_the_sentence_names_loads_it(tmp_path):
     checkpoint, trace = harmful(tmp_path)
     given = [checkpoint, '--work-dir', tmp_path, '--cfg-options', 'test_dataloader.dataset.indices=1']

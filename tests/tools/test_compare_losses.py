@@ -85,6 +85,7 @@ def work(tmp_path_factory) -> Path:
     return work
 
 
+@pytest.mark.slow
 def test_table_and_figure(work):
     theirs, ours = table(work)
     assert [theirs['loss'], ours['loss']] == LOSSES
@@ -99,6 +100,7 @@ def test_table_and_figure(work):
     assert image.imread(work / 'curves.png')[..., :3].std() > 0.05
 
 
+@pytest.mark.slow
 def test_started_again_it_has_nothing_to_do(work, run):
     before = {path: path.stat().st_mtime_ns for path in work.glob('*/*')}
     text = (work / 'table.md').read_text()
@@ -108,6 +110,7 @@ def test_started_again_it_has_nothing_to_do(work, run):
     assert {path: path.stat().st_mtime_ns for path in work.glob('*/*')} == before
 
 
+@pytest.mark.slow
 def test_changed_arguments_are_noticed(work, run):
     status, output = run(*command(work, arguments=['--iters', '6']))
     assert status == 2
@@ -127,6 +130,7 @@ def test_unknown_metric_lists_those_there_are(work, run):
     assert status == 2 and "no metric 'mAP'; the evaluation gives " in output and 'coco/bbox_mAP_50' in output
 
 
+@pytest.mark.slow
 def test_a_loss_that_does_not_fit_stops_it_before_training(tmp_path, run):
     status, output = run(*command(tmp_path, 'FusedFocalLoss', 'FusedGaussianFocalLoss'))
     assert status == 1
@@ -145,6 +149,7 @@ def test_two_comparisons_in_one_folder(tool, tmp_path, run):
     assert status == 2 and 'another comparison is at work there' in output
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_told(tool, tmp_path, run):
     options = [*OPTIONS, 'train_dataloader.dataset.ann_file=absent.json']
     status, output = run(CONFIG, '--losses', 'FusedFocalLoss', '--work-dir', tmp_path, *ARGUMENTS, *options)

@@ -115,6 +115,7 @@ def hold_to_limits(row: dict[str, str]) -> None:
 
 @needs_triton
 @both_backends
+@pytest.mark.slow
 def test_bf16_on_sm_90(tmp_path, backend):
     """One of each family, one with parameters and statistics per class, and maps, of which both are made in one pass too."""
     specs = ['focal', 'equalized_focal', 'softmax_focal', 'focal_maps_100x168']
@@ -127,6 +128,7 @@ def test_bf16_on_sm_90(tmp_path, backend):
     ('arch', 'spec'),
     [('sm_80', 'position_supervised'), ('sm_90', 'asymmetric'), ('gfx942', 'quality_focal')],
 )
+@pytest.mark.slow
 def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
     """Code that names no line is counted as code that does."""
     arguments = ('--arch', arch, '--backend', 'triton', '--dtype', 'fp32', '--spec', spec)

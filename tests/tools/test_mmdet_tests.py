@@ -26,6 +26,7 @@ def test_whose():
 
 
 @pytest.mark.parametrize('files', [{'test_both.py': BOTH_WAYS}, {'test_both.py': BOTH_WAYS, 'test_alone.py': ALONE}])
+@pytest.mark.slow
 def test_prints_the_difference(tmp_path, files):
     folder = tmp_path / 'tests/test_models/test_losses'
     folder.mkdir(parents=True)

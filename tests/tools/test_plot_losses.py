@@ -68,6 +68,7 @@ def test_figure_of_the_paper(axes):
     assert curves[0][near, 1] / curves[3][near, 1] == pytest.approx(100, rel=0.05)
 
 
+@pytest.mark.slow
 def test_picture(tmp_path):
     out = tmp_path / 'new/losses.png'
     command = [sys.executable, '-m', 'tools.plots.losses', '-o', out]

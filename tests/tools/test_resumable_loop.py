@@ -83,7 +83,7 @@ def train_toy(folder: Path, loop: dict, sampler: dict, stop: int | None = None) 
     return runner, interrupt.validated
 
 
-@pytest.mark.parametrize('stop', [1, 4, 7])
+@pytest.mark.parametrize('stop', [4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 7))])
 @pytest.mark.parametrize(
     ('loop', 'sampler', 'validations'),
     [

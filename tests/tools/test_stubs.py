@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from mypy import api
 
 from tools.maintain import stubs
@@ -71,6 +72,7 @@ def test_the_committed_stubs_are_those_that_the_specs_give():
     assert stubs.stale(stubs.stubs()) == []
 
 
+@pytest.mark.slow
 def test_a_type_checker_finds_the_wrong_calls_and_no_others(tmp_path):
     (tmp_path / 'calls.py').write_text(CALLS)
     options = [f'--config-file={stubs.ROOT / "pyproject.toml"}', f'--cache-dir={stubs.ROOT / ".mypy_cache"}']

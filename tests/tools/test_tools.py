@@ -86,6 +86,7 @@ def test_training_learns_and_is_evaluated(run):
     assert len(boxes) > 0 and (boxes >= 0).all() and (boxes <= torch.tensor([320.01, 240.01, 320.01, 240.01])).all()
 
 
+@pytest.mark.slow
 def test_untouched_arguments_reach_mmdet():
     usage = succeeded('tools/train.py', '--help')
     assert '--auto-scale-lr' in usage and '--launcher' in usage
@@ -165,6 +166,7 @@ def test_sheet_shows_true_and_predicted_boxes(score, score_thr):
         assert (columns.min(), rows.min()) == pytest.approx(corner, abs=3)
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_sheet_and_a_table(run, tmp_path):
     out = tmp_path / 'sheet.png'
     succeeded(

@@ -46,6 +46,7 @@ def start(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_six_files_make_a_variant(start):
     files = start('-m', 'tools.maintain.new_variant', '--like', 'poly_focal', 'foo_focal').split()
     assert len(files) == 6 and all((start.copy / file).is_file() for file in files)

@@ -82,7 +82,10 @@ def case_of(form, name, reason, dtype):
 @pytest.mark.parametrize(
     'form, name, reason, dtype',
     [
-        pytest.param(form, name, reason, dtype, marks=pytest.mark.compiled if dtype in HALVES else ())
+        pytest.param(
+            *(form, name, reason, dtype),
+            marks=pytest.mark.compiled if dtype in HALVES or reason != 'the defaults' else (),
+        )
         for name, reason in POINTS
         for form in forms_of(name)
         for dtype in DTYPES
