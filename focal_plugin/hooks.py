@@ -143,7 +143,9 @@ def _channels(name: str, head: nn.Module, loss: FusedLoss) -> Iterator[str]:
             f'{name} was built for a {built} of {channels} channels, but its loss {kind} is a {is_a} loss: heads read '
             f'use_sigmoid from the config, so write {right}'
         )
-    elif loss.use_sigmoid and isinstance(num_classes, int) and channels % num_classes:  # mmdet3d counts all anchors'
+    elif loss.use_sigmoid and isinstance(num_classes, int) and channels != num_classes:
+        if channels == num_classes * getattr(head, 'num_anchors', 1):  # mmdet3d counts those of all anchors
+            return
         yield (
             f'{name} has {channels} class channels for num_classes={num_classes}: a sigmoid loss takes one channel per '
             f'class and none for the background, so write {right}'

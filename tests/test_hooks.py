@@ -52,7 +52,7 @@ def test_panoptic_fpn_has_boxes_of_things_alone():
 
 OF_MMDET3D = {
     'Anchor3DHead, whose channels are those of all anchors': dict(
-        num_classes=3, cls_out_channels=18, use_sigmoid_cls=True
+        num_classes=3, num_anchors=6, cls_out_channels=18, use_sigmoid_cls=True
     ),
     'CenterHead, whose classes are of several tasks': dict(num_classes=[1, 2, 2]),
 }
@@ -64,6 +64,15 @@ def test_heads_of_mmdet3d_pass(attributes):
     vars(head).update(attributes)
     head.loss_cls = MODELS.build(dict(type='FusedFocalLoss', use_sigmoid=True))
     assert list(findings(head, dataset_classes=3)) == []
+
+
+@pytest.mark.parametrize('classes', (1, 3), ids=('one class', 'several'))
+def test_a_channel_for_the_background(classes):
+    head = nn.Module()
+    head.num_classes, head.cls_out_channels = classes, classes + 1
+    head.loss_cls = MODELS.build(dict(type='FusedFocalLoss', use_sigmoid=True))
+    [sentence] = findings(head)
+    assert f'{classes + 1} class channels for num_classes={classes}' in sentence
 
 
 def test_random_sampler():

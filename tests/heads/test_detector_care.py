@@ -200,8 +200,11 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
     'name',
     (
         'equalized, cut',
-        *(pytest.param(name, marks=pytest.mark.slow) for name in CUT if name != 'equalized, cut'),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ('equalized', 'CondInst', 'DINO, selected')),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (*CUT, 'equalized', 'CondInst', 'DINO, selected')
+            if name != 'equalized, cut'
+        ),
     ),
 )
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
