@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 import contextlib
+import functools
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +19,12 @@ from focal_plugin.compatibility import COMPILES
 if hasattr(torch.utils, 'deterministic'):
     torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
+
+# For each config that has one of mmdet's as its base, mmengine parses a hundred metafiles of mmdet's: half a second.
+with contextlib.suppress(ModuleNotFoundError):
+    from mmengine.config import utils
+
+    utils.load = functools.lru_cache(maxsize=None)(utils.load)
 
 # What a machine with torch, Triton and pytest may lack: what imports one of these is skipped there, and says which.
 NEEDED_BY_SOME = ('mmdet', 'mmengine', 'mmcv', 'matplotlib', 'mypy', 'numpy', 'PIL', 'pycocotools', 'tqdm', 'yaml')
@@ -87,9 +95,10 @@ def _scopes() -> dict:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Leaves to the long run what a release checks and, interpreted, what tests/gpu asks of the compiled kernels; marks what
-    needs a stand-in.
+    """Leaves to the long run what a release checks, what a sample leaves out and, interpreted, what tests/gpu asks of the
+    compiled kernels; marks what needs a stand-in.
     """
+    cases = defaultdict(list)
     for item in items:
         if item.get_closest_marker('release'):
             item.add_marker(pytest.mark.slow)
@@ -97,6 +106,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker('stand_in')
         if backend.INTERPRETING and item.get_closest_marker('triton') and item.get_closest_marker('compiled'):
             item.add_marker(pytest.mark.slow)
+        if not item.get_closest_marker('slow') and (not backend.INTERPRETING or item.get_closest_marker('triton')):
+            cases[item.nodeid.partition('[')[0]].append(item)
+    for each in cases.values():
+        for item in set(each).difference(_sample(each)):
+            item.add_marker(pytest.mark.slow)
+
+
+def _sample(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Those of a test's cases that the default run takes: as many as its mark `sampled` says, spread evenly."""
+    mark = cases[0].get_closest_marker('sampled')
+    counts = [] if mark is None else [*mark.args, *(mark.kwargs.values() if backend.INTERPRETING else ())]
+    count = min([len(cases), *counts])
+    return [cases[i * len(cases) // count] for i in range(count)]
 
 
 one_graph = pytest.mark.skipif(

@@ -68,6 +68,7 @@ def test_tests_that_need_nothing_else_are_collected_and_the_others_are_left_out_
     assert set(left_out.values()) <= set(NEEDED_BY_SOME) and not collected & set(left_out)
 
 
+@pytest.mark.slow
 def test_a_test_that_imports_mmdet_by_itself_is_left_out_too_and_an_unknown_module_is_an_error(start, tmp_path):
     (tmp_path / 'conftest.py').symlink_to(ROOT / 'tests/conftest.py')
     for name, module in {'known': 'mmdet.models', 'mistaken': 'mmdett'}.items():
@@ -79,6 +80,7 @@ def test_a_test_that_imports_mmdet_by_itself_is_left_out_too_and_an_unknown_modu
     assert 'test_known.py needs mmdet, which is not installed' in done.stdout
 
 
+@pytest.mark.slow
 def test_the_benchmark_times_what_is_there(start, tmp_path):
     out = tmp_path / 'benchmark.csv'
     arguments = ('--dtypes', 'float32', '--shapes', '50x3', '--quick', '--out', out)

@@ -117,11 +117,13 @@ def test_rows_are_shown_as_a_tensor_is(tool):
     assert tool.steps.shown(rows) == 'float32(8, 3)'
 
 
+@pytest.mark.slow
 def test_loss_that_the_head_leaves_unused(tool):
     config = tool.small('vfnet/vfnet_r50_fpn_1x_coco.py', **{'model.bbox_head.use_vfl': False})
     assert any('no effect' in sentence for sentence in tool.check(config, 'FusedFocalLoss').refusals)
 
 
+@pytest.mark.slow
 def test_head_with_two_phases_is_taken_in_the_second(tool):
     config = tool.small('tood/tood_r50_fpn_1x_coco.py')
     report = tool.check(config, 'FusedQualityFocalLoss')

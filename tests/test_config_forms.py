@@ -85,6 +85,7 @@ def as_classes(node):
     return [*map(as_classes, node)] if isinstance(node, list) else node
 
 
+@pytest.mark.slow
 def test_classes_as_types_are_as_their_names(tool):
     """A config that Python code made, with no file that could be read again."""
     named, classes = tool.boards(), tool.boards()
@@ -133,6 +134,7 @@ def test_weights_from_a_file_are_left_out_in_every_form(tool):
 # What a config may lack.
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     'loader',
     ['absent', None, {}, dict(batch_size=2), dict(dataset=None), dict(dataset=dict(type='OfNoRegistry'))],
@@ -148,6 +150,7 @@ def test_a_config_without_data_is_reported_on(tool, loader):
     assert report.refusals == [] and report.steps[1].losses['loss_cls'] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', ['retinanet_r50_fpn', pytest.param('mask-rcnn_r50_fpn', marks=pytest.mark.slow)])
 def test_a_model_alone_is_reported_on(tool, path):
     """mmdet's own _base_/models; without data the model tells whether a step needs masks."""

@@ -32,7 +32,6 @@ from tests.configs import (
     SWAPPED,
     WITH_BASE,
     build_to_train,
-    class_head,
     fused,
     mmdet_base,
     name,
@@ -155,16 +154,6 @@ def photos(config: Config) -> dict:
     return pseudo_collate([dataset[index] for index in range(0, len(dataset), len(dataset) // 4)])
 
 
-def heads_first(paths: list[Path]) -> list:
-    """Parameters: one config for each kind of head in the normal run, the others beside it with --all."""
-    cases, heads = [], set()
-    for path in paths:
-        head = class_head(parsed(path)).type
-        cases.append(pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if head in heads else []))
-        heads.add(head)
-    return cases
-
-
 def epochs(path: Path) -> tuple[int, ...]:
     """Epochs that differ in their losses: TOOD changes over to the second one at its fourth."""
     return (0, 4) if path.stem.startswith('tood') else (0,)
@@ -175,7 +164,8 @@ def has_mmdets_losses(path: Path) -> bool:
     return all(loss.type in ours for _, loss in fused(parsed(path).model, ('model',)))
 
 
-@pytest.mark.parametrize('path', heads_first(sorted(BOARDS, key=has_mmdets_losses, reverse=True)))
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize('path', BOARDS, ids=name)
 def test_boards_take_a_training_step(path):
     batch, ours = photos(read(path)), build_to_train(complete(read(path)))
     theirs = build_to_train(with_mmdets_losses(read(path))) if has_mmdets_losses(path) else None
@@ -208,6 +198,7 @@ print(config.model.bbox_head.loss_cls.type, type(model.bbox_head.loss_cls).__nam
 """
 
 
+@pytest.mark.slow
 def test_override_serves_an_untouched_model():
     command = [sys.executable, '-c', SERVED_BY_OVERRIDE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -57,6 +57,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     'path',
     [pytest.param(path, id=path.stem, marks=[] if path in (V3DET, OBJECTS365) else pytest.mark.slow) for path in CUT],

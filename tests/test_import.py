@@ -85,6 +85,7 @@ except ValueError as error:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ('lacks', 'served'), [('', 'triton'), ('compiler', 'cuda'), ('CC', 'cuda'), ('headers', 'cuda')]
 )

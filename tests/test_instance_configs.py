@@ -65,6 +65,7 @@ def step(path: Path) -> dict[str, float]:
     return log
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize('path', DEMO, ids=name)
 def test_small_models_take_a_training_step(path):
     step(path)

@@ -57,6 +57,7 @@ def config_of_parts(kind, **options) -> dict:
     return dict(type=kind, datasets=[Photos(FOUR), Photos(THREE)], **options)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ('dataset', 'classes'),
     [

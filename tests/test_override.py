@@ -147,6 +147,7 @@ for kind in (FocalLoss, Mine):
     ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize('has_gpu, replaced', [(True, 'mmdet'), (False, 'focal_plugin')])
 def test_a_gpu_without_a_compiler_keeps_mmdets_losses(has_gpu, replaced):
     """The torch backend, which would serve there, is slower than they are; on a machine without a GPU it is the faster."""

@@ -137,6 +137,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.sampled(interpreted=2)
 @pytest.mark.parametrize('make', LAYOUTS.values(), ids=LAYOUTS)
 def test_layouts(any_backend, device, make):
     pred, target = make(SHAPE), labels()

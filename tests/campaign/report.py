@@ -9,7 +9,7 @@ from tests.campaign.generate import call_of
 from tests.campaign.shrink import shrunk
 
 SEED = 0
-CALLS = 150 if backend.INTERPRETING else 1500  # of the default run
+CALLS = 50 if backend.INTERPRETING else 500  # of the default run
 SHOWN = 20
 LARGE = 30_000
 """Logits from which torch and ours share a call among threads."""

@@ -30,6 +30,7 @@ def step(model: nn.Module, classes: int, autocast: bool = False) -> tuple[dict[s
     return {key: float(value) for key, value in log.items()}, gradients(model)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize('name', FUSED)
 def test_a_training_step_makes_no_logits_of_all_tokens(name):
     largest = {}
@@ -41,6 +42,7 @@ def test_a_training_step_makes_no_logits_of_all_tokens(name):
     assert largest[MANY, True] <= most < largest[MANY, False] / 3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize('classes', (1, 2, 80))
 @pytest.mark.parametrize('loss', (FOCAL, QUALITY), ids=('labels', 'scores'))
 def test_losses_and_gradients_are_those_of_held_logits(classes, loss):
@@ -79,6 +81,7 @@ def test_matching_by_numbers_per_class_makes_no_logits_of_all_tokens():
     assert largest[1] <= max(largest[0], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a weight
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_exact_as_with_held_logits():
     branch = [f'bbox_head.cls_branches.2.{name}' for name in ('weight', 'bias')]  # that of the tokens alone
     exact = step(built(NAME, 80, False), 80)[1]

@@ -73,6 +73,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 @pytest.mark.parametrize('padded', (False, True), ids=('whole images', 'padding'))
 def test_dino_in_training(case, padded):
@@ -97,6 +98,7 @@ def with_whole_numbers(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize('name', FUSED)
 @pytest.mark.parametrize('dtype', (None, torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize('special', ('ties', 'NaN', 'infinity'))

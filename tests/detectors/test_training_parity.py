@@ -40,6 +40,7 @@ def trained(model: nn.Module, classes: int) -> tuple[list[dict[str, float]], dic
     return logged, first
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize('name', FUSED)
 @pytest.mark.parametrize('classes', (2, pytest.param(1203, marks=pytest.mark.slow)))
 def test_training_is_that_of_mmdet(name, classes):

@@ -45,6 +45,7 @@ def test_images_without_objects(head):
 SIGMOID = [pair for pair in PAIRS if pair[1] != 'FusedSoftmaxFocalLoss']
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(
     ('head', 'loss'), [*SIGMOID, *(('condinst', loss) for head, loss in SIGMOID if head == 'fcos')]
 )
@@ -80,6 +81,7 @@ MORE = 1021
 """The same for VFNet, whose deformable convolutions lay their features out."""
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.skipif(not backend.HAS_NATIVE, reason='the native kernel was not built')
 @pytest.mark.parametrize(('head', 'loss'), [*SIGMOID, ('condinst', 'FusedFocalLoss')])
 def test_nothing_larger_than_a_chunk_is_made(head, loss):

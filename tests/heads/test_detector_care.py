@@ -21,10 +21,10 @@ LEARNT = [name for name in FUSED if not name.startswith(('equalized', 'DINO'))]
 IN_BFLOAT16 = [name for name in LEARNT if name != 'TOOD, maps']  # mmcv's deformable convolution on a CPU is not
 
 
-OTHERS_BY_TWO = (
+BY_TWO = (
     ('RetinaNet', ''), ('ATSS', ''), ('FCOS, maps', ''), ('FCOS, cut', ''),
     ('RTMDet, maps', ''), ('RTMDet-Ins, maps', ''), ('TOOD, maps', ''), ('DDOD, maps', ''),
-    *((name, 'find_unused_parameters') for name in CUT if name not in ('FCOS, cut', 'equalized, cut')),
+    *((name, 'find_unused_parameters') for name in CUT if name != 'equalized, cut'),
     ('equalized, cut', ''), ('DINO, selected', ''),
 )  # fmt: skip
 
@@ -62,6 +62,7 @@ def step_by_autocast(model, dtype) -> tuple[dict[str, float], dict[str, torch.Te
     return {key: float(value) for key, value in log.items()}, gradients(model)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ('name', 'dtype'),
     [
@@ -95,6 +96,7 @@ def test_mixed_precision(name, dtype):
     assert error(found, exact_grads) <= bound
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize('name', LEARNT)
 def test_gradient_accumulation(name):
     model = fused(name)
@@ -113,6 +115,7 @@ def test_gradient_accumulation(name):
     assert error(moved, mean) <= 1e-4
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize('name', LEARNT)
 def test_activation_checkpointing(name):
     plain = fused(name)
@@ -125,13 +128,8 @@ def test_activation_checkpointing(name):
     assert error(found[1], wanted[1]) <= 1e-6
 
 
-@pytest.mark.parametrize(
-    ('name', 'unused'),
-    [
-        ('FCOS, cut', 'find_unused_parameters'),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS_BY_TWO),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'unused'), BY_TWO)
 def test_two_processes_are_one(name, unused, tmp_path):
     """DDP averages what two processes found for a photo each.
 
@@ -196,17 +194,8 @@ def runner(name: str, folder: Path, iterations: int, resume: bool) -> Runner:
     )
 
 
-@pytest.mark.parametrize(
-    'name',
-    (
-        'equalized, cut',
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (*CUT, 'equalized', 'CondInst', 'DINO, selected')
-            if name != 'equalized, cut'
-        ),
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', (*CUT, 'equalized', 'CondInst', 'DINO, selected'))
 def test_resuming_goes_on_as_if_never_stopped(name, tmp_path, monkeypatch):
     from tools.training.checkpoints import safe_checkpoints
 

@@ -82,6 +82,7 @@ def check_nothing_but_gradients(name: str, arguments: dict, channels_last=False,
         assert sizes == wanted  # inside the kernels, too
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize('head', (*FIVE, *HANDED))
 @pytest.mark.parametrize('channels_last', (False, True), ids=('NCHW', 'channels last'))
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
@@ -90,6 +91,7 @@ def test_nothing_of_the_logits_size_but_their_gradient_is_made(head, channels_la
     check_nothing_but_gradients(name, arguments | dict(num_classes=PRIME), channels_last, dtype)
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(('head', 'loss'), [*PAIRS, *HANDED_PAIRS])
 def test_nothing_but_the_gradient_is_made_for_any_loss_that_a_head_can_take(head, loss):
     check_nothing_but_gradients(*with_loss(head, loss, PRIME))

@@ -109,6 +109,7 @@ def is_refused(shape, weight, unreduced) -> bool:
     return weight is not None and weight.dim() not in (0, len(unreduced), len(shape))
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 @pytest.mark.parametrize('name', KINDS)
 def test_mmdets_values(name, shape):

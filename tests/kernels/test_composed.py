@@ -175,6 +175,7 @@ def test_statistics_are_gathered_whatever_else_is_differentiated(more):
     assert (loss.gradients > 0).any()
 
 
+@pytest.mark.sampled(interpreted=5)
 @pytest.mark.parametrize('name', ALL)
 @pytest.mark.filterwarnings('ignore:.*performance drop.*')
 def test_transforms_of_functions(any_backend, device, name):

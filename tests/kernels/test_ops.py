@@ -25,6 +25,7 @@ def inputs(device='cpu'):
     return pred.to(device), target.to(device), weight.to(device)
 
 
+@pytest.mark.sampled(interpreted=2)
 @pytest.mark.parametrize('output', ('sum', 'row', 'element'))
 @pytest.mark.parametrize('dense', (True, False), ids=('dense', 'labels'))
 def test_opcheck(any_backend, device, output, dense):
@@ -52,6 +53,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.sampled(interpreted=7)
 @pytest.mark.parametrize('shape, order', LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize(
     'name, output',
@@ -69,6 +71,7 @@ def test_results_lie_as_those_of_the_fakes(any_backend, device, name, output, sh
         torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
 
 
+@pytest.mark.sampled(2)
 @one_graph
 @pytest.mark.skipif(focal_plugin.backend.INTERPRETING, reason='the compiler would trace through the interpreter')
 @pytest.mark.parametrize('avg_factor', (None, 3.0, torch.tensor([3.0])), ids=('none', 'number', 'tensor'))

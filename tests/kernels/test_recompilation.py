@@ -85,6 +85,7 @@ def train(compiled: list[str], step) -> None:
     assert 3 <= len(compiled) <= 8, compiled
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize('head', HEADS)
 def test_zero_copy_heads(compiled, head, dtype):

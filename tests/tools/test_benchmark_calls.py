@@ -9,6 +9,7 @@ from tools.benchmarks.results import read
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
+@pytest.mark.slow
 def test_each_shape_is_called_in_both_ways(monkeypatch, tmp_path):
     names = (MMDET, OURS['native'])
     monkeypatch.setattr(calls, 'SHAPES', ((30, 3), (20, 4)))

@@ -128,6 +128,7 @@ def test_a_gpu_is_measured_in_one_process_and_its_own_work_beside_the_time(tool,
     assert table.count('| cut=32 | 20 | 1.00 | 10 | 2.00 | 4 |') == 2
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_tells_its_figures(tool, capsys):
     assert tool.main(['--one', 'nine anchors', 'cut=8']) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -36,6 +36,7 @@ def tool(monkeypatch):
     return benchmark_heads
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize('name', NAMES)
 def test_the_contenders_of_a_head_are_its_own_code_and_agree_with_mmdets_loss(tool, name):
     logits, steps = tool.dense_head(tool.HEADS[NAMES[name]], 'cpu')

@@ -28,6 +28,7 @@ def rows_of(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ('variant', 'forward', 'backward'),
     (

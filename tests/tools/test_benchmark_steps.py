@@ -64,6 +64,7 @@ def test_other_losses_are_not_timed(steps, monkeypatch, tmp_path, capsys):
     assert 'cut=True' not in [row['contender'] for row in read(out)]
 
 
+@pytest.mark.slow
 def test_the_detectors_of_the_benchmark_have_the_heads_that_it_names():
     for detector in benchmark_steps.DETECTORS.values():
         for contender in benchmark_steps.contenders(detector):

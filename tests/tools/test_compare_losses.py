@@ -125,6 +125,7 @@ def test_weights_to_start_from_are_not_a_training_to_go_on_with(has_begun, load_
     assert (config.load_from, config.resume) == (load_from, resume)
 
 
+@pytest.mark.slow
 def test_unknown_metric_lists_those_there_are(work, run):
     status, output = run(*command(work, arguments=[*ARGUMENTS[:4], '--metric', 'mAP']))
     assert status == 2 and "no metric 'mAP'; the evaluation gives " in output and 'coco/bbox_mAP_50' in output

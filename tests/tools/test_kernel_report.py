@@ -139,6 +139,7 @@ def test_no_line_of_the_source_is_asked(tmp_path, arch, spec):
     assert checked(tmp_path, *arguments, TRITON_DISABLE_LINE_INFO='1', **no_nvcc) == rows
 
 
+@pytest.mark.slow
 @needs_triton
 def test_old_gpus_are_the_cuda_backends(tmp_path):
     """Whose machine code is not disassembled: without spills it needs no more registers than the GPU has."""
@@ -240,6 +241,7 @@ def test_the_committed_report_beats_mmcv_by_8():
     assert slots['mmcv_fwd'] >= 8 * slots['focal_fwd']
 
 
+@pytest.mark.slow
 @needs_triton
 def test_rows_that_are_read_several_times_are_no_count():
     done = subprocess.run(

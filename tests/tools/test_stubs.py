@@ -82,6 +82,7 @@ def test_a_type_checker_finds_the_wrong_calls_and_no_others(tmp_path):
     assert (found, failure) == ({line: line.rpartition('  # ')[2] for line in lines if '  # ' in line}, ''), out
 
 
+@pytest.mark.slow
 def test_the_stubs_agree_with_the_package_at_run_time(tmp_path):
     (tmp_path / 'mypy.ini').write_text(CONFIG)
     (tmp_path / 'allowed').write_text(ALLOWED)

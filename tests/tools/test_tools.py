@@ -191,6 +191,7 @@ def test_table_writes_figures_as_measured(tmp_path):
     ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ('command', 'message'),
     [

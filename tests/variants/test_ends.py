@@ -55,6 +55,7 @@ def test_a_factor_of_zero_silences_an_infinite_logit(device, function, pred, tar
     assert (loss == 0).all() and (grad == 0).all()
 
 
+@pytest.mark.sampled(interpreted=14)
 @pytest.mark.parametrize('name', LABELLED)
 @pytest.mark.parametrize('classes', (3, 8), ids=('walked in order', 'in tiles'))
 @pytest.mark.parametrize('reduction', ('none', 'sum'))
@@ -101,6 +102,7 @@ def test_a_nan_dense_target_is_nan(device, name):
     assert loss.isnan().tolist() == [[True, False]] and grad.isnan().tolist() == [[True, False]]
 
 
+@pytest.mark.sampled(interpreted=14)
 @pytest.mark.parametrize('name', LABELLED)
 @pytest.mark.parametrize('weight', (NAN, INF), ids=('weight NaN', 'weight inf'))
 @pytest.mark.parametrize('upstream', (NAN, INF), ids=('upstream NaN', 'upstream inf'))

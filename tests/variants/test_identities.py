@@ -111,6 +111,7 @@ def same(ours, theirs, pred, *arguments):
     torch.testing.assert_close(*results, rtol=2e-5, atol=1e-30)
 
 
+@pytest.mark.sampled(interpreted=5)
 @pytest.mark.parametrize('ours, theirs, gammas', IDENTITIES.values(), ids=IDENTITIES)
 def test_identities(device, ours, theirs, gammas):
     for gamma in gammas:
@@ -159,6 +160,7 @@ EXPONENTS = [
 ]
 
 
+@pytest.mark.sampled(interpreted=5)
 @pytest.mark.parametrize('name, exponent', EXPONENTS)
 def test_gradients_are_finite_below_an_exponent_of_one(device, name, exponent):
     """pow(1 - p_t, gamma - 1) is inf in several ports, SAM3's kernel among them: also exactly at p = y."""
