@@ -99,10 +99,11 @@ class Cut:
     def __init__(self, convolution: nn.Conv2d, size: int, scored: bool) -> None:
         self.size, self._scored = size, scored
         padding = cast('tuple[int, ...]', convolution.padding)  # as checked
-        self._geometry = ops.Geometry(convolution.stride, padding, convolution.dilation)
+        self._layer = ops.Convolution(convolution.stride, padding, convolution.dilation)
         self._features: list[Tensor] = []
         self._levels: list[ops.Level] = []
         self._statistics: Tensor | None = None
+        self._is_untracked = False
         self.logits: list[Tensor] = []
         self.hooks: list[Callable] = []
 
@@ -113,8 +114,9 @@ class Cut:
             self._weight, self._bias = weight, bias
         dtype = autocast_dtype(features.device) or features.dtype
         batch, channels = features.size(0), self._weight.size(0)
-        places = _places(features.shape[2:], self._weight.shape[2:], self._geometry)
+        places = _places(features.shape[2:], self._weight.shape[2:], self._layer)
         self._features.append(features)
+        self._is_untracked |= not torch.is_grad_enabled()
         self.logits.append(features.new_empty((), dtype=dtype).expand(batch, channels, *places))
         return Map(CutLevels(self, [len(self.logits) - 1]), self._scored)
 
@@ -146,7 +148,13 @@ class Cut:
         return {**losses, name: self._total()}
 
     def _total(self) -> Tensor:
-        cut = ops.Cut(self._geometry, self._levels, self.size, self._statistics, _OWNER)
+        if self._is_untracked and torch.is_grad_enabled() and not all(t.requires_grad for t in self.tensors()):
+            raise RuntimeError(
+                'the class convolution ran without gradients and its loss with them, as under reentrant activation '
+                "checkpointing, which the layers before would get none through: leave the head out of mmengine's "
+                'activation_checkpointing, checkpoint it with use_reentrant=False, or write cut=False'
+            )
+        cut = ops.Cut(self._layer, self._levels, self.size, self._statistics, _OWNER)
         total = ops.total_of(cut, self._weight, self._bias, self._features)
         for hook in self.hooks:
             total.register_hook(hook)
@@ -162,7 +170,7 @@ class Cut:
         return torch.cat([self._rows(level, classes, *part) for part in parts])
 
     def _rows(self, level: int, classes: int, image: Tensor, y: Tensor, x: Tensor, anchor: Tensor) -> Tensor:
-        (height, width), (stride, padding, dilation) = self._weight.shape[2:], self._geometry
+        (height, width), (stride, padding, dilation) = self._weight.shape[2:], self._layer
         dtype, features, picked, order = self.logits[level].dtype, self._features[level], [], []
         with without_autocast(features.device):
             near = [
@@ -253,11 +261,11 @@ def _check_weight(weight: Tensor) -> None:
         )
 
 
-def _places(size: torch.Size, kernel: torch.Size, geometry: ops.Geometry) -> list[int]:
+def _places(size: torch.Size, kernel: torch.Size, layer: ops.Convolution) -> list[int]:
     """Height and width of what a convolution makes of a size."""
     return [
         (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
-        for length, taps, stride, padding, dilation in zip(size, kernel, *geometry)
+        for length, taps, stride, padding, dilation in zip(size, kernel, *layer)
     ]
 
 

@@ -11,7 +11,6 @@ from focal_plugin.kernels.problem import Problem
 from focal_plugin.ops import cut
 from focal_plugin.rows import Levels, Rows
 
-_ALONE = cut.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1))
 _OWNER = cut.Owner('a FusedDeformableDETR in training', 'go back to DeformableDETR')
 
 
@@ -82,5 +81,5 @@ class _Tokens(Levels):
     def total(self, problems: list[Problem], statistics: Tensor | None) -> Tensor:
         """The loss of all classes."""
         levels = [cut.Level(0, problem) for problem in problems]
-        cuts = cut.Cut(_ALONE, levels, self.bytes, statistics, _OWNER)
+        cuts = cut.Cut(cut.Linear(), levels, self.bytes, statistics, _OWNER)
         return cut.total_of(cuts, self.branch.weight[..., None, None], self.branch.bias, [self.features])

@@ -66,6 +66,12 @@ class FusedCondInstBboxHead(ZeroCopyMixin, CondInstBboxHead):
 
     class_convolution = 'conv_cls'
 
+    def get_positive_infos(self) -> list:
+        """The stock head's, once for each loss: what it has kept for them is let go, not held until the next loss."""
+        infos = super().get_positive_infos()
+        self._raw_positive_infos.clear()
+        return infos
+
 
 @MODELS.register_module()
 class FusedGFLHead(ZeroCopyMixin, GFLHead):

@@ -55,6 +55,8 @@ class FusedCondInstBboxHead(ZeroCopyMixin, CondInstBboxHead, metaclass=ABCMeta):
     """
 
     class_convolution: str
+    def get_positive_infos(self) -> list:
+        """The stock head's, once for each loss: what it has kept for them is let go, not held until the next loss."""
 
 class FusedGFLHead(ZeroCopyMixin, GFLHead, metaclass=ABCMeta):
     """GFLHead (arXiv 2006.04388) that hands its class logits over without copying them.

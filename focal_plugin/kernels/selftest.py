@@ -74,6 +74,11 @@ def require(
         raise verdict.with_traceback(None)
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is no verdict on a device; Triton says it in words alone."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or 'out of memory' in str(error)
+
+
 def _may_not_wait() -> bool:
     """Whether a CUDA graph is being recorded, or waiting for results is an error (torch.cuda.set_sync_debug_mode)."""
     return torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2

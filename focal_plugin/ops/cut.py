@@ -25,12 +25,49 @@ from focal_plugin.tensors import of_sums, require_grad
 from focal_plugin.tracing import is_batch, is_transformed
 
 
-class Geometry(NamedTuple):
-    """How a convolution walks over its features."""
+class Convolution(NamedTuple):
+    """What makes logits (B, channels, H, W) of features (B, F, H', W')."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
+
+    def logits(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.conv2d(x, weight, bias, *self)
+
+    def gradients(self, grad: Tensor, x: Tensor, weight: Tensor, needed: list[bool]) -> Sequence[Tensor | None]:
+        """By the features, the weight and the bias, those that are needed."""
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, [weight.size(0)], *self, False, [0, 0], 1, needed
+        )  # fmt: skip
+
+
+class Linear:
+    """What makes logits (B, channels, T, 1) of features (B, F, T, 1), by weights of (channels, F, 1, 1).
+
+    It is no convolution: to a GPU's convolutions PyTorch allows TF32, which it keeps from nn.Linear, unless told otherwise.
+    """
+
+    def logits(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _as_map(torch.nn.functional.linear(_as_rows(x), weight[..., 0, 0], bias))
+
+    def gradients(self, grad: Tensor, x: Tensor, weight: Tensor, needed: list[bool]) -> Sequence[Tensor | None]:
+        """By the features, the weight and the bias, those that are needed."""
+        rows, (by_features, by_weight, by_bias) = _as_rows(grad), needed
+        return (
+            _as_map(rows @ weight[..., 0, 0]) if by_features else None,
+            (rows.flatten(0, 1).t() @ _as_rows(x).flatten(0, 1))[..., None, None] if by_weight else None,
+            rows.sum((0, 1)) if by_bias else None,
+        )
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """(B, channels, T, 1) as (B, T, channels)."""
+    return x[..., 0].transpose(1, 2)
+
+
+def _as_map(rows: Tensor) -> Tensor:
+    return rows.transpose(1, 2).unsqueeze(-1)
 
 
 class Level(NamedTuple):
@@ -54,7 +91,7 @@ class Cut:
     """What is to be computed, beside the tensors that get gradients.
 
     Args:
-        geometry: the convolution's.
+        layer: what makes the logits.
         levels: the levels; at least one.
         size: bytes that a chunk may take: its logits twice, or its weight four times, whichever is more.
         statistics: as for ops.autograd.loss_of.
@@ -62,9 +99,9 @@ class Cut:
     """
 
     def __init__(
-        self, geometry: Geometry, levels: Sequence[Level], size: int, statistics: Tensor | None, owner: Owner
+        self, layer: Convolution | Linear, levels: Sequence[Level], size: int, statistics: Tensor | None, owner: Owner
     ) -> None:
-        self.geometry, self.levels, self.size, self.statistics, self.owner = geometry, levels, size, statistics, owner
+        self.layer, self.levels, self.size, self.statistics, self.owner = layer, levels, size, statistics, owner
         problem = max((level.problem for level in levels), key=lambda problem: problem.pred.numel())
         self.pred = problem.pred
         self.keeps = self.pred.dtype != torch.float16
@@ -101,7 +138,7 @@ class Cut:
                 for chunk in self.chunks_of(level, weight):
                     kernel = weight[chunk.channels].to(self.pred.dtype)
                     offset = None if bias is None else bias[chunk.channels].to(self.pred.dtype)
-                    problem = chunk.of(level.problem, labels, torch.conv2d(x, kernel, offset, *self.geometry))
+                    problem = chunk.of(level.problem, labels, self.layer.logits(x, kernel, offset))
                     if not any(needed):
                         values.append(library.forward(problem))
                         continue
@@ -130,10 +167,8 @@ class Cut:
     def _add(self, found: list, level: int, chunk: Chunk, grad: Tensor, x: Tensor, kernel: Tensor) -> None:
         """Adds to the gradients what a chunk of a level gives."""
         weight, bias, features = found[0], found[1], found[2 + level]
-        by_features, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            grad, x, kernel, [kernel.size(0)], *self.geometry, False, [0, 0], 1,
-            [features is not None, weight is not None, bias is not None],
-        )  # fmt: skip
+        needed = [features is not None, weight is not None, bias is not None]
+        by_features, by_weight, by_bias = self.layer.gradients(grad, x, kernel, needed)
         if features is not None:
             features += by_features
         if weight is not None:

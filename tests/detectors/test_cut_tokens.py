@@ -5,7 +5,10 @@ import torch
 from mmdet.models.task_modules.assigners.match_cost import ClassificationCost
 from mmdet.registry import TASK_UTILS
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from focal_plugin.detectors.cut_tokens import TokenLogits
+from focal_plugin.losses import FusedFocalLoss
 from tests.allocations import Made
 from tests.detectors.selecting import FUSED, WIDTH, Adapted, chunk_of, class_branch, photos
 from tests.heads.detectors import FOCAL, QUALITY, build, error, gradients, losses, with_fixed_norms
@@ -79,6 +82,28 @@ def test_matching_by_numbers_per_class_makes_no_logits_of_all_tokens():
             step(model, classes)
         largest.append(max(made.sizes()))
     assert largest[1] <= max(largest[0], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a weight
+
+
+class Called(TorchDispatchMode):
+    """The names of the operators that are called within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_branch_stays_a_matrix_product():
+    """For which PyTorch keeps TF32 off unless told otherwise, and to a GPU's convolutions allows it."""
+    tokens, branch = torch.randn(2, 30, 16, requires_grad=True), nn.Linear(16, 7)
+    with Called() as called:
+        logits = TokenLogits(tokens, branch, size=3 * 60 * 4, scored=False, columns=1)
+        FusedFocalLoss()(logits.reshape(-1, 7), torch.arange(60) % 8).backward()
+    assert {'mm', 'bmm', 'addmm'} & called.names and not any('conv' in name for name in called.names)
+    assert tokens.grad.norm() > 0 and branch.weight.grad.norm() > 0 and branch.bias.grad.norm() > 0
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from focal_plugin import use_backend
+from focal_plugin import functional, use_backend
 from focal_plugin.losses import FusedFocalLoss
 from focal_plugin.rows import Rows
 from tests.gpu.nvrtc import needs_nvrtc
@@ -84,6 +84,18 @@ def test_infinite_logits_of_a_softmax_give_the_limit(driver, pred, value, grad):
 @pytest.mark.parametrize('layout', (torch.contiguous_format, torch.channels_last), ids=str)
 def test_masks_in_the_channels_of_their_classes(driver, shape, layout):
     check_masks.check_own_channel('cpu', shape, layout)
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+def test_few_long_rows_are_shared_among_threads(driver, dtype):
+    """A thread would go through a row of 1300 by itself."""
+    pred, scores = predictions(3, 1300).to(dtype), torch.rand(3, generator=torch.Generator().manual_seed(1))
+    target = (labels(3, classes=1300), scores)
+    found = functional.quality_focal_loss(pred, target, reduction='none')
+    assert found.shape == (3,) and found.dtype == dtype and driver.launches[0][2][0] > 1
+    with use_backend('torch'):
+        exact = functional.quality_focal_loss(pred.double(), target, reduction='none')
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5 if dtype is torch.float32 else 8e-3, atol=0)
 
 
 @pytest.mark.parametrize('arguments', STATISTICS.values(), ids=STATISTICS)

@@ -133,7 +133,7 @@ def test_a_convolution_and_its_loss(backend, launches, dtype):
         with use_backend('torch'):
             losses.append(functional.sigmoid_focal_loss(logits, target, avg_factor=7.0))
     levels, owner = [cut.Level(k, each) for k, each in enumerate(problems)], cut.Owner('a test', 'leave it out')
-    whole = cut.Cut(cut.Geometry((1, 1), (1, 1), (1, 1)), levels, 3000, None, owner)
+    whole = cut.Cut(cut.Convolution((1, 1), (1, 1), (1, 1)), levels, 3000, None, owner)
     chunks = [len(whole.chunks_of(level, tensors[0])) for level in levels]
     assert chunks[0] > chunks[1] > 1
     loss = cut.total_of(whole, *tensors[:2], tensors[2:])

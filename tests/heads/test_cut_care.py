@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from collections import defaultdict
 
 import pytest
@@ -122,9 +123,20 @@ def test_nothing_changes_outside_of_the_loss(head):
     assert '_conv_forward' not in vars(getattr(parts, parts.class_convolution))
     if head == 'condinst':  # which keeps its outputs until the masks' loss has picked from them
         parts.get_positive_infos()
-        parts._raw_positive_infos.clear()
     assert pickle.loads(pickle.dumps(parts)).state_dict().keys() == whole.state_dict().keys()
     copy.deepcopy(parts).load_state_dict(whole.state_dict())
+
+
+@pytest.mark.parametrize('head', SIX)
+@pytest.mark.parametrize('cut', (False, CUT), ids=('held', 'cut'))
+def test_features_are_let_go_after_a_step(head, cut):
+    name, arguments = ALL[head]
+    head, seen = head_of(f'Fused{name}', arguments, cut=cut), []
+    head.cls_convs[-1].register_forward_hook(lambda module, inputs, output: seen.append(weakref.ref(output)))
+    loss_and_gradients(head, features())
+    if hasattr(head, 'num_params'):  # CondInst's, whose masks' loss asks for these
+        assert all(len(infos.scores) > 0 for infos in head.get_positive_infos())
+    assert len(seen) > 1 and not any(each() is not None for each in seen)
 
 
 def test_a_failed_loss_leaves_the_convolution_as_it_was():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from focal_plugin import arguments
-from focal_plugin.kernels.cuda import compiler, driver, elementwise, launches, rowwise
+from focal_plugin.kernels.cuda import compiler, driver, elementwise, launches, rowwise, selftest
 from focal_plugin.kernels.cuda.call import OPERANDS, TENSORS, Call, Packed
 from focal_plugin.tensors import FLOATS, INTEGERS
 from tests.kernels.problems import focal_problem
@@ -41,6 +41,9 @@ class Library:
 
     def cuFuncGetAttribute(self, value, attribute, function):
         return 0
+
+    def cuGetErrorString(self, status, said):
+        said._obj.value = b'what went wrong'
 
 
 @pytest.fixture
@@ -101,7 +104,8 @@ def test_a_kernel_is_loaded_once_for_images_of_many_sizes(monkeypatch):
     found = Library()
     driver._loaded.cache_clear()
     monkeypatch.setattr(driver, '_cuda', lambda: found)
-    monkeypatch.setattr(driver, 'arch', lambda device: 'sm_90')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    monkeypatch.setattr(compiler, 'arch_of', 'sm_{}{}'.format)
     monkeypatch.setattr(compiler, 'compiled', lambda kernel, macros, arch: repr((kernel, macros)).encode())
     monkeypatch.setattr(launches, '_kept', {})
     monkeypatch.setattr(torch._C, '_cuda_getCurrentRawStream', lambda index: 0, raising=False)
@@ -109,6 +113,22 @@ def test_a_kernel_is_loaded_once_for_images_of_many_sizes(monkeypatch):
         step(focal_problem(torch.randn(rows, 80), torch.randint(0, 81, (rows,)), 'cuda'))
     driver._loaded.cache_clear()
     assert len(found.given) == 4 * 3 and len(found.loaded) == len(set(found.loaded)) == 3
+
+
+@pytest.mark.parametrize(
+    ('status', 'kind'), [(2, torch.cuda.OutOfMemoryError), (209, RuntimeError)], ids=['out of memory', 'another']
+)
+def test_an_error_of_the_driver_is_said(library, monkeypatch, status, kind):
+    monkeypatch.setattr(library, 'cuLaunchKernel', lambda *_: status)
+    with pytest.raises(RuntimeError, match=rf'^CUDA: what went wrong \({status}\)$') as raised:
+        step(problem())
+    assert raised.type is kind
+
+
+def test_memory_that_ran_out_is_no_verdict_on_a_device(library, monkeypatch):
+    monkeypatch.setattr(library, 'cuLaunchKernel', lambda *_: 2)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        selftest._verdict(torch.device('cpu'), False)
 
 
 @pytest.mark.parametrize('dtype', (*FLOATS, *INTEGERS), ids=str)

@@ -7,7 +7,7 @@ import torch
 
 from focal_plugin.cut import chunk_bytes
 from focal_plugin.ops.chunks import Chunk, Labels, chunks
-from focal_plugin.ops.cut import Cut, Geometry, Level, Owner
+from focal_plugin.ops.cut import Convolution, Cut, Level, Owner
 from tests.kernels.problems import focal_problem
 
 GIVEN = torch.tensor([[0, 2, 3, 4], [5, 9, -7, 6], [255, 3, 10**12, 5]])  # of 6 classes, 4 anchors
@@ -79,7 +79,7 @@ def test_small_levels_have_fewer_chunks(weight, anchors, size, count):
     for side in (64, 32, 16, 8, 4):
         pred = torch.empty(()).expand(2, side, side, anchors, len(weight) // anchors)
         levels.append(Level(len(levels), focal_problem(pred, torch.empty(pred.shape[:-1]), 'torch')))
-    cut = Cut(Geometry((1, 1), (1, 1), (1, 1)), levels, size * 2**20, None, Owner('a test', 'leave it out'))
+    cut = Cut(Convolution((1, 1), (1, 1), (1, 1)), levels, size * 2**20, None, Owner('a test', 'leave it out'))
     assert [len(cut.chunks_of(level, weight)) for level in levels] == count
 
 

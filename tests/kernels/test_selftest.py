@@ -220,13 +220,18 @@ def test_a_machine_that_lacks_nothing(building_a_launcher):
     assert loss().isfinite()
 
 
-def test_memory_that_ran_out_is_no_verdict(selftest, instead_of_launching, monkeypatch):
+@pytest.mark.parametrize(
+    'error',
+    [torch.cuda.OutOfMemoryError('CUDA out of memory'), RuntimeError('Triton Error [CUDA]: out of memory')],
+    ids=["PyTorch's", "Triton's"],
+)
+def test_memory_that_ran_out_is_no_verdict(selftest, instead_of_launching, monkeypatch, error):
     def run_out(launch, *args):
-        raise torch.cuda.OutOfMemoryError
+        raise error
 
     monkeypatch.delattr(torch, 'OutOfMemoryError', raising=False)  # as in torch 2.4
     instead_of_launching(run_out)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(type(error), match='out of memory'):
         loss()
     instead_of_launching(lambda launch, *args: launch(*args))
     assert loss().isfinite()

@@ -7,9 +7,11 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +20,8 @@ import torch
 _FOLDER = Path(__file__).parent
 _MATH = _FOLDER.parents[1] / 'math'
 _OPTIONS = ('--std=c++17', '--prec-div=false')  # divisions to two units in the last place
+_KEPT = 'code, its digest'  # what a file on disk holds: another version of this package may keep something else
+_DIGEST = hashlib.sha256().digest_size
 _PRELUDE = """
 #if __CUDA_ARCH__ >= 700
 #define GRID_CONSTANT __grid_constant__
@@ -29,20 +33,37 @@ _PRELUDE = """
 
 @functools.lru_cache(maxsize=None)
 def path() -> Path | None:
-    """NVRTC: among PyTorch's own libraries, in NVIDIA's wheels, or in a CUDA toolkit; None where it is not there."""
-    folders = [Path(torch.__file__).parent / 'lib']
+    """NVRTC, of the CUDA that PyTorch was built with where there are several; None where it is not there."""
+    found = [library for folder in _folders() for library in _libraries(folder)]
+    wanted = int((torch.version.cuda or '0').partition('.')[0])
+    # An update of torch may leave the wheels of an older CUDA, whose NVRTC knows fewer GPUs.
+    return next((library for library in found if _major(library) == wanted), found[0] if found else None)
+
+
+def _folders() -> Iterator[Path]:
+    """PyTorch's own libraries, NVIDIA's wheels, an environment of conda, a CUDA toolkit, and those of the system."""
+    yield Path(torch.__file__).parent / 'lib'
     for site in sys.path:
         nvidia = Path(site) / 'nvidia'
-        folders += [*nvidia.glob('cuda_nvrtc/[lb]i[bn]'), *nvidia.glob('cu1*/[lb]i[bn]')]
-    folders.append(Path(os.environ.get('CUDA_HOME', '/usr/local/cuda')) / 'lib64')
-    for folder in folders:
-        for name in ('libnvrtc.so*', 'libnvrtc-*.so*', 'nvrtc64_*.dll'):
-            found = [
-                each for each in sorted(folder.glob(name)) if 'builtins' not in each.name and 'alt' not in each.name
-            ]
-            if found:
-                return found[0]
-    return None
+        yield from (*nvidia.glob('cuda_nvrtc/[lb]i[bn]'), *nvidia.glob('cu1*/[lb]i[bn]'))
+    for prefix in dict.fromkeys((sys.prefix, sys.base_prefix)):
+        yield from (Path(prefix) / 'lib', Path(prefix) / 'Library/bin')
+    toolkit = Path(os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH') or '/usr/local/cuda')
+    yield from (toolkit / 'lib64', toolkit / 'bin')
+    yield from map(Path, filter(None, os.environ.get('LD_LIBRARY_PATH', '').split(os.pathsep)))
+    yield from (Path('/usr/lib64'), Path('/usr/lib') / (sysconfig.get_config_var('MULTIARCH') or ''))
+
+
+def _libraries(folder: Path) -> list[Path]:
+    names = ('libnvrtc.so*', 'libnvrtc-*.so*', 'nvrtc64_*.dll')
+    found = itertools.chain(*(sorted(folder.glob(name)) for name in names))
+    return [each for each in found if 'builtins' not in each.name and 'alt' not in each.name]
+
+
+def _major(library: Path) -> int | None:
+    """Of which CUDA a library is, by the name of its file: libnvrtc.so.12, libnvrtc-672ee683.so.11.2, nvrtc64_120_0.dll."""
+    named = re.search(r'\.so\.(\d+)|nvrtc64_(\d+)\d_', library.resolve().name)
+    return int(named[1] or named[2]) if named else None
 
 
 @functools.lru_cache(maxsize=None)
@@ -61,6 +82,34 @@ def version() -> tuple[int, int]:
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
     return major.value, minor.value
+
+
+def arch_of(major: int, minor: int) -> str:
+    """What is compiled for a GPU of a compute capability.
+
+    Its machine code. Where NVRTC is older than the GPU, that of the nearest GPU before it, which runs on those of the same
+    major version; on those of another PTX does, which the driver compiles.
+
+    Raises:
+        RuntimeError: NVRTC no longer knows so old a GPU.
+    """
+    wanted = 10 * major + minor
+    older = [known for known in _architectures() if known <= wanted]
+    if not older:
+        oldest, nvrtc = min(_architectures()), '{}.{}'.format(*version())
+        raise RuntimeError(f'NVRTC {nvrtc} compiles for GPUs from sm_{oldest} on, this one is of sm_{wanted}')
+    nearest = max(older)
+    return f'sm_{nearest}' if nearest // 10 == major else f'compute_{nearest}'
+
+
+@functools.lru_cache(maxsize=None)
+def _architectures() -> tuple[int, ...]:
+    """Those that NVRTC compiles for: 90 is sm_90."""
+    count = ctypes.c_int()
+    _check(_nvrtc().nvrtcGetNumSupportedArchs(ctypes.byref(count)))
+    known = (ctypes.c_int * count.value)()
+    _check(_nvrtc().nvrtcGetSupportedArchs(known))
+    return tuple(known)
 
 
 def _check(status: int, program: ctypes.c_void_p | None = None) -> None:
@@ -93,18 +142,21 @@ def compiled(kernel: str, macros: Mapping[str, object], arch: str) -> bytes:
     """
     defined = ''.join(f'#define {name} {_literal(value)}\n' for name, value in macros.items())
     text = f'{defined}{_PRELUDE}#include "{kernel}.cu"\n'
-    parts = (text, arch, *_OPTIONS, repr(version()), *itertools.chain(*sorted(_sources().items())))
+    parts = (_KEPT, text, arch, *_OPTIONS, repr(version()), *itertools.chain(*sorted(_sources().items())))
     key = hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
     name = f'{kernel}_{key}.{"cubin" if arch.startswith("sm_") else "ptx"}'
     with contextlib.suppress(OSError):
-        return (_cache() / name).read_bytes()
+        kept = (_cache() / name).read_bytes()
+        made, digest = kept[:-_DIGEST], kept[-_DIGEST:]
+        if hashlib.sha256(made).digest() == digest:  # a crash may leave a part of a file, or an empty one
+            return made
     made = _compile(text, arch)
     with contextlib.suppress(OSError):  # a folder that can't be written to: compiled anew by each process
         folder = _cache()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as writing:
             whole = Path(writing) / name
-            whole.write_bytes(made)
+            whole.write_bytes(made + hashlib.sha256(made).digest())
             whole.replace(folder / name)
     return made
 

@@ -10,6 +10,7 @@ import torch
 
 from focal_plugin.kernels.cuda import compiler
 
+_OUT_OF_MEMORY = 2
 _INVALID_CONTEXT = 201
 FEW_BYTES = 8  # of registers that a thread may keep in memory, which cost less than fewer threads at once
 _LOCAL_BYTES = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
@@ -24,12 +25,8 @@ def _check(status: int) -> None:
     if status:
         said = ctypes.c_char_p()
         _cuda().cuGetErrorString(status, ctypes.byref(said))
-        raise RuntimeError(f'CUDA: {(said.value or b"unknown error").decode()} ({status})')
-
-
-def arch(device: torch.device) -> str:
-    """What NVRTC compiles for a device."""
-    return 'sm_{}{}'.format(*torch.cuda.get_device_capability(device))
+        kind = torch.cuda.OutOfMemoryError if status == _OUT_OF_MEMORY else RuntimeError
+        raise kind(f'CUDA: {(said.value or b"unknown error").decode()} ({status})')
 
 
 def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.c_void_p:
@@ -40,7 +37,7 @@ def loaded(kernel: str, macros: dict[str, Any], device: torch.device) -> ctypes.
 @functools.lru_cache(maxsize=None)
 def _loaded(kernel: str, defined: tuple[tuple[str, Any], ...], device: torch.device) -> ctypes.c_void_p:
     macros = dict(defined)
-    code = compiler.compiled(kernel, macros, arch(device))
+    code = compiler.compiled(kernel, macros, compiler.arch_of(*torch.cuda.get_device_capability(device)))
     module, function, spilled = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
     _in_context(lambda: _cuda().cuModuleLoadData(ctypes.byref(module), code))
     _check(_cuda().cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))

@@ -16,6 +16,7 @@ LANES = 4  # threads that share the classes of the same rows
 IN_PLACE = True  # see evaluate in elementwise.cu
 GATHERS = False
 NARROW = 6  # logits of a thread that goes through rows of few classes
+LONG, FEW = 1024, 2**15  # a row of more logits, of fewer rows, is too much for a thread
 
 
 def _launch_of(problem: Problem, out: Tensor | None, upstream: Tensor | None) -> Launch | None:
@@ -56,9 +57,9 @@ def forward(problem: Problem) -> Tensor:
     pred = problem.selected(problem.pred)
     if problem.output == 'element':
         return launches.stored(problem, torch.empty_like(pred), None, _launch_of)
-    if problem.channel is None:
+    if problem.channel is None and not (pred.size(-1) > LONG and pred.numel() < FEW * pred.size(-1)):
         return launches.stored(problem, pred.new_empty(pred.shape[:-1]), None, _launch_of)
-    # Masks are few and large: a thread that goes through a row has too much to do.
+    # Of masks, as of all few and long rows, a thread would have too much to do that goes through one.
     out = torch.empty(pred.shape, dtype=torch.float32, device=pred.device)
     of_pixels = launches.stored(problem._replace(output='element'), out, None, _launch_of)
     return of_pixels.sum(-1).to(pred.dtype)

@@ -26,9 +26,9 @@ def _verdict(device: torch.device, in_one_pass: bool) -> RuntimeError | None:
             computed = partial(_computed, in_one_pass=in_one_pass)
             faults = (selftest.fault('cuda', device, classes, computed) for classes in CLASSES)
             fault = next(filter(None, faults), None)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except Exception as error:
+        if selftest.ran_out_of_memory(error):
+            raise
         fault = f'{type(error).__name__}: {error}'
     if fault is None:
         return None
