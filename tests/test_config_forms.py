@@ -151,7 +151,7 @@ def test_a_config_without_data_is_reported_on(tool, loader):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('path', ['retinanet_r50_fpn', pytest.param('mask-rcnn_r50_fpn', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('path', ['retinanet_r50_fpn', 'mask-rcnn_r50_fpn'])
 def test_a_model_alone_is_reported_on(tool, path):
     """mmdet's own _base_/models; without data the model tells whether a step needs masks."""
     report = tool.check(tool.small(f'_base_/models/{path}.py'), 'FusedFocalLoss,use_sigmoid=True')

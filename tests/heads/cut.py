@@ -16,6 +16,8 @@ ALL = {
     **{name: head for name, head in HEADS.items() if name.startswith(FIVE)},
     'condinst': ('CondInstBboxHead', HEADS['fcos'][1] | dict(num_params=8)),
 }
+# mmdet spells it so.
+NORMED = dict(cls_predictor_cfg=dict(type='NormedConv2d', tempearture=50, bias=True))
 CHUNKS = {'all anchors': 64, 'two anchors': 5 * CLASSES * PLACES * 4 / MIB, 'three classes': 7 * PLACES * 4 / MIB}
 """MiB of a chunk."""
 

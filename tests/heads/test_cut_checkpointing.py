@@ -6,11 +6,10 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from tests.heads.cut import ALL, CHUNKS, SIX, features, head_of, loss_and_gradients, samples
+from tests.heads.cut import ALL, CHUNKS, NORMED, SIX, features, head_of, loss_and_gradients, samples
 from tests.heads.stock import HEADS
 
 CUT = CHUNKS['three classes']
-NORMED = dict(cls_predictor_cfg=dict(type='NormedConv2d', tempearture=50, bias=True))
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*use_reentrant.*', 'ignore:None of the inputs have requires_grad.*')
 

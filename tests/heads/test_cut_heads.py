@@ -8,7 +8,7 @@ from focal_plugin import backend
 from focal_plugin.compatibility import autocast_dtype, without_autocast
 from focal_plugin.cut import recording
 from tests.allocations import Largest, allocations
-from tests.heads.cut import ALL, CHUNKS, MIB, PLACES, SIX, features, head_of, loss_and_gradients
+from tests.heads.cut import ALL, CHUNKS, MIB, NORMED, PLACES, SIX, features, head_of, loss_and_gradients
 from tests.heads.stock import BOXES, CLASSES, HEADS, NO_BOXES, PAIRS, with_loss
 
 
@@ -26,9 +26,6 @@ def compare(name: str, arguments: dict, cut: float, boxes=BOXES, **more) -> None
     if hasattr(whole.loss_cls, 'gradients'):
         torch.testing.assert_close(parts.loss_cls.gradients, whole.loss_cls.gradients, rtol=1e-5, atol=1e-9)
         assert whole.loss_cls.gradients.sum(1).min() > 0
-
-
-NORMED = dict(cls_predictor_cfg=dict(type='NormedConv2d', tempearture=50, bias=True))
 
 
 @pytest.mark.parametrize('cut', CHUNKS.values(), ids=CHUNKS)

@@ -34,10 +34,13 @@ _PRELUDE = """
 @functools.lru_cache(maxsize=None)
 def path() -> Path | None:
     """NVRTC, of the CUDA that PyTorch was built with where there are several; None where it is not there."""
-    found = [library for folder in _folders() for library in _libraries(folder)]
-    wanted = int((torch.version.cuda or '0').partition('.')[0])
-    # An update of torch may leave the wheels of an older CUDA, whose NVRTC knows fewer GPUs.
-    return next((library for library in found if _major(library) == wanted), found[0] if found else None)
+    first, wanted = None, int((torch.version.cuda or '0').partition('.')[0])
+    for library in itertools.chain.from_iterable(map(_libraries, _folders())):
+        # An update of torch may leave the wheels of an older CUDA, whose NVRTC knows fewer GPUs.
+        if _major(library) == wanted:
+            return library
+        first = first or library
+    return first
 
 
 def _folders() -> Iterator[Path]:
