@@ -37,6 +37,9 @@ if get_platform().endswith('-x86_64'):  # of what is built for: _PYTHON_HOST_PLA
     ]
 # FOCAL_PLUGIN_SANITIZE=avx2 builds this library alone, with sanitizers: tests/kernels/test_sanitizers.py runs it.
 SANITIZE = os.environ.get('FOCAL_PLUGIN_SANITIZE')
+# FOCAL_PLUGIN_NATIVE=required: a library that does not compile fails the install. tools/setup_env.sh asks for it, since an
+# editable install would go on with the libraries of before.
+OPTIONAL = os.environ.get('FOCAL_PLUGIN_NATIVE') != 'required'
 if sys.platform == 'win32':
     INSTRUCTION_SETS = {}
     print(
@@ -94,7 +97,11 @@ def extension(instruction_set):
     sources = [str(NATIVE / source) for source in (*FAMILIES, 'variant.cpp')]
     depends = [str(path) for folder in (NATIVE, MATH) for path in sorted(folder.glob('*.h'))]
     return Extension(
-        f'focal_plugin.kernels.native.lib_{instruction_set}', sources, depends=depends, language='c++', optional=True
+        f'focal_plugin.kernels.native.lib_{instruction_set}',
+        sources,
+        depends=depends,
+        language='c++',
+        optional=OPTIONAL,
     )
 
 

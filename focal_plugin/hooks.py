@@ -1,7 +1,8 @@
 """Checks at the start of training: what a renamed loss leaves silently wrong."""
 
 from __future__ import annotations
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmdet.models.detectors import RPN, TwoStagePanopticSegmentor
@@ -25,9 +26,9 @@ class FusedLossCheckHook(Hook):
 
     It compares, for every head whose classification loss is fused: use_sigmoid of head and loss, the number of channels
     with num_classes, num_classes with the classes of the training set and of each of its parts, the sampler, the costs of
-    matching, and what the head hands over with what the loss takes (focal_plugin.check_swap.pairing). It logs what is
-    right but may surprise: arguments that differ from the loss's defaults, or that it does not use, and labels that mean
-    other classes in another part or in the validation set.
+    matching, and what the head hands over with what the loss takes (focal_plugin.check_swap.pairing), in TOOD's first
+    epochs too. It logs what is right but may surprise: arguments that differ from the loss's defaults, or that it does
+    not use, and labels that mean other classes in another part or in the validation set.
 
     Raises:
         ValueError: at the start of training, with all that was found.
@@ -60,6 +61,10 @@ def findings(model: nn.Module, dataset_classes: int | Mapping[str, int] | None =
             yield from _classes(name, head, counts)
         for kind in dict.fromkeys(type(sampler) for sampler in samplers if sampler.bbox_head is head):
             yield from mining.refusals(name, kind, loss)
+    for name, head, loss in heads(model, ('initial_loss_cls',)):
+        entry = pairing.head_of(type(head))
+        if entry is not None:
+            yield from pairing.refusals(f'{name} in its first epochs', replace(entry, targets='labels'), loss)
 
 
 def notes(model: nn.Module) -> Iterator[str]:
@@ -72,10 +77,10 @@ def notes(model: nn.Module) -> Iterator[str]:
         yield f'{", ".join(names)}: {sentence}'
 
 
-def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
+def heads(model: nn.Module, keys: Sequence[str] = sites.KEYS) -> Iterator[tuple[str, nn.Module, FusedLoss]]:
     """Each head with a fused classification loss: its name for a sentence, itself, the loss."""
     for path, head in model.named_modules():
-        for key in sites.KEYS:
+        for key in keys:
             loss = getattr(head, key, None)
             if isinstance(loss, FusedLoss):
                 yield f'{path} ({type(head).__name__})' if path else type(head).__name__, head, loss

@@ -18,6 +18,7 @@ from focal_plugin.math import SPECS, focal
 from focal_plugin.math.spec import ALPHA, GAMMA, Parameter
 from focal_plugin.parameters import check_parameter
 from focal_plugin.tensors import canonical_tensor
+from focal_plugin.tracing import may_look
 
 CLASS_WEIGHT = Parameter('class_weight', None, "Factor of each class's channel", sequence=True)
 # alpha is what positives and negatives are multiplied by: two numbers, or (2, C) with class_weight in it.
@@ -176,7 +177,16 @@ def _target(pred: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Ten
     if pred.size(1) > 1 or target.is_floating_point() or target.dtype == torch.bool:
         return target, ignore_index
     # The functions' channel of one class is that of label 0; other labels stay, to be ignored or refused by their number.
-    exchanged = torch.where((target == 0) | (target == 1), 1 - target, target)
+    is_other = (target != 0) & (target != 1)
+    if (
+        may_look(target)
+        and (bad := target[is_other if ignore_index is None else is_other & (target != ignore_index)]).numel()
+    ):
+        raise ValueError(
+            f'label {int(bad[0])} is outside [0, 1]: of one channel the label is 1, 0 for none. To leave such pixels out '
+            f'write ignore_index={int(bad[0])}, an argument of the decode head'
+        )
+    exchanged = torch.where(is_other, target, 1 - target)
     return exchanged, 1 - ignore_index if ignore_index in (0, 1) else ignore_index
 
 

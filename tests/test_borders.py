@@ -204,6 +204,11 @@ OUTSIDE = {
     ),
     'a heat map': (lambda: functional.gaussian_focal_loss(ZERO, torch.tensor([[1.5]])), 'dense'),
     'beside a NaN': (lambda: loss(torch.zeros(1, 2), torch.tensor([[float('nan'), 3.0]])), 'from 3 to 3'),
+    'logits where probabilities are the default': (
+        lambda: functional.gaussian_focal_loss(ZERO - 2, ZERO),
+        'from_logits=False .* write from_logits=True',
+    ),
+    'logits as probabilities': (lambda: loss(ZERO - 2, activated=True), 'activated=True .* write activated=False'),
     'a probability beside a NaN': (lambda: loss(torch.tensor([[1.2, float('nan')]]), activated=True), 'probabilities'),
 }
 

@@ -90,6 +90,17 @@ def test_box_head():
     assert any('Keep CrossEntropyLoss' in sentence for sentence in sentences)
 
 
+def test_a_box_head_that_does_not_ask_the_loss():
+    """SABL's keeps a channel for the background and a softmax, whatever the loss says."""
+    loss_cls = dict(type='FusedFocalCustomLoss', num_classes=4)
+    heads = [
+        MODELS.build(dict(type=kind, num_classes=4, loss_cls=loss_cls)) for kind in ('Shared2FCBBoxHead', 'SABLHead')
+    ]
+    assert list(findings(heads[0], 4)) == []
+    (sentence,) = findings(heads[1], 4)
+    assert sentence.endswith('Keep CrossEntropyLoss there, or use a softmax loss')
+
+
 def test_box_head_that_follows_the_loss():
     """The head of Sparse R-CNN has an fc_cls too, of as many channels as its loss wants."""
     head = MODELS.build(dict(type='DIIHead', num_classes=4, loss_cls=dict(type='FusedFocalLoss', use_sigmoid=True)))
@@ -132,6 +143,18 @@ def test_what_a_head_hands_over():
     """focal_plugin.check_swap.pairing knows each head; its sentences come with the others."""
     sentences = list(findings(retinanet(loss_cls=dict(type='FusedGaussianFocalLoss', use_sigmoid=True)), 4))
     assert any('is a loss of heat maps' in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize('kind', ['TOODHead', 'FusedTOODHead'])
+def test_the_loss_of_the_first_epochs(kind):
+    """TOOD hands probabilities to a loss of labels then, and a config that replaces it may lose mmdet's activated=True."""
+    config = Config.fromfile(f'{config_dir()}/quality_focal/tood_r18_fpn_boards_fused-quality-focal.py')
+    head = config.model.bbox_head
+    head.update(type=kind)
+    assert list(findings(MODELS.build(copy.deepcopy(config.model)), 4)) == []
+    head.initial_loss_cls = dict(type='FusedFocalLoss', use_sigmoid=True)
+    (sentence,) = findings(MODELS.build(config.model), 4)
+    assert 'in its first epochs hands over probabilities, FusedFocalLoss takes logits: write activated=True' in sentence
 
 
 def test_inherited_values_are_noted_once():

@@ -208,8 +208,10 @@ MISTAKES = {
         mistaken(pred=logits((2, 1, 6, 7)), target=torch.zeros(2, 6, 7).bool()), TypeError, r'target.*target.long\(\)'
     ),
     'labels of one class as floats': (mistaken(pred=logits((2, 1, 6, 7)), target=torch.zeros(2, 6, 7)), TypeError, 'target'),
-    'a label above C': (mistaken(target=torch.full((2, 6, 7), 6)), ValueError, r'label 6'),
-    'a label above 1 of one class': (mistaken(pred=logits((2, 1, 3)), target=torch.full((2, 3), 2)), ValueError, 'label 2'),
+    'a label above C': (mistaken(target=torch.full((2, 6, 7), 6)), ValueError, r'label 6 .*decode heads'),
+    'a label above 1 of one class': (
+        mistaken(pred=logits((2, 1, 3)), target=torch.full((2, 3), 2)), ValueError, r'label 2 .*1, 0 for none.*decode head'
+    ),
     'ignore_index as a float': (mistaken(ignore_index=255.0), TypeError, 'ignore_index.*255.0'),
     'a weight of another size': (mistaken(weight=torch.ones(2, 3)), ValueError, r'weight.*\(2, 3\).*\(2, 5, 6, 7\)'),
     'probabilities above 1': (mistaken(target=torch.full(SHAPE, 2.0)), ValueError, 'target'),

@@ -45,7 +45,7 @@ bash tools/setup_env.sh
 
 python=.venv/bin/python
 work=work_dirs/${name}_seed$seed
-export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore CUDA_VISIBLE_DEVICES=  # mmcv has no CUDA ops in .venv
 mkdir -p "$work"
 step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
 

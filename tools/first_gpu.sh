@@ -75,9 +75,9 @@ for part in "${parts[@]}"; do
   say "== part $part ($(date '+%F %T'))"
   case $part in
     1)
-      parallel=()
-      has xdist && parallel=(-n $(($(nproc) < 16 ? $(nproc) : 16)) --dist worksteal)  # each holds half a gigabyte of the GPU
-      run tests -m pytest -m gpu -q "${parallel[@]}" ;;
+      how=(-m gpu -q)
+      has xdist && how+=(-n $(($(nproc) < 16 ? $(nproc) : 16)) --dist worksteal)  # each holds half a gigabyte of the GPU
+      run tests -m pytest "${how[@]}" ;;
     2)
       run benchmark -m tools.benchmarks.losses --device cuda --minutes 7.5 --out "$out/benchmark.csv"
       has matplotlib && [ -f "$out/benchmark.csv" ] && run picture -m tools.plots.benchmark "$out/benchmark.csv" ;;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv with torch, mmengine, mmcv, mmdet and this package (editable), once; a second call returns at once.
+# mmcv is built without its CUDA ops, which take an hour and a CUDA toolkit.
 #
 #   FOCAL_PLUGIN_PYTHON  the Python to use                   (default: python3.11, else python3)
 #   FOCAL_PLUGIN_TORCH   what to install as torch            (default: the line in tools/requirements.txt)
@@ -31,9 +32,11 @@ if [ "$(cut -d' ' -f1 $stamp 2>/dev/null)" != "${wanted% *}" ]; then
   pip install -q "$torch"
 
   step "packages"
-  grep -vE '^(torch|mmcv|mmengine|mmdet)==' tools/requirements.txt >.venv/requirements.txt
+  grep -vE '^(torch|triton|mmcv|mmengine|mmdet)==' tools/requirements.txt >.venv/requirements.txt
   # torch is named again so that no package may replace it.
   pip install -q -r .venv/requirements.txt "$torch"
+  # --no-deps: a GPU build of torch asks for the Triton of its own release.
+  pip install -q --no-deps "$(grep '^triton==' tools/requirements.txt)"
 
   key=$(.venv/bin/python - <<'PY'
 import sys, sysconfig, torch
@@ -51,7 +54,8 @@ PY
     (while sleep 30; do printf '   ... %s  building mmcv\n' "$(date +%T)"; done) & ticker=$!
     status=0
     # --no-cache-dir: pip would hand out a wheel that it built beside another torch. -g0: debug symbols double the time.
-    MMCV_WITH_OPS=1 CFLAGS=-g0 MAX_JOBS=${MAX_JOBS:-$(nproc)} PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$scratch/old" \
+    # No GPU is to be seen: mmcv would build its CUDA ops.
+    CUDA_VISIBLE_DEVICES= MMCV_WITH_OPS=1 CFLAGS=-g0 MAX_JOBS=${MAX_JOBS:-$(nproc)} PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$scratch/old" \
       .venv/bin/python -m pip --disable-pip-version-check wheel -q --no-cache-dir --no-build-isolation --no-deps --no-binary mmcv \
       -w "$scratch/wheel" "$mmcv" >"$scratch/log" 2>&1 || status=$?
     kill $ticker 2>/dev/null || true
@@ -67,5 +71,5 @@ PY
 fi
 
 step "focal_plugin (editable)"
-pip install -q --no-deps -e .
+FOCAL_PLUGIN_NATIVE=required pip install -q --no-deps -e .
 echo "$wanted" >$stamp

@@ -29,6 +29,7 @@ class Head:
         targets: what it hands over, one of TARGETS.
         probabilities: it hands over probabilities instead of logits.
         activation: 'sigmoid' or 'softmax' where that is all it can; 'either': it follows use_sigmoid.
+        custom: it takes its channels and its activation from a loss that has custom_cls_channels.
         unreduced: what its own arithmetic needs where it asks for no reduction: a value per 'element' or per 'row'.
         quality: it takes a QualityFocalLoss.
         always: it calls its loss in every iteration, without positives too.
@@ -39,6 +40,7 @@ class Head:
     targets: str = 'labels'
     probabilities: bool = False
     activation: str = 'either'
+    custom: bool = False
     unreduced: str = ''
     quality: bool = True
     always: bool = True
@@ -83,7 +85,8 @@ HEADS = {
         'filter_empty_gt=True',
     ),
     'CornerHead': Head('heat map', probabilities=True, activation='sigmoid'),
-    'BBoxHead': Head(activation='softmax'),
+    'BBoxHead': Head(activation='softmax', custom=True),
+    'SABLHead': Head(activation='softmax'),
     'DIIHead': Head(),
     'MultiInstanceBBoxHead': Head(activation='softmax', unreduced='row'),
     'YOLACTHead': Head(activation='softmax', unreduced='row', note='the losses of masks are written in the code'),
@@ -166,10 +169,12 @@ def refusals(name: str, head: Head, loss: nn.Module) -> Iterator[str]:
 
 def _activation(name: str, head: Head, loss: FusedLoss) -> Iterator[str]:
     kind = type(loss).__name__
-    if head.activation == 'softmax' and loss.use_sigmoid and not getattr(loss, 'custom_cls_channels', False):
+    custom = head.custom and getattr(loss, 'custom_cls_channels', False)
+    if head.activation == 'softmax' and loss.use_sigmoid and not custom:
+        other = ' or one with custom_cls_channels' if head.custom else ''
         yield (
             f'{name} applies a softmax over num_classes + 1 at test time, and {kind} would train the background as a '
-            f'class. Keep CrossEntropyLoss there, or use a softmax loss or one with custom_cls_channels'
+            f'class. Keep CrossEntropyLoss there, or use a softmax loss{other}'
         )
     if head.activation == 'sigmoid' and not loss.use_sigmoid:
         yield f'{name} applies a sigmoid, one channel per class and none for the background; {kind} is a softmax loss'

@@ -43,7 +43,7 @@ def bad_label(label: int, problem: Problem) -> ValueError:
     return ValueError(
         f'label {label} is outside {range_}: logits of {classes} classes (C) take labels 0 to {classes - 1}, {background}. '
         f'Does num_classes match the annotations? To leave such rows out write ignore_index={label}, an argument of '
-        f'functional.{name}() and of its class (loss_cls=dict(..., ignore_index={label}))'
+        f"functional.{name}() and of its class (loss_cls=dict(..., ignore_index={label})), of mmsegmentation's decode heads"
     )
 
 
@@ -77,9 +77,12 @@ def check_probabilities(problem: Problem) -> None:
     ignored = _is_ignored(problem)
     low, high = _ends(pred if ignored is None else pred[~ignored])
     if low < 0 or high > 1:
+        by_default = problem.spec.probabilities == 'from_logits'
+        given, remedy = (
+            ('from_logits=False', 'from_logits=True') if by_default else ('activated=True', 'activated=False')
+        )
         raise ValueError(
-            f'activated=True takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write '
-            f'activated=False'
+            f'{given} takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write {remedy}'
         )
 
 

@@ -1,6 +1,7 @@
 """How a kernel walks the logits: dimensions joined, tiles chosen."""
 
 from __future__ import annotations
+import functools
 import math
 from dataclasses import dataclass
 
@@ -183,7 +184,7 @@ def _align(strides: dict[str, tuple[int, ...]], inner: str, plane: int, itemsize
     if inner == 'plane':
         distances += [plane, *(strides[name][-1] for name in ALIGNED)]
     most = GROUP // itemsize
-    divides = _power_of_two(math.gcd(*distances), most) if inner else 1
+    divides = _power_of_two(functools.reduce(math.gcd, distances, 0), most) if inner else 1
     return divides if divides >= most // 2 and max(map(abs, distances), default=0) < 2**31 else 1
 
 

@@ -98,6 +98,18 @@ def test_few_long_rows_are_shared_among_threads(driver, dtype):
     torch.testing.assert_close(found.double(), exact, rtol=1e-5 if dtype is torch.float32 else 8e-3, atol=0)
 
 
+@pytest.mark.parametrize('masks_first', (True, False))
+def test_a_launch_serves_what_it_was_made_to_write(driver, masks_first):
+    """The logits of few and long rows are stored in float32 to be added up; those of a call of the same in their dtype."""
+    pred, target = predictions(3, 1300).bfloat16(), torch.rand(3, 1300, generator=torch.Generator().manual_seed(1))
+    calls = (functional.mask_focal_loss, functional.sigmoid_focal_loss)
+    for loss in calls if masks_first else calls[::-1]:
+        found = loss(pred, target, reduction='none')
+        with use_backend('torch'):
+            exact = loss(pred.double(), target, reduction='none')
+        torch.testing.assert_close(found.double(), exact, rtol=8e-3, atol=0)
+
+
 @pytest.mark.parametrize('arguments', STATISTICS.values(), ids=STATISTICS)
 @pytest.mark.parametrize('dtype', HALF, ids=str)
 def test_statistics(driver, arguments, dtype):

@@ -94,6 +94,17 @@ def test_without_a_compiler_a_wheel_is_one_for_every_platform(tmp_path):
     assert 'focal_plugin/kernels/native/loader.py' in files
 
 
+def test_an_environment_to_develop_in_wants_its_libraries(tmp_path):
+    """Its install would go on with those of before, and the tests pass on them."""
+    compiler = dict(CC='false', CXX='false', FOCAL_PLUGIN_NATIVE='required')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', 'setup.py', '-q', 'build_ext', '-b', str(tmp_path), '-t', str(tmp_path)],
+        cwd=ROOT, env=os.environ | compiler, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0 and 'false' in done.stderr, done.stderr[-4000:]
+    assert 'FOCAL_PLUGIN_NATIVE=required pip install' in (ROOT / 'tools/setup_env.sh').read_text()
+
+
 def test_windows_builds_nothing_and_says_so():
     code = """
 import sys, setuptools, setuptools.command.bdist_wheel, setuptools.command.build_ext

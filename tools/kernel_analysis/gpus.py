@@ -11,7 +11,7 @@ from dataclasses import dataclass
 ARCHS = {f'sm_{n}': ('cuda', n, 32) for n in (75, 80, 86, 89, 90, 100, 120)}
 NVIDIA = tuple(ARCHS)
 ARCHS |= {name: ('hip', name, 64) for name in ('gfx90a', 'gfx942', 'gfx950')}
-# What NVRTC 12 compiles for and Triton does not, nor do its disassembler's newest versions read it.
+# What NVRTC 12 compiles for, while the newest versions of Triton's disassembler don't read it.
 OLDER = ('sm_60', 'sm_70')
 # What a copy reaches of the data sheet's bandwidth: an H100 copies 3.0e12 bytes per second of 3.35e12.
 REACHED = 0.9

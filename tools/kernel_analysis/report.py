@@ -9,7 +9,7 @@ package itself launches them with. Everything here is predicted: nothing is run.
 Slots are what a thread executes (loops counted by their trips), divided by its logits, with 1 row in 500 positive: a tile
 with a positive takes a longer way than one without, and of the cuda backend a warp with one. FP32, integer and MUFU
 (special-function) instructions issue at rates of their own; memory, copies and control only take slots. For sm_60 and sm_70
-the cuda backend alone compiles, and no disassembler of Triton's reads them: their rows have registers and spills.
+there are rows of the cuda backend alone, with registers and spills: no disassembler of Triton's reads these.
 Then, for each card of an architecture, what bounds the kernel, its share of the speed at which its memory could move what
 the kernel reads and writes (logits, gradients, dense targets of the logits' dtype, labels, scores and weights), and the
 time of (200000, 80) and of RetinaNet's 22400 x 9 anchors an image of 800 x 1344, batch 16. gpus.py has the cards.

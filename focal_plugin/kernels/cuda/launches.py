@@ -54,7 +54,7 @@ def kept(key: Hashable, make: Callable[[], Any]) -> Any:
     return remembered(_kept, key, make)
 
 
-def like(problem: Problem, upstream: Tensor | None, kind: str, make: Callable[[], Any]) -> Any:
+def like(problem: Problem, upstream: Tensor | None, kind: Hashable, make: Callable[[], Any]) -> Any:
     """The launch of a problem like this one."""
     return kept((kind, *key_of(problem, upstream)), make)
 
@@ -63,7 +63,8 @@ def stored(problem: Problem, out: Tensor, upstream: Tensor | None, launch_of: Ca
     """Writes out, by the launch that launch_of finds for the problem, out and upstream."""
     if problem.selected(problem.pred).numel() == 0:
         return out.zero_()
-    launch = like(problem, upstream, 'stored', lambda: launch_of(problem, out, upstream))
+    kind = 'stored', out.dtype, out.stride()  # float32, where what is stored is then added up
+    launch = like(problem, upstream, kind, lambda: launch_of(problem, out, upstream))
     if launch is None:
         upstream = None if upstream is None else upstream.contiguous()
         empty = torch.empty_like(out, memory_format=torch.contiguous_format)
