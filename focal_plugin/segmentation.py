@@ -178,14 +178,14 @@ def _target(pred: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Ten
         return target, ignore_index
     # The functions' channel of one class is that of label 0; other labels stay, to be ignored or refused by their number.
     is_other = (target != 0) & (target != 1)
-    if (
-        may_look(target)
-        and (bad := target[is_other if ignore_index is None else is_other & (target != ignore_index)]).numel()
-    ):
-        raise ValueError(
-            f'label {int(bad[0])} is outside [0, 1]: of one channel the label is 1, 0 for none. To leave such pixels out '
-            f'write ignore_index={int(bad[0])}, an argument of the decode head'
-        )
+    if may_look(target):
+        others = target[is_other]
+        bad = others if ignore_index is None else others[others != ignore_index]
+        if bad.numel() > 0:
+            raise ValueError(
+                f'label {int(bad[0])} is outside [0, 1]: of one channel the label is 1, 0 for none. To leave such pixels '
+                f'out write ignore_index={int(bad[0])}, an argument of the decode head'
+            )
     exchanged = torch.where(is_other, target, 1 - target)
     return exchanged, 1 - ignore_index if ignore_index in (0, 1) else ignore_index
 

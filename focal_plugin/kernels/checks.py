@@ -77,12 +77,11 @@ def check_probabilities(problem: Problem) -> None:
     ignored = _is_ignored(problem)
     low, high = _ends(pred if ignored is None else pred[~ignored])
     if low < 0 or high > 1:
-        by_default = problem.spec.probabilities == 'from_logits'
-        given, remedy = (
-            ('from_logits=False', 'from_logits=True') if by_default else ('activated=True', 'activated=False')
-        )
+        flag = problem.spec.probabilities
+        given = flag == 'activated'
         raise ValueError(
-            f'{given} takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write {remedy}'
+            f'{flag}={given} takes probabilities in [0, 1], got values from {low:g} to {high:g}: for logits write '
+            f'{flag}={not given}'
         )
 
 
