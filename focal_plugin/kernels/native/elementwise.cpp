@@ -34,6 +34,7 @@ struct Worker {
   float *const positive_result = buffers.take<float>(kTile), *const positive_value = buffers.take<float>(kTile);
   // Planes of kTile floats, in whose first `period` the per-class parameters are those of all the tile's elements.
   int64_t period = kTile;
+  int64_t is_clamped = 0;  // whether a derivative of the tile is not that of the logit itself
   float *const parameters = buffers.take<float>(by_class ? plan.variant.parameters * kTile : 0);
   float *const positive_parameters = buffers.take<float>(by_class ? plan.variant.parameters * kTile : 0);
 
@@ -52,7 +53,11 @@ struct Worker {
     float *const to = is_direct ? static_cast<float *>(call.output.data) + tile.at(kOutput, 0) : result;
     const float scale = call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f;
     const float *const logits = tile.read(kInput, x), *const targets = read_targets(new_rows);
-    const Loop whole{logits, targets, to, call.both ? value : nullptr, tile.count(), scale};
+    Loop whole{logits, targets, to, call.both ? value : nullptr, tile.count(), scale};
+    whole.ahead[0] = tile.next_halves(kInput);
+    if (targets == y) whole.ahead[1] = tile.next_halves(kTarget);
+    whole.ahead[2] = tile.halves(kOutput);
+    is_clamped = 0;
     evaluate(call.derivative, whole);
     if (call.output.data == nullptr) return sum(whole, to);
     const double total = call.both ? sum_of_both(whole) : 0;
@@ -107,7 +112,11 @@ struct Worker {
       if (loop.y != nullptr) part.y += i;
       part.output += i;
       if (loop.value != nullptr) part.value += i;
+      for (const uint16_t *&ahead : part.ahead) {
+        if (ahead != nullptr) ahead += i;
+      }
       part.count = std::min(period, loop.count - i);
+      part.is_clamped = &is_clamped;
       part.is_out_of_range = &found.is_out_of_range;
       for (int k = 0; k < plan.variant.parameters; ++k) {
         part.parameter[k] = call.parameter[k];
@@ -190,10 +199,7 @@ struct Worker {
 
   // The sum of the values beside derivatives.
   double sum_of_both(const Loop &whole) {
-    int clamped = 0;  // whether the loop of derivatives has clamped a logit
-    const int64_t count = tile.count();
-    for (int64_t i = 0; !call.activated && i < count; ++i) clamped |= std::fabs(whole.x[i]) > kLargestLogit ? 1 : 0;
-    if (clamped != 0) evaluate(false, {whole.x, whole.y, value, nullptr, count, 1.f});
+    if (is_clamped) evaluate(false, {whole.x, whole.y, value, nullptr, tile.count(), 1.f});
     return sum(whole, value);
   }
 

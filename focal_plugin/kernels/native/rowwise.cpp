@@ -53,6 +53,7 @@ struct Worker {
   const int64_t classes = plan.classes.size, step = round_up(plan.step);
   int64_t rows = 0, padded = 0;  // of the tile, and these rounded up to whole vectors
   int64_t pitch = 0;             // from class to class, or from row to row
+  int64_t is_clamped = 0;        // whether a derivative is not that of the margin itself
   std::vector<Run> runs{};
   // Logits, then exponentials, then gradients of the tile; and what it has one of per row.
   Buffers &buffers = Buffers::of_thread();
@@ -76,6 +77,7 @@ struct Worker {
       call.derivative ? find_exps<false, true>() : find_exps<false, false>();
     }
     find_margins();
+    is_clamped = 0;
     run_variant(call.derivative, results);
     const double total = call.both ? sum_of_both() : 0;
     weigh(call.derivative, call.output.data != nullptr ? static_cast<float>(call.scale) : 1.f, results);
@@ -200,6 +202,7 @@ struct Worker {
     if (call.both && derivative) loop.value = values;
     loop.count = padded;
     loop.scale = 1.f;
+    loop.is_clamped = &is_clamped;
     for (int k = 0; k < plan.variant.parameters; ++k) {
       loop.parameter[k] = call.parameter[k];
       if (call.per_class_parameters == nullptr) continue;
@@ -214,9 +217,7 @@ struct Worker {
 
   // The weighted sum of the values beside derivatives.
   double sum_of_both() {
-    int clamped = 0;  // whether the loop of derivatives has clamped a margin
-    for (int64_t r = 0; r < padded; ++r) clamped |= std::fabs(margins[r]) > kLargestLogit ? 1 : 0;
-    if (clamped != 0) run_variant(false, values);
+    if (is_clamped) run_variant(false, values);
     weigh(false, 1.f, values);
     return sum_rows(values, 1, padded, nullptr);
   }

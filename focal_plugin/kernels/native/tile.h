@@ -76,6 +76,19 @@ struct Tile {
     return steps;
   }
 
+  // The tile of an operand of 2 bytes an element, where it is one run; else null.
+  const uint16_t *halves(Role role) const {
+    const Operand &operand = *plan.operand[role];
+    const bool has_halves = operand.data != nullptr && (operand.type == kBFloat16 || operand.type == kHalf);
+    return has_halves && is_contiguous(role) ? static_cast<const uint16_t *>(operand.data) + at(role, 0) : nullptr;
+  }
+
+  // The same of the tile after it, which mostly lies next to it.
+  const uint16_t *next_halves(Role role) const {
+    const uint16_t *const own = halves(role);
+    return own == nullptr ? nullptr : own + count();
+  }
+
   // use(where in the operand, stride, count, where among the tile's floats) for each run of an operand.
   template <class Use>
   void each_run(Role role, Use use) const {

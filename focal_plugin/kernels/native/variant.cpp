@@ -49,9 +49,13 @@ FP_INLINE Point point_at(const Terms &terms, const Target &target, const Paramet
 template <int KIND, bool DERIVATIVE, bool ACTIVATED, int EXPONENT, bool PER_ELEMENT>
 FP_INLINE void vectors(const Loop &loop) {
   Mask is_out_of_range{};
+  Bits clamped{};
   for (int64_t i = 0; i < loop.count; i += kLanes) {
-    V x = load(loop.x + i);
-    if (DERIVATIVE && !ACTIVATED) x = clamp(x, kLargestLogit);
+    for (const uint16_t *ahead : loop.ahead) {
+      if (ahead != nullptr) __builtin_prefetch(ahead + i);
+    }
+    const V given = load(loop.x + i), x = DERIVATIVE && !ACTIVATED ? clamp(given, kLargestLogit) : given;
+    clamped |= bits_as<Bits>(x) ^ bits_as<Bits>(given);
     constexpr int mode = VARIANT::probabilities;
     const Terms terms = ACTIVATED ? terms_of_probability<mode>(x) : terms_of_logit(x);
     const auto target = target_at<KIND>(loop, i);
@@ -62,6 +66,7 @@ FP_INLINE void vectors(const Loop &loop) {
     if (DERIVATIVE && loop.value != nullptr) store(loop.value + i, point.value);
     if constexpr (KIND == kScored || KIND == kSoft) is_out_of_range |= (target.y < 0.f) | (target.y > 1.f);
   }
+  if (DERIVATIVE && !ACTIVATED && any(clamped != 0)) *loop.is_clamped = 1;
   if ((KIND == kScored || KIND == kSoft) && any(is_out_of_range)) *loop.is_out_of_range = 1;
 }
 
