@@ -3,7 +3,7 @@
 import pytest
 
 from tools.benchmarks import calls, tables
-from tools.benchmarks.contenders import CONTENDERS, MMDET, OURS
+from tools.benchmarks.contenders import CLONE, CONTENDERS, MMDET, OURS
 from tools.benchmarks.results import read
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -22,6 +22,7 @@ def test_each_shape_is_called_in_both_ways(monkeypatch, tmp_path):
         *(('30x3', 'in a row'), ('30x3', 'in turns')),
         *(('20x4', 'in a row'), ('20x4', 'in turns')),
     ]
+    assert {row['contender'] for row in found} == {*names, calls.NOTHING, CLONE}
     assert all(float(row['both_ms']) > 0 for row in found)
     # One call a turn, or as many as 10 milliseconds have room for.
     assert [int(row['runs']) for row in ours][1::2] == [2, 2] and int(ours[0]['runs']) > 2
