@@ -8,6 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+usage() { echo "usage: bash tools/demo.sh [--masks | --classes N] [--seed N]; what is '$1'?" >&2; exit 2; }
+
 seed=${SEED:-0}
 classes=
 name=demo
@@ -21,7 +23,7 @@ while [ $# -gt 0 ]; do
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
     --seed=*) seed=${1#*=}; shift ;;
     --masks)
-      classes=
+      [ $name = demo ] || usage "$1"
       name=demo_masks
       config=configs/condinst/condinst_r18_fpn_coco-mini_fused-mask-focal.py
       data=tests/data/coco_mini
@@ -29,13 +31,14 @@ while [ $# -gt 0 ]; do
       shown="The photos it was trained on, seed SEED: true and predicted masks"
       shift ;;
     --classes)
+      [ $name = demo ] || usage "$1"
       classes=${2:?--classes needs a number}
       name=demo_$classes
       config=configs/cut/fcos_r18_fpn_boards_fused-head-cut.py
       trained="FCOS-R18 with FusedFocalLoss and cut=True, $classes classes, 120 photos of boards"
       drawn=(--as-many)  # among so many classes scores stay low
       shift 2 ;;
-    *) echo "usage: bash tools/demo.sh [--masks | --classes N] [--seed N]; what is '$1'?" >&2; exit 2 ;;
+    *) usage "$1" ;;
   esac
 done
 [[ $seed =~ ^[0-9]+$ ]] || { echo "the seed must be a whole number, not '$seed'" >&2; exit 2; }

@@ -2,13 +2,15 @@
 # Sets up .venv with torch, mmengine, mmcv, mmdet and this package (editable), once; a second call returns at once.
 # mmcv is built without its CUDA ops, which take an hour and a CUDA toolkit.
 #
-#   FOCAL_PLUGIN_PYTHON  the Python to use                   (default: python3.11, else python3)
+#   FOCAL_PLUGIN_PYTHON  the Python to make .venv with       (default: python3.11, else python3)
 #   FOCAL_PLUGIN_TORCH   what to install as torch            (default: the line in tools/requirements.txt)
 #   FOCAL_PLUGIN_CACHE   where the built mmcv wheel is kept  (default: the user's cache folder)
+#
+# Export FOCAL_PLUGIN_TORCH for tools/test.sh and tools/demo.sh too: they call this, and it installs what is asked for then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${FOCAL_PLUGIN_PYTHON:-$(command -v python3.11 || command -v python3)}
+python=${FOCAL_PLUGIN_PYTHON:-$(command -v python3.11 || command -v python3 || echo python3.11)}
 torch=${FOCAL_PLUGIN_TORCH:-$(grep '^torch==' tools/requirements.txt)}
 mmcv=$(grep '^mmcv==' tools/requirements.txt)
 cache=${FOCAL_PLUGIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/focal_plugin}
@@ -16,16 +18,20 @@ stamp=.venv/focal_plugin.stamp
 inputs() { cat tools/setup_env.sh tools/requirements.txt setup.cfg setup.py pyproject.toml; echo "$torch"; }
 # The sources of the native kernel: an editable install has to rebuild the library when they change.
 native() { find focal_plugin -name '*.cpp' -o -name '*.h' | LC_ALL=C sort | xargs cat; }
+# What was built of them, for this folder: whoever builds by hand, deletes a library or moves the checkout changes it.
+built() { pwd; cat focal_plugin/kernels/native/lib_*.so 2>/dev/null || true; }
 digest() { "$1" | sha256sum | cut -d' ' -f1; }
 wanted="$(digest inputs) $(digest native)"
-[ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && exit 0
+[ "$(cat $stamp 2>/dev/null)" = "$wanted $(digest built)" ] && exit 0
 
 step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 if [ "$(cut -d' ' -f1 $stamp 2>/dev/null)" != "${wanted% *}" ]; then
-  step "virtual environment: .venv ($("$python" --version))"
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  step "virtual environment: .venv"
+  # One without pip was interrupted, or made by a Python that lacks ensurepip.
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv
+  .venv/bin/python --version
   rm -f $stamp
 
   step "$torch"
@@ -47,11 +53,11 @@ PY
   wheels=${wheels//==/-}
   if ! ls "$wheels"/mmcv-*.whl >/dev/null 2>&1; then
     step "$mmcv: built from its sources, about 10 minutes on 2 cores; the wheel is kept in $wheels"
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
+    scratch=$(mktemp -d) ticker=
+    trap 'kill $ticker 2>/dev/null || true; rm -rf "$scratch"' EXIT
     # mmcv's setup.py imports pkg_resources, which setuptools has dropped; the old one serves this build only.
     pip install -q --target "$scratch/old" 'setuptools<70' wheel
-    (while sleep 30; do printf '   ... %s  building mmcv\n' "$(date +%T)"; done) & ticker=$!
+    (while sleep 30 >/dev/null 2>&1; do printf '   ... %s  building mmcv\n' "$(date +%T)"; done) & ticker=$!
     status=0
     # --no-cache-dir: pip would hand out a wheel that it built beside another torch. -g0: debug symbols double the time.
     # No GPU is to be seen: mmcv would build its CUDA ops.
@@ -72,4 +78,4 @@ fi
 
 step "focal_plugin (editable)"
 FOCAL_PLUGIN_NATIVE=required pip install -q --no-deps -e .
-echo "$wanted" >$stamp
+echo "$wanted $(digest built)" >$stamp

@@ -209,8 +209,8 @@ def test_wrong_paths_are_said(command, message):
 
 @pytest.mark.parametrize(
     'arguments',
-    [['--seed', 'one'], ['--sed', '1'], ['--classes', 'many']],
-    ids=['not a number', 'unknown option', 'no number of classes'],
+    [['--seed', 'one'], ['--sed', '1'], ['--classes', 'many'], ['--classes', '9', '--masks']],
+    ids=['not a number', 'unknown option', 'no number of classes', 'two demos'],
 )
 def test_demo_refuses_wrong_arguments(arguments):
     done = subprocess.run(['bash', 'tools/demo.sh', *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
