@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT
+
 STAND_IN = """#!/bin/sh
 echo "$@" >>"$ASKED"
 case "$*" in

@@ -27,6 +27,7 @@ struct Worker {
   float *const x = buffers.take<float>(kTile), *const y = buffers.take<float>(kTile);
   float *const result = buffers.take<float>(kTile), *const value = buffers.take<float>(kTile);
   double *const row_sums = buffers.take<double>(kTile);
+  int64_t is_clamped = 0;  // whether a derivative of the tile is not that of the logit itself
   // The listed positives: where they are among the tile's elements, and what was gathered from there.
   int64_t positives = 0;
   int32_t *const positive_at = buffers.take<int32_t>(kTile);
@@ -34,7 +35,6 @@ struct Worker {
   float *const positive_result = buffers.take<float>(kTile), *const positive_value = buffers.take<float>(kTile);
   // Planes of kTile floats, in whose first `period` the per-class parameters are those of all the tile's elements.
   int64_t period = kTile;
-  int64_t is_clamped = 0;  // whether a derivative of the tile is not that of the logit itself
   float *const parameters = buffers.take<float>(by_class ? plan.variant.parameters * kTile : 0);
   float *const positive_parameters = buffers.take<float>(by_class ? plan.variant.parameters * kTile : 0);
 

@@ -21,7 +21,7 @@ struct Loop {
   // Elements of 2 bytes that are converted before or after the loop, one for each of its own, or null: it has the
   // processor load them meanwhile, since a conversion is too short to hide what memory takes.
   const uint16_t *ahead[kMostAhead];
-  int64_t *is_clamped;                       // set where a derivative is that of a logit no larger than kLargestLogit
+  int64_t *is_clamped;                       // set where a logit was clamped to kLargestLogit for its derivative
   int64_t *is_out_of_range;                  // set where a y of kScored or kSoft is outside [0, 1]
   float parameter[kMaxParameters];           // a number for all elements, or ...
   const float *per_element[kMaxParameters];  // ... one per element
