@@ -1,19 +1,22 @@
-"""Trains small detectors for a few iterations and keeps what parity is judged by.
+"""Trains small detectors for a few iterations, with mmdet's losses and then with ours, and keeps how far apart they are.
 
+    python -m tests.heads.parity_run mmdet FOLDER NAMES
     python -m tests.heads.parity_run MODE FOLDER NAMES
 
-MODE is 'mmdet', 'override' (the same with focal_plugin.override imported), 'maps' (with heads that copy no class logits) or
-'cut' (with heads that hold none); all but the first need what 'mmdet' left in the folder.
+The second reads what the first left in the folder, a file for each name, deletes it (weights and gradients of eighteen
+detectors are gigabytes) and writes compared.json. MODE is 'override' (the same with focal_plugin.override imported), 'maps'
+(with heads that copy no class logits) or 'cut' (with heads that hold none).
 """
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
 import torch
 from mmdet.utils import register_all_modules
 
-from tests.heads.detectors import FUSED, batch, build, gradients, losses, with_fixed_norms
+from tests.heads.detectors import FUSED, batch, build, error, gradients, losses, with_fixed_norms
 
 ITERATIONS = 5
 
@@ -47,29 +50,42 @@ def trained(model: torch.nn.Module) -> dict:
     return result
 
 
-def at_weights(model: torch.nn.Module, weights: list[dict]) -> list[dict[str, torch.Tensor]]:
-    """The gradients of each iteration, begun from these weights."""
+def errors_at(weights: list[dict], model: torch.nn.Module, expected: list[dict[str, torch.Tensor]]) -> list[float]:
+    """Of the gradients of each iteration, begun from these weights."""
     found = []
-    for iteration, state in enumerate(weights):
-        model.load_state_dict(state)
-        found.append(step(model, iteration)[1])
+    for iteration, grads in enumerate(expected):
+        model.load_state_dict(weights[iteration])
+        found.append(error(step(model, iteration)[1], grads))
     return found
 
 
-def main(mode: str, folder: str, *names: str) -> None:
+def compared(theirs: dict, name: str, seed: int, mode: str) -> dict:
+    ours = trained(begun(name, seed, mode))
+    return {
+        'mmdet': {key: theirs[key] for key in ('kinds', 'losses')},
+        'ours': {key: ours[key] for key in ('kinds', 'losses')},
+        'errors of runs left alone': list(map(error, ours['grads'], theirs['grads'])),
+        'errors at the same weights': errors_at(theirs['weights'], begun(name, seed, mode), theirs['grads']),
+    }
+
+
+def main(mode: str, place: str, *names: str) -> None:
     torch.set_num_threads(1)  # one thread adds up in one order
     torch.use_deterministic_algorithms(True, warn_only=True)
     register_all_modules()
     if mode != 'mmdet':
         importlib.import_module('focal_plugin.override' if mode == 'override' else 'focal_plugin')
-    results = {}
-    theirs = {} if mode == 'mmdet' else torch.load(Path(folder) / 'mmdet.pt')
+    folder, results = Path(place), {}
     for name in names:
         detector, _, seed = name.partition(':')
-        results[name] = trained(begun(detector, int(seed), mode))
-        if mode != 'mmdet':
-            results[name]['at their weights'] = at_weights(begun(detector, int(seed), mode), theirs[name]['weights'])
-    torch.save(results, Path(folder) / f'{mode}.pt')
+        kept = folder / f'{name}.pt'
+        if mode == 'mmdet':
+            torch.save(trained(begun(detector, int(seed), mode)), kept)
+        else:
+            results[name] = compared(torch.load(kept), detector, int(seed), mode)
+            kept.unlink()
+    if mode != 'mmdet':
+        (folder / 'compared.json').write_text(json.dumps(results))
 
 
 if __name__ == '__main__':
