@@ -10,7 +10,8 @@ mmdet's heads keep mmdet's classes for their isinstance checks, which the fused 
 object that other code had imported before: it stays mmdet's and keeps working, pickling excepted, and a warning in the log
 names it. Code that imports the name later sees the fused class, in isinstance checks of its own too: a head from elsewhere
 that asks for a QualityFocalLoss recognises FusedQualityFocalLoss alone, so where it has another loss of qualities, import
-the head before this module.
+the head before this module. Every fused loss of qualities passes for mmdet's QualityFocalLoss, so GroundingDINOHead, which
+refuses that one, refuses a VarifocalLoss too: leave this module out where it has one.
 
 Where there is a GPU and neither Triton nor NVRTC to compile the kernels for it, nothing is replaced, since mmdet's losses
 are the faster ones there; a warning in the log says so.

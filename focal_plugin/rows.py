@@ -175,11 +175,15 @@ class Rows(Logits):
         return super().__torch_function__(function, types, args, kwargs)
 
     def _no_targets(self) -> Scored | Tensor:
-        """What VFNet fills with its targets: of the logits' size only for a loss that takes nothing less."""
+        """What VFNet fills with its targets: of the logits' size only for a loss that takes nothing less.
+
+        At least in float32, as the qualities are: PyTorch sets them into no other dtype.
+        """
+        dtype = torch.promote_types(self.dtype, torch.float32)
         if not self.scored:
-            return self.maps[0].new_zeros(self.shape)
+            return self.maps[0].new_zeros(self.shape, dtype=dtype)
         labels = torch.full(self.shape[:1], self.classes, device=self.device)
-        return Scored(labels, torch.zeros_like(labels, dtype=torch.promote_types(self.dtype, torch.float32)))
+        return Scored(labels, torch.zeros_like(labels, dtype=dtype))
 
 
 class Scored(NamedTuple):

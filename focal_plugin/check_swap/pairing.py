@@ -81,8 +81,8 @@ HEADS = {
         'heat map',
         probabilities=True,
         activation='sigmoid',
-        note='writes num_classes into the heat maps of images without objects, which is refused on a CPU: keep '
-        'filter_empty_gt=True',
+        note='writes num_classes into the heat maps of images without objects, which is refused on a CPU and makes the loss '
+        'NaN or huge on a GPU: keep filter_empty_gt=True',
     ),
     'CornerHead': Head('heat map', probabilities=True, activation='sigmoid'),
     'BBoxHead': Head(activation='softmax', custom=True),

@@ -21,8 +21,8 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR, metaclass=ABCMeta
 
     In training the loss of the proposals is a sum over every logit of every token. It is computed together with the class
     branch, a chunk of classes at a time, where loss_cls is one of this package's sigmoid losses and the proposals are
-    matched by mmdet's FocalLossCost, BBoxL1Cost and IoUCost or by FusedFocalLossCost; else training is that of
-    DeformableDETR, which holds the logits.
+    matched by mmdet's head and HungarianAssigner, by FocalLossCost, BBoxL1Cost and IoUCost or by FusedFocalLossCost; else,
+    as with a head of your own that matches otherwise, training is that of DeformableDETR, which holds the logits.
 
     Args:
         chunk (float): The most MiB of logits to hold at once, in training together with their gradient; one token's or one

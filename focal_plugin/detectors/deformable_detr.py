@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mmcv.cnn import Linear
+from mmdet.models.dense_heads import DeformableDETRHead
 from mmdet.models.detectors import DeformableDETR
+from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost, FocalLossCost, IoUCost
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from focal_plugin.match_costs import FusedFocalLossCost
 
 _OF_ONE_CLASS = (BBoxL1Cost, FocalLossCost, FusedFocalLossCost, IoUCost)
 """Costs that look at the logits of an object's own class alone, or at none."""
+_MATCHING = ('loss_by_feat', 'loss_by_feat_single', 'get_targets', '_get_targets_single')
+"""The methods in which mmdet's head makes the proposals' objects all of the first class, and has them matched."""
 
 
 @MODELS.register_module()
@@ -27,8 +31,8 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
 
     In training the loss of the proposals is a sum over every logit of every token. It is computed together with the class
     branch, a chunk of classes at a time, where loss_cls is one of this package's sigmoid losses and the proposals are
-    matched by mmdet's FocalLossCost, BBoxL1Cost and IoUCost or by FusedFocalLossCost; else training is that of
-    DeformableDETR, which holds the logits.
+    matched by mmdet's head and HungarianAssigner, by FocalLossCost, BBoxL1Cost and IoUCost or by FusedFocalLossCost; else,
+    as with a head of your own that matches otherwise, training is that of DeformableDETR, which holds the logits.
 
     Args:
         chunk (float): The most MiB of logits to hold at once, in training together with their gradient; one token's or one
@@ -72,14 +76,17 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
     @property
     def _is_cut(self) -> bool:
         """Whether loss and matching do without the logits of all tokens."""
-        loss = self.bbox_head.loss_cls
+        head, loss = self.bbox_head, self.bbox_head.loss_cls
         is_ours = isinstance(loss, FusedLoss) and loss.spec.family == 'elementwise'
-        return is_ours and bool(self._costs) and all(cost in _OF_ONE_CLASS for cost in self._costs)
+        is_of_mmdet = type(head.assigner) is HungarianAssigner and all(
+            getattr(type(head), method) is getattr(DeformableDETRHead, method) for method in _MATCHING
+        )
+        return is_ours and is_of_mmdet and all(cost in _OF_ONE_CLASS for cost in self._costs)
 
     @property
     def _costs(self) -> set[type]:
-        """Those of matching; none of an assigner that matches without."""
-        return {type(cost) for cost in getattr(self.bbox_head.assigner, 'match_costs', ())}
+        """Those of matching."""
+        return {type(cost) for cost in self.bbox_head.assigner.match_costs}
 
     def _cut_logits(self, tokens: Tensor) -> TokenLogits:
         branch = self._class_branch

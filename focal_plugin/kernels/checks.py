@@ -9,6 +9,9 @@ from focal_plugin.compatibility import aminmax
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.tracing import may_look
 
+_ROUNDING = 4 * torch.finfo(torch.bfloat16).eps
+"""How far from [0, 1] a quality may be: under autocast it is the IoU of boxes of a half type, whatever its own dtype."""
+
 
 def _has_background(problem: Problem) -> bool:
     """Whether label C is the background, all of whose targets are 0; over a softmax it would be a class without a logit."""
@@ -88,7 +91,7 @@ def check_probabilities(problem: Problem) -> None:
 def targets_in_range(
     pred: Tensor, target: Tensor, score: Tensor | None, ignore_index: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """(dense target or labels, scores) in [0, 1]: the quality of equal boxes may be rounded to just above 1.
+    """(dense target or labels, scores) in [0, 1]: what rounding brought just out of it is its end.
 
     Raises:
         ValueError: a dense target, or the score of a positive that is not ignored, is farther outside.
@@ -103,8 +106,7 @@ def targets_in_range(
     if not is_dense:
         is_used = (target >= 0) & (target < pred.size(-1))
         used = used[is_used if ignore_index is None else is_used & (target != ignore_index)]
-    rounding = 4 * torch.finfo(used.dtype).eps if used.is_floating_point() else 0.0
-    if not _is_within(used, rounding):
+    if not _is_within(used, _ROUNDING):
         low, high = _ends(used)
         name = 'a dense target holds' if is_dense else 'scores of labels are'
         remedy = 'divide masks of 0 and 255 by 255; weight leaves elements out' if is_dense else 'clamp them'

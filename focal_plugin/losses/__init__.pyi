@@ -232,7 +232,7 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
 
     mmdet's box heads leave out the last column of the scores at test time, the background's. mmdet's FocalCustomLoss gives
     them none, so that the last class is never found and boxes of one class get the scores of another; this one gives them
-    a column of zeros.
+    1 less the greatest of the others, by which Soft Teacher weighs the negatives of photos without annotations.
 
     Sigmoid focal loss of `Focal Loss for Dense Object Detection`, arXiv 1708.02002.
 

@@ -22,7 +22,7 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
 
     mmdet's box heads leave out the last column of the scores at test time, the background's. mmdet's FocalCustomLoss gives
     them none, so that the last class is never found and boxes of one class get the scores of another; this one gives them
-    a column of zeros.
+    1 less the greatest of the others, by which Soft Teacher weighs the negatives of photos without annotations.
     """
 
     spec = focal.SPEC
@@ -53,4 +53,4 @@ class FusedFocalCustomLoss(FusedLoss, FocalCustomLoss):
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """The probabilities (N, num_classes) of logits (N, num_classes); for a box head (N, num_classes + 1)."""
         scores = super().get_activation(cls_score)
-        return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1) if self.is_of_boxes else scores
+        return torch.cat([scores, 1 - scores.amax(dim=1, keepdim=True)], dim=1) if self.is_of_boxes else scores

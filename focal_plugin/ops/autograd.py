@@ -129,6 +129,8 @@ def _composed(problem: Problem, needed: Sequence[bool], upstream: Tensor) -> lis
 
     They may be differentiated again (create_graph=True), and hold an upstream gradient that a transform sees through.
     """
+    if not any(needed):  # a level that needs none among others
+        return [None] * TENSORS
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from mmdet.models.dense_heads import DeformableDETRHead
+from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmdet.models.task_modules.assigners.match_cost import ClassificationCost
 from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -82,6 +85,34 @@ def test_matching_by_numbers_per_class_makes_no_logits_of_all_tokens():
             step(model, classes)
         largest.append(max(made.sizes()))
     assert largest[1] <= max(largest[0], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a weight
+
+
+class OfTheSecondClass(DeformableDETRHead):
+    """Its objects are of another class than the first, also for the proposals."""
+
+    def loss_by_feat_single(self, cls_scores, bbox_preds, batch_gt_instances, batch_img_metas):
+        others = [InstanceData(bboxes=each.bboxes, labels=torch.ones_like(each.labels)) for each in batch_gt_instances]
+        return super().loss_by_feat_single(cls_scores, bbox_preds, others, batch_img_metas)
+
+
+class ByTheLastClass(HungarianAssigner):
+    """Matches by another class's scores than the first's."""
+
+    def assign(self, pred_instances, gt_instances, img_meta=None):
+        flipped = InstanceData(bboxes=pred_instances.bboxes, scores=pred_instances.scores.flip(1))
+        return super().assign(flipped, gt_instances, img_meta)
+
+
+@pytest.mark.parametrize('part, kind', [('', OfTheSecondClass), ('assigner', ByTheLastClass)], ids=('head', 'assigner'))
+def test_a_head_or_assigner_that_matches_otherwise_trains_as_in_mmdet(part, kind):
+    results = []
+    for fused in (False, True):
+        model = built(NAME, 2, fused)
+        (getattr(model.bbox_head, part) if part else model.bbox_head).__class__ = kind
+        results.append(step(model, 2))
+    (want, theirs), (got, ours) = results
+    assert got == {key: pytest.approx(value, rel=1e-5) for key, value in want.items()}
+    assert error(ours, theirs) <= 1e-5
 
 
 class Called(TorchDispatchMode):

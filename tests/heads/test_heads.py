@@ -75,10 +75,14 @@ def test_qualities_are_divided_by_the_largest_of_all_levels():
         torch.testing.assert_close(loss(lazy, target, avg_factor=9.0), loss(plain, target, avg_factor=9.0))
 
 
-@pytest.mark.parametrize('head', (*FIVE, *HANDED))
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
-def test_half_precision_logits(head, dtype):
-    name, arguments = HEADS[head]
+@pytest.mark.parametrize(
+    ('head', 'loss'),
+    [*((head, None) for head in (*FIVE, *HANDED)), *PAIRS, *(('vfnet', loss) for loss in DENSE), *HANDED_PAIRS],
+)
+def test_half_precision_logits(head, loss, dtype):
+    name, arguments = HEADS[head] if loss is None else with_loss(head, loss)
     stock, fused = built(name, arguments), built(f'Fused{name}', arguments)
     leaves = outputs(fused, False, dtype)
     # The stock VFNetHead fails at them: it sets float32 qualities into targets of the logits' dtype.

@@ -97,6 +97,17 @@ def test_second_derivatives_and_gradients_of_weights_are_composed(driver):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-8)
 
 
+def test_a_level_without_a_gradient_has_no_part_in_second_derivatives(driver):
+    levels = maps(torch.float32, 1)
+    target, results = targets(levels, False), []
+    for name, first in (('triton', levels[0].detach()), ('torch', levels[0])):
+        with backend.use_backend(name):
+            value = FusedFocalLoss()(Rows([first, *levels[1:]], C), target, avg_factor=5.0)
+            grads = torch.autograd.grad(value, levels[1:], create_graph=True)
+            results.append(torch.autograd.grad(sum(grad.square().sum() for grad in grads), levels[1:]))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-8)
+
+
 @one_graph
 @pytest.mark.parametrize('name', ('native', 'torch'))
 def test_a_compiler_traces_the_sum_of_levels(name):

@@ -67,7 +67,8 @@ def box_head(kind, path, seed=0):
 
 
 def with_background(logits):
-    return torch.cat([logits.sigmoid(), logits.new_zeros(len(logits), 1)], dim=1)
+    scores = logits.sigmoid()
+    return torch.cat([scores, 1 - scores.amax(dim=1, keepdim=True)], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,16 @@ def test_box_heads(path):
             (found,) = head.predict(tuple(features), [proposals.clone()], [sample])
         results.append((losses, grads, found.scores, found.bboxes, found.labels))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_object_has_the_score_of_the_background():
+    """By which Soft Teacher weighs the negatives of photos without annotations."""
+    loss = MODELS.build(dict(type='FusedFocalCustomLoss', num_classes=C))
+    loss.get_cls_channels(C)
+    logits = torch.full((3, C), -9.0)
+    logits[1, 2], logits[2, 0] = 9.0, 0.0
+    torch.testing.assert_close(loss.get_activation(logits)[:, -1], torch.tensor([1.0, 0.0, 0.5]), rtol=0, atol=2e-4)
+    assert loss.get_activation(logits[:0]).shape == (0, C + 1)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,27 @@ def test_bad_scores(name, target, error, message):
         functional.FUNCTIONS[name](torch.zeros(2, C), target)
 
 
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].scored])
+def test_the_quality_of_equal_boxes_in_half_precision(name, dtype):
+    """Under autocast DETR's kin have boxes in it, and their IoU with the annotations is in float32, and beyond 1."""
+    from mmdet.structures.bbox import bbox_overlaps
+
+    corners, sizes = torch.rand(2, 4000, 2)
+    boxes = torch.cat([corners, corners + sizes], dim=1)
+    quality = bbox_overlaps(boxes.to(dtype), boxes, is_aligned=True)
+    assert quality.dtype == torch.float32 and quality.max() > 1.0005
+    pred, labels = torch.randn(4000, C), torch.randint(0, C + 1, (4000,))
+    found, expected = (functional.FUNCTIONS[name](pred, (labels, each)) for each in (quality, quality.clamp(max=1)))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].scored])
+def test_scores_that_are_no_quality(name):
+    with pytest.raises(ValueError, match=r'scores of labels are values in \[0, 1\], got values from 0\.5 to 1\.04'):
+        functional.FUNCTIONS[name](torch.zeros(2, C), (PAIR[0], torch.tensor([0.5, 1.04])))
+
+
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if not VARIANTS[name].scored])
 def test_scores_where_they_mean_nothing(name):
     with pytest.raises((TypeError, ValueError), match=r'scores|tuple'):
