@@ -53,6 +53,7 @@ say() { echo "$*" | tee -a "$summary"; }
   nvidia-smi || echo 'there is no nvidia-smi'
 } >"$out/machine.txt" 2>&1
 
+trap 'exit 130' INT  # pytest answers to Ctrl-C itself, after which Bash would go on
 failed=0
 # Runs a tool within what is left of its part, and writes its log, its verdict and what it left out.
 run() {

@@ -67,7 +67,9 @@ PY
     kill $ticker 2>/dev/null || true
     if [ $status -ne 0 ]; then tail -n 60 "$scratch/log"; echo "mmcv did not build"; exit $status; fi
     mkdir -p "$wheels"
-    cp "$scratch"/wheel/mmcv-*.whl "$wheels/"
+    wheel=$(ls "$scratch"/wheel/mmcv-*.whl)
+    cp "$wheel" "$wheels/half"  # under another name: an interrupted copy must not pass for a wheel
+    mv "$wheels/half" "$wheels/${wheel##*/}"
   fi
 
   step "mmengine, mmcv, mmdet"

@@ -44,6 +44,18 @@ def test_readme_is_read_in_one_sitting():
     assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
 
 
+def test_sources_are_read_in_one_sitting():
+    """As CONTRIBUTING asks; stubs are generated."""
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for folder in ('focal_plugin', 'tests', 'tools', 'configs')
+        for path in (ROOT / folder).rglob('*')
+        if path.suffix in ('.py', '.h', '.cpp', '.cu', '.sh')
+    }
+    assert len(lengths) > 500
+    assert {path: length for path, length in lengths.items() if length >= 300} == {}
+
+
 def anchors(page: Path) -> set[str]:
     """Those that GitHub makes of the headings."""
     headings = re.findall(r'^#+ (.*)$', re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL), re.MULTILINE)

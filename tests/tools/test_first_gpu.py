@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,17 @@ cuda = SimpleNamespace(is_available=lambda: {gpu})
 """
 OF_MMDET = ('variants', 'heads', 'training', 'kernels', 'cut')
 TOOL = """
-import sys
+import os, signal, sys
 from pathlib import Path
 arguments = sys.argv[1:]
 print(Path(sys.argv[0]).stem, *arguments)
 if '--out' in arguments:
     Path(arguments[arguments.index('--out') + 1]).write_text('rows')
+def interrupted():
+    "Ctrl-C, which the terminal sends to all, in a tool that ends by itself with 2, as pytest does."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.killpg(0, signal.SIGINT)
+    return 2
 print({said!r})
 sys.exit({status})
 """
@@ -73,6 +79,8 @@ def start(tmp_path):
             capture_output=True,
             text=True,
             timeout=60,
+            start_new_session=True,  # so that a signal for the group is not for these tests
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a command behind `&` ignores
         )
         assert 'Traceback' not in done.stderr, done.stderr
         return done, tmp_path
@@ -149,6 +157,12 @@ def test_a_failure_does_not_stop_the_others_and_is_in_the_status(start):
     assert 'FAILED with status 1' in summary and 'FAILED with status 3' in summary
     assert '  FAILED tests/test_a.py::test_it\n  1 failed, 8 passed\n' in summary
     assert (root / 'work_dirs/first_gpu/training.csv').exists()
+
+
+def test_ctrl_c_stops_all_parts(start):
+    done, root = start(pytest=('', 'interrupted()'))
+    assert done.returncode == 130
+    assert [name for name in names(root / 'work_dirs/first_gpu') if name.endswith('.log')] == ['tests.log']
 
 
 def test_what_is_not_done_in_its_time_is_a_failure(start):

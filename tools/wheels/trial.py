@@ -105,12 +105,16 @@ def attempt(fresh: Path, wheels: list[Path], report: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('pythons', nargs='*', metavar='PYTHON', help='interpreters (default: 3.8, 3.10, 3.12)')
-    pythons = parser.parse_args().pythons or [interpreter(version) or f'python{version}' for version in VERSIONS]
+    named = parser.parse_args().pythons
+    pythons = named or [interpreter(version) or f'python{version}' for version in VERSIONS]
     wheels = sorted((ROOT / 'dist').glob('*.whl'))
     if not wheels:
         raise SystemExit('dist holds no wheel: bash tools/build_wheels.sh builds them')
+    missing = [python for python in pythons if shutil.which(python) is None]
+    if missing and (named or missing == pythons):
+        raise SystemExit(f'{", ".join(missing)}: not here, so nothing was tried')
     for python in pythons:
-        if shutil.which(python) is None:
+        if python in missing:
             print(f'{python}: skipped, it is not here', flush=True)
             continue
         with tempfile.TemporaryDirectory() as folder:
