@@ -15,7 +15,16 @@ case "$*" in
   *'pip --version') test -e "$(dirname "$0")/pip" ;;
   '-m venv .venv') touch .venv/bin/pip ;;
   -) echo key ;;
+  *' wheel '*)
+    while [ "$1" != -w ]; do shift; done
+    mkdir -p "$2" && echo whole >"$2/mmcv-2.1.0.whl" ;;
 esac
+"""
+INTERRUPTED_COPY = """#!/bin/sh
+for target; do :; done
+[ ! -d "$target" ] || target=$target/mmcv-2.1.0.whl
+echo half >"$target"
+exit 1
 """
 LIBRARY = 'focal_plugin/kernels/native/lib_avx2.so'
 
@@ -36,12 +45,14 @@ class Checkout:
         (python.parent / 'pip').touch()
         self.variables = {**os.environ, 'ASKED': str(self.asked), 'FOCAL_PLUGIN_CACHE': str(folder / 'cache')}
         self.variables['FOCAL_PLUGIN_PYTHON'] = '.venv/bin/python'
+        self.wheel = wheel
 
-    def set_up(self) -> list[str]:
+    def set_up(self, status: int = 0, **variables: str) -> list[str]:
         """What Python was asked for."""
         self.asked.write_text('')
         command = ['bash', str(self.folder / 'tools/setup_env.sh')]
-        subprocess.run(command, env=self.variables, check=True, capture_output=True, timeout=60)
+        done = subprocess.run(command, env=self.variables | variables, capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, done.stderr
         return self.asked.read_text().splitlines()
 
 
@@ -81,3 +92,15 @@ def test_an_interrupted_environment_is_made_whole(checkout):
     (checkout.folder / '.venv/bin/pip').unlink()
     (checkout.folder / '.venv/focal_plugin.stamp').unlink()
     assert checkout.set_up()[:2] == ['-m pip --version', '-m venv .venv']
+
+
+def test_an_interrupted_copy_is_no_wheel(checkout, tmp_path):
+    (checkout.folder / '.venv/focal_plugin.stamp').unlink()
+    checkout.wheel.unlink()
+    copy = tmp_path / 'bin/cp'
+    copy.parent.mkdir()
+    copy.write_text(INTERRUPTED_COPY)
+    copy.chmod(0o755)
+    checkout.set_up(status=1, PATH=f'{copy.parent}:{os.environ["PATH"]}')
+    assert any(' wheel ' in asked for asked in checkout.set_up())  # it builds anew
+    assert checkout.wheel.read_text() == 'whole\n'

@@ -130,6 +130,12 @@ def test_the_workflow_publishes_on_a_tag_what_has_passed_everywhere():
     assert all((ROOT / path).exists() for path in named)
 
 
+def test_a_python_that_is_named_must_be_there_to_try_it():
+    command = [sys.executable, '-m', 'tools.wheels.trial', sys.executable, 'python9.9']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.strip() == 'python9.9: not here, so nothing was tried'
+
+
 @pytest.fixture(scope='module')
 def built(tmp_path_factory) -> Path:
     """A copy of the repository in which the wheels are built."""

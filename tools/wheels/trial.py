@@ -107,12 +107,12 @@ def main() -> None:
     parser.add_argument('pythons', nargs='*', metavar='PYTHON', help='interpreters (default: 3.8, 3.10, 3.12)')
     named = parser.parse_args().pythons
     pythons = named or [interpreter(version) or f'python{version}' for version in VERSIONS]
-    wheels = sorted((ROOT / 'dist').glob('*.whl'))
-    if not wheels:
-        raise SystemExit('dist holds no wheel: bash tools/build_wheels.sh builds them')
     missing = [python for python in pythons if shutil.which(python) is None]
     if missing and (named or missing == pythons):
         raise SystemExit(f'{", ".join(missing)}: not here, so nothing was tried')
+    wheels = sorted((ROOT / 'dist').glob('*.whl'))
+    if not wheels:
+        raise SystemExit('dist holds no wheel: bash tools/build_wheels.sh builds them')
     for python in pythons:
         if python in missing:
             print(f'{python}: skipped, it is not here', flush=True)
