@@ -68,8 +68,8 @@ PY
     if [ $status -ne 0 ]; then tail -n 60 "$scratch/log"; echo "mmcv did not build"; exit $status; fi
     mkdir -p "$wheels"
     wheel=$(ls "$scratch"/wheel/mmcv-*.whl)
-    cp "$wheel" "$wheels/half"  # under another name: an interrupted copy must not pass for a wheel
-    mv "$wheels/half" "$wheels/${wheel##*/}"
+    cp "$wheel" "$wheels/half.$$"  # under another name: an interrupted copy must not pass for a wheel
+    mv "$wheels/half.$$" "$wheels/${wheel##*/}"
   fi
 
   step "mmengine, mmcv, mmdet"

@@ -18,8 +18,11 @@ from focal_plugin.match_costs import FusedFocalLossCost
 
 _OF_ONE_CLASS = (BBoxL1Cost, FocalLossCost, FusedFocalLossCost, IoUCost)
 """Costs that look at the logits of an object's own class alone, or at none."""
-_MATCHING = ('loss_by_feat', 'loss_by_feat_single', 'get_targets', '_get_targets_single')
-"""The methods in which mmdet's head makes the proposals' objects all of the first class, and has them matched."""
+_MATCHING = {
+    DeformableDETRHead: ('loss_by_feat', 'loss_by_feat_single', 'get_targets', '_get_targets_single'),
+    HungarianAssigner: ('assign',),
+}
+"""The methods in which the proposals' objects are made all of the first class, and matched."""
 
 
 @MODELS.register_module()
@@ -78,8 +81,10 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
         """Whether loss and matching do without the logits of all tokens."""
         head, loss = self.bbox_head, self.bbox_head.loss_cls
         is_ours = isinstance(loss, FusedLoss) and loss.spec.family == 'elementwise'
-        is_of_mmdet = type(head.assigner) is HungarianAssigner and all(
-            getattr(type(head), method) is getattr(DeformableDETRHead, method) for method in _MATCHING
+        is_of_mmdet = all(
+            getattr(getattr(part, method, None), '__func__', None) is getattr(kind, method)
+            for part, (kind, methods) in zip((head, head.assigner), _MATCHING.items())
+            for method in methods
         )
         return is_ours and is_of_mmdet and all(cost in _OF_ONE_CLASS for cost in self._costs)
 

@@ -9,8 +9,9 @@ from focal_plugin.compatibility import aminmax
 from focal_plugin.kernels.problem import Problem
 from focal_plugin.tracing import may_look
 
-_ROUNDING = 4 * torch.finfo(torch.bfloat16).eps
-"""How far from [0, 1] a quality may be: under autocast it is the IoU of boxes of a half type, whatever its own dtype."""
+_OF_HALVES = 1 / 32
+"""How far above 1 the IoU of boxes of a half type may be, whatever its own dtype: two roundings of an area in bfloat16, or
+one of an area that float16 holds as a subnormal number, which mmdet's epsilon bounds."""
 
 
 def _has_background(problem: Problem) -> bool:
@@ -75,7 +76,7 @@ def check_probabilities(problem: Problem) -> None:
     if problem.channel is not None:
         check_channels(problem)
         pred = pred[torch.arange(pred.size(0), device=pred.device), problem.channel]
-    if _is_within(pred, 0.0):
+    if _is_within(pred):
         return
     ignored = _is_ignored(problem)
     low, high = _ends(pred if ignored is None else pred[~ignored])
@@ -93,6 +94,9 @@ def targets_in_range(
 ) -> tuple[Tensor, Tensor | None]:
     """(dense target or labels, scores) in [0, 1]: what rounding brought just out of it is its end.
 
+    So are scores up to 1.03: under autocast DETR's kin have boxes of a half type. Where nobody may look
+    they stay as they are.
+
     Raises:
         ValueError: a dense target, or the score of a positive that is not ignored, is farther outside.
     """
@@ -101,13 +105,14 @@ def targets_in_range(
     if values is None or values.dtype == torch.bool or not may_look(values):
         return target, score
     used = values.detach()
-    if _is_within(used, 0.0):
+    if _is_within(used):
         return target, score
     if not is_dense:
         is_used = (target >= 0) & (target < pred.size(-1))
         used = used[is_used if ignore_index is None else is_used & (target != ignore_index)]
-    if not _is_within(used, _ROUNDING):
-        low, high = _ends(used)
+    low, high = _ends(used)
+    rounding = 4 * torch.finfo(used.dtype).eps if used.is_floating_point() else 0.0
+    if low < -rounding or high > 1 + (rounding if is_dense else _OF_HALVES):
         name = 'a dense target holds' if is_dense else 'scores of labels are'
         remedy = 'divide masks of 0 and 255 by 255; weight leaves elements out' if is_dense else 'clamp them'
         raise ValueError(f'{name} values in [0, 1], got values from {low:g} to {high:g}: {remedy}')
@@ -117,10 +122,10 @@ def targets_in_range(
     return (values, score) if is_dense else (target, values)
 
 
-def _is_within(values: Tensor, rounding: float) -> bool:
+def _is_within(values: Tensor) -> bool:
     """Whether all values lie in [0, 1], NaN left aside."""
     low, high = _ends(values)
-    return -rounding <= low and high <= 1 + rounding
+    return low >= 0 and high <= 1
 
 
 def _ends(values: Tensor) -> tuple[float, float]:

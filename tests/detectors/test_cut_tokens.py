@@ -87,12 +87,16 @@ def test_matching_by_numbers_per_class_makes_no_logits_of_all_tokens():
     assert largest[1] <= max(largest[0], 2 * WIDTH * MANY)  # of the backbone; or the queries' logits, or a weight
 
 
+def second(objects: list[InstanceData]) -> list[InstanceData]:
+    """The same, of the second class."""
+    return [InstanceData(bboxes=each.bboxes, labels=torch.ones_like(each.labels)) for each in objects]
+
+
 class OfTheSecondClass(DeformableDETRHead):
     """Its objects are of another class than the first, also for the proposals."""
 
     def loss_by_feat_single(self, cls_scores, bbox_preds, batch_gt_instances, batch_img_metas):
-        others = [InstanceData(bboxes=each.bboxes, labels=torch.ones_like(each.labels)) for each in batch_gt_instances]
-        return super().loss_by_feat_single(cls_scores, bbox_preds, others, batch_img_metas)
+        return super().loss_by_feat_single(cls_scores, bbox_preds, second(batch_gt_instances), batch_img_metas)
 
 
 class ByTheLastClass(HungarianAssigner):
@@ -103,16 +107,41 @@ class ByTheLastClass(HungarianAssigner):
         return super().assign(flipped, gt_instances, img_meta)
 
 
-@pytest.mark.parametrize('part, kind', [('', OfTheSecondClass), ('assigner', ByTheLastClass)], ids=('head', 'assigner'))
-def test_a_head_or_assigner_that_matches_otherwise_trains_as_in_mmdet(part, kind):
+def of_another_class(head: DeformableDETRHead) -> None:
+    head.__class__ = OfTheSecondClass
+
+
+def patched(head: DeformableDETRHead) -> None:
+    matched = head.loss_by_feat_single
+    head.loss_by_feat_single = lambda scores, boxes, batch_gt_instances, batch_img_metas: matched(
+        scores, boxes, second(batch_gt_instances), batch_img_metas
+    )
+
+
+def by_another_assigner(head: DeformableDETRHead) -> None:
+    head.assigner.__class__ = ByTheLastClass
+
+
+@pytest.mark.parametrize('change', (of_another_class, patched, by_another_assigner))
+def test_a_head_or_assigner_that_matches_otherwise_trains_as_in_mmdet(change):
     results = []
     for fused in (False, True):
         model = built(NAME, 2, fused)
-        (getattr(model.bbox_head, part) if part else model.bbox_head).__class__ = kind
+        change(model.bbox_head)
         results.append(step(model, 2))
     (want, theirs), (got, ours) = results
     assert got == {key: pytest.approx(value, rel=1e-5) for key, value in want.items()}
     assert error(ours, theirs) <= 1e-5
+
+
+def test_a_wrapped_head_and_one_that_matches_as_mmdets_are_cut():
+    model = built(NAME, 2, True)
+    model.bbox_head.__class__ = type('Other', (DeformableDETRHead,), {})
+    model.bbox_head.assigner.__class__ = type('Other', (HungarianAssigner,), {})
+    assert model._is_cut
+    if hasattr(nn.Module, 'compile'):
+        model.bbox_head = torch.compile(model.bbox_head)
+        assert model._is_cut
 
 
 class Called(TorchDispatchMode):

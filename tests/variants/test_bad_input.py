@@ -34,13 +34,17 @@ def test_bad_scores(name, target, error, message):
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16), ids=str)
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].scored])
 def test_the_quality_of_equal_boxes_in_half_precision(name, dtype):
-    """Under autocast DETR's kin have boxes in it, and their IoU with the annotations is in float32, and beyond 1."""
+    """Under autocast DETR's kin have boxes in it, and their IoU with the annotations is in float32, and beyond 1.
+
+    The first box has an area that is subnormal in float16.
+    """
     from mmdet.structures.bbox import bbox_overlaps
 
     corners, sizes = torch.rand(2, 4000, 2)
     boxes = torch.cat([corners, corners + sizes], dim=1)
+    boxes[0] = torch.tensor([0.0, 0.0, 0.00094843, 0.00109959])
     quality = bbox_overlaps(boxes.to(dtype), boxes, is_aligned=True)
-    assert quality.dtype == torch.float32 and quality.max() > 1.0005
+    assert quality.dtype == torch.float32 and quality.max() > (1.02 if dtype == torch.float16 else 1.003)
     pred, labels = torch.randn(4000, C), torch.randint(0, C + 1, (4000,))
     found, expected = (functional.FUNCTIONS[name](pred, (labels, each)) for each in (quality, quality.clamp(max=1)))
     assert torch.equal(found, expected)
@@ -48,8 +52,15 @@ def test_the_quality_of_equal_boxes_in_half_precision(name, dtype):
 
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].scored])
 def test_scores_that_are_no_quality(name):
-    with pytest.raises(ValueError, match=r'scores of labels are values in \[0, 1\], got values from 0\.5 to 1\.04'):
-        functional.FUNCTIONS[name](torch.zeros(2, C), (PAIR[0], torch.tensor([0.5, 1.04])))
+    for score, ends in ((1.04, r'0\.5 to 1\.04'), (-0.001, r'-0\.001 to 0\.5')):
+        with pytest.raises(ValueError, match=rf'scores of labels are values in \[0, 1\], got values from {ends}'):
+            functional.FUNCTIONS[name](torch.zeros(2, C), (PAIR[0], torch.tensor([0.5, score])))
+
+
+@pytest.mark.parametrize('name', [name for name in ELEMENTWISE if VARIANTS[name].dense])
+def test_a_dense_target_above_1_is_no_quality(name):
+    with pytest.raises(ValueError, match=r'a dense target holds values in \[0, 1\], got values from 1\.02 to 1\.02'):
+        functional.FUNCTIONS[name](torch.zeros(2, C), torch.full((2, C), 1.02), **VARIANTS[name].arguments(C))
 
 
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if not VARIANTS[name].scored])
