@@ -53,6 +53,36 @@ def test_every_class_with_labels_takes_them():
             assert f'    {name} (' in inspect.getdoc(kind)
 
 
+EVERY_LOGIT = [0.0, 1e-3, 3.0, 17.0, 40.0, 87.0, 87.4, 89.0, 1e3, 6e4, float('inf')]
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    ('name', 'given'),
+    [*((name, {}) for name in LABELLED), ('asymmetric', dict(clip=0.0))],
+    ids=lambda value: str(value),
+)
+def test_class_weights_of_one_change_nothing(name, given, dtype):
+    """Nor the way that a loss goes: they are weights of rows, no parameters of classes."""
+    logits = torch.tensor([sign * x for x in EVERY_LOGIT for sign in (1, -1)], dtype=dtype)
+    pred = (
+        logits.repeat(C, 1).T.contiguous()
+        if SPECS[name].family == 'elementwise'
+        else torch.randn(len(logits), C, dtype=dtype)
+    )
+    pred, labels = pred.repeat(2, 1), torch.arange(2 * len(logits)) % C
+    target = (labels, torch.rand(len(labels))) if SPECS[name].scored else labels
+    plain, weighted = built(name, **given), built(name, class_weight=[1.0] * C, **given)
+    for reduction in ('none', 'sum'):
+        found, expected = (
+            value_and_grad(loss, pred, target, reduction_override=reduction) for loss in (weighted, plain)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0, equal_nan=True)
+    (one, other) = (loss._problem(pred, target, None, None, 'sum') for loss in (weighted, plain))
+    assert one.exponent == other.exponent
+    assert (one.per_class_parameters is None) == (other.per_class_parameters is None) == (name != 'equalized_focal')
+
+
 @pytest.mark.parametrize('ignored', (-1, 2, 255, -(2**40)))
 @pytest.mark.parametrize('name', LABELLED)
 def test_ignored_rows_give_no_loss_and_no_gradient(name, ignored):
