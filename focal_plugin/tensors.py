@@ -76,8 +76,9 @@ def canonical_tensor(
             raise TypeError(f'{name} is quantised ({value.dtype}): write {name}.dequantize()')
         if value.is_complex():
             raise TypeError(f'{name} must be real, got {value.dtype}: write {name}.real')
+        remedy = 'float' if value.is_floating_point() else 'long'
         raise TypeError(
-            f'{name} must be one of {", ".join(str(d)[6:] for d in dtypes)}, got {value.dtype}: write {name}.float()'
+            f'{name} must be one of {", ".join(str(d)[6:] for d in dtypes)}, got {value.dtype}: write {name}.{remedy}()'
         )
     if device is not None and value.device != device:
         raise ValueError(f'{name} is on {value.device}, pred on {device}: write {name}.to(pred.device)')

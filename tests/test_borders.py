@@ -61,6 +61,7 @@ UNREADABLE = {
     'nested': (lambda t: torch.nested.nested_tensor([t[0]]), 'nested'),
     'quantised': (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.quint8), r'\.dequantize\(\)'),
     'float8': (lambda t: t.to(torch.float8_e4m3fn), r'\.float\(\)'),
+    'uint16': (lambda t: t.to(torch.uint16), r'\.long\(\)|logits.*\.float\(\)'),
     'complex': (lambda t: t.to(torch.complex64), 'real|floating'),
 }
 ARGUMENTS = {

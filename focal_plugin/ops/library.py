@@ -83,6 +83,7 @@ def _forward(problem: Problem) -> Tensor:
         checks.check_probabilities(problem)
     if problem.pred.numel() == 0:
         checks.check_labels(problem)  # no kernel runs that would
+        checks.check_channels(problem)
     return _run('forward', problem, problem)
 
 

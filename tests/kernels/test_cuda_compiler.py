@@ -172,6 +172,13 @@ def test_more_than_32_bits_between_channels_is_refused():
         elementwise._launch_of(masks, None, None)
 
 
+@pytest.mark.parametrize('images', (1, 2))
+def test_more_than_32_bits_of_logits_are_taken_whatever_their_dimensions(images):
+    pred = torch.empty(images, 2**31 // 80 + 10, 80, device='meta')
+    target = torch.empty(pred.shape[:2], dtype=torch.int64, device='meta')
+    assert elementwise._launch_of(focal_problem(pred, target, 'cuda'), None, None) is not None
+
+
 def test_who_has_no_home_compiles_anew(monkeypatch):
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setattr('os.path.expanduser', lambda path: path)

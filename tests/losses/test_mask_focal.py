@@ -165,6 +165,13 @@ def test_a_label_without_a_channel(any_backend, device, label):
     assert not leaf.grad[[0, 2]].isnan().any()
 
 
+def test_a_label_without_a_channel_of_masks_without_pixels(any_backend):
+    if any_backend in ON_A_GPU:
+        pytest.skip('nobody looks on a GPU')
+    with pytest.raises(ValueError, match=r'label 7 is outside \[0, 3\)'):
+        functional.mask_focal_loss(torch.zeros(2, 3, 0, 4), torch.zeros(2, 0, 4), torch.tensor([0, 7]))
+
+
 def test_a_bad_pixel_stays_in_its_instance(any_backend, device):
     pred, target, labels, _ = masks((3, 2, 8, 8))
     pred[1, labels[1], 3, 3] = math.nan

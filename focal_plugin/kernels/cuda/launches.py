@@ -224,7 +224,8 @@ def numbers_of(problem: Problem, layout: Layout, out: Tensor | None = None, span
     Raises:
         ValueError: more rows, or longer strides, than 32 bits count.
     """
-    longest = max(abs(stride) for strides in (*layout.strides.values(), problem.pred.stride()) for stride in strides)
+    between_channels = () if problem.channel is None else (problem.pred.stride(1),)
+    longest = max(abs(stride) for strides in (*layout.strides.values(), between_channels) for stride in strides)
     if max(layout.rows, longest) > MOST_ROWS:
         raise ValueError(
             f'the cuda backend counts in 32 bits, got {layout.rows} rows and a stride of {longest}: split the logits, or '
