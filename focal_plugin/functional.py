@@ -110,13 +110,15 @@ def prepare(
 
 def packed(spec: Spec, arguments_of_spec: Mapping[str, Any], pred: Tensor) -> tuple[list[float], Tensor | None]:
     """What the point functions take: numbers; or with a vector among them, all as one (parameters, C) tensor."""
-    vectors = {p.name for p in spec.parameters if p.vector and isinstance(arguments_of_spec[p.name], Tensor)}
-    if not vectors:  # class_weight is none of them: it weights rows
+    for p in spec.parameters:
+        if p.vector and isinstance(arguments_of_spec[p.name], Tensor):
+            break
+    else:  # class_weight is no vector: it weights rows
         return list(spec.pack(**arguments_of_spec)), None
     dtype, classes = torch.promote_types(pred.dtype, torch.float32), pred.size(-1)
     # In the dtype of the arithmetic before anything is computed from them. To a GPU, without waiting for it.
     in_place = {
-        name: value.to(pred.device, dtype, non_blocking=value.is_cpu) if name in vectors else value
+        name: value.to(pred.device, dtype, non_blocking=value.is_cpu) if isinstance(value, Tensor) else value
         for name, value in arguments_of_spec.items()
     }
     parameters = spec.pack(**in_place)

@@ -86,12 +86,12 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
             for part, (kind, methods) in zip((head, head.assigner), _MATCHING.items())
             for method in methods
         )
-        return is_ours and is_of_mmdet and all(cost in _OF_ONE_CLASS for cost in self._costs)
+        return is_ours and is_of_mmdet and bool(self._costs) and all(cost in _OF_ONE_CLASS for cost in self._costs)
 
     @property
     def _costs(self) -> set[type]:
-        """Those of matching."""
-        return {type(cost) for cost in self.bbox_head.assigner.match_costs}
+        """Those of matching; none of an assigner that matches without."""
+        return {type(cost) for cost in getattr(self.bbox_head.assigner, 'match_costs', ())}
 
     def _cut_logits(self, tokens: Tensor) -> TokenLogits:
         branch = self._class_branch
