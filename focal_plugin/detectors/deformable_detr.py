@@ -1,6 +1,7 @@
 """Two-stage Deformable DETR for many classes."""
 
 from __future__ import annotations
+from typing import Any
 
 from mmcv.cnn import Linear
 from mmdet.models.dense_heads import DeformableDETRHead
@@ -18,11 +19,8 @@ from focal_plugin.match_costs import FusedFocalLossCost
 
 _OF_ONE_CLASS = (BBoxL1Cost, FocalLossCost, FusedFocalLossCost, IoUCost)
 """Costs that look at the logits of an object's own class alone, or at none."""
-_MATCHING = {
-    DeformableDETRHead: ('loss_by_feat', 'loss_by_feat_single', 'get_targets', '_get_targets_single'),
-    HungarianAssigner: ('assign',),
-}
-"""The methods in which the proposals' objects are made all of the first class, and matched."""
+_MATCHING = ('loss_by_feat', 'loss_by_feat_single', 'get_targets', '_get_targets_single')
+"""The methods in which mmdet's head makes the proposals' objects all of the first class, and has them matched."""
 
 
 @MODELS.register_module()
@@ -79,14 +77,10 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
     @property
     def _is_cut(self) -> bool:
         """Whether loss and matching do without the logits of all tokens."""
-        head, loss = self.bbox_head, self.bbox_head.loss_cls
+        head, loss, costs = self.bbox_head, self.bbox_head.loss_cls, self._costs
         is_ours = isinstance(loss, FusedLoss) and loss.spec.family == 'elementwise'
-        is_of_mmdet = all(
-            getattr(getattr(part, method, None), '__func__', None) is getattr(kind, method)
-            for part, (kind, methods) in zip((head, head.assigner), _MATCHING.items())
-            for method in methods
-        )
-        return is_ours and is_of_mmdet and bool(self._costs) and all(cost in _OF_ONE_CLASS for cost in self._costs)
+        is_of_mmdet = _has(head, DeformableDETRHead, *_MATCHING) and _has(head.assigner, HungarianAssigner, 'assign')
+        return is_ours and is_of_mmdet and bool(costs) and all(cost in _OF_ONE_CLASS for cost in costs)
 
     @property
     def _costs(self) -> set[type]:
@@ -103,3 +97,8 @@ class FusedDeformableDETR(QuerySelectionMixin, DeformableDETR):
         # mmdet's cost computes those of all columns that it is given, and knows no numbers per class.
         columns = 1 if FocalLossCost in self._costs else branch.out_features
         return TokenLogits(tokens, branch, int(self.chunk * 2**20), self.bbox_head.loss_cls.spec.scored, columns)
+
+
+def _has(part: Any, kind: type, *methods: str) -> bool:
+    """Whether these methods of a head or assigner, which may be wrapped, are those of a class of mmdet's."""
+    return all(getattr(getattr(part, name, None), '__func__', None) is getattr(kind, name) for name in methods)

@@ -60,7 +60,7 @@ EVERY_LOGIT = [0.0, 1e-3, 3.0, 17.0, 40.0, 87.0, 87.4, 89.0, 1e3, 6e4, float('in
 @pytest.mark.parametrize(
     ('name', 'given'),
     [*((name, {}) for name in LABELLED), ('asymmetric', dict(clip=0.0))],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_class_weights_of_one_change_nothing(name, given, dtype):
     """Nor the way that a loss goes: they are weights of rows, no parameters of classes."""
